@@ -1,0 +1,1 @@
+"""Decisions that the daemons share. Pure: time and nonces come in as arguments, effects go out as values."""

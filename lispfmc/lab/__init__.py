@@ -1,0 +1,1 @@
+"""A whole multi-domain network on one machine, with real packets."""

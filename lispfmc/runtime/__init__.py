@@ -1,0 +1,1 @@
+"""All I/O that the daemons share: sockets, HTTP, configuration, logs, metrics."""

@@ -1,0 +1,1 @@
+"""Where registrations live: the Store seam and its in-memory implementation."""
