@@ -1,0 +1,50 @@
+"""What a core wants done, as values. A core returns a list of them; the driver performs them in order.
+
+Three effects are every daemon's; each daemon adds its own to the union it returns (`xtr/effects.py`, `fmcc/effects.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from lispfmc.wire.address import Endpoint
+from lispfmc.wire.auth import Key
+from lispfmc.wire.messages import Message
+
+FieldValue: TypeAlias = "str | int | float | bool | list[str] | None"
+
+
+class Send(msgspec.Struct, frozen=True, gc=False):
+    """Send one control message; with a key, authenticated by it (RFC 9301 §5.6)."""
+
+    message: Message
+    to: Endpoint
+    key: Key | None = None
+
+
+class Emit(msgspec.Struct, frozen=True):
+    """State changed: one event, which the log, the event stream and the metrics all show.
+
+    `name` is an API (docs/events.md), as are the names of the fields. Values are text, numbers or lists of text.
+    """
+
+    name: str
+    fields: Mapping[str, FieldValue]
+
+
+class Reject(msgspec.Struct, frozen=True, gc=False):
+    """A packet was refused: counted by `reason`, logged once per reason and source in a while.
+
+    `reason` is one of a fixed set of words ("bad-authentication", "replayed-nonce", "foreign-prefix", ...).
+    """
+
+    reason: str
+    source: Endpoint
+    detail: str = ""
+
+
+Effect: TypeAlias = Send | Emit | Reject
+"""The effects that every daemon's driver performs."""

@@ -1,0 +1,74 @@
+"""What the tunnel router's cores want done beside sending: changes to the tables that the data plane reads.
+
+A data packet never enters a core; only misses and evidence do (see `xtr.dataplane.Evidence`).
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.wire.address import Ip, Prefix
+
+
+class Hop(msgspec.Struct, frozen=True, gc=False):
+    """One usable locator with its share of the flows."""
+
+    rloc: Ip
+    weight: int
+
+
+class Forward(msgspec.Struct, frozen=True, gc=False):
+    """Encapsulate to one of `hops`, chosen by flow hash.
+
+    `away` marks an EID that was here and has moved: packets that still arrive encapsulated for it are re-encapsulated
+    (outer TTL - 1, RFC 9300 §5.3), and each sender is reported so that it can be told.
+    """
+
+    hops: tuple[Hop, ...]
+    away: bool = False
+
+
+class Drop(msgspec.Struct, frozen=True, gc=False):
+    """Drop packets for the prefix; `native` = the mapping system said Natively-Forward (no such EID)."""
+
+    native: bool = False
+
+
+class Install(msgspec.Struct, frozen=True, gc=False):
+    """Set what happens to packets for `eid`; packets that were queued while it was resolved go out."""
+
+    eid: Prefix
+    forwarding: Forward | Drop
+
+
+class Remove(msgspec.Struct, frozen=True, gc=False):
+    """Forget `eid`: the next packet for it is a miss."""
+
+    eid: Prefix
+
+
+class Deliver(msgspec.Struct, frozen=True, gc=False):
+    """The host `eid` is here, behind `interface` with this MAC address: deliver its packets locally."""
+
+    eid: Prefix
+    interface: str
+    mac: bytes
+
+
+class Undeliver(msgspec.Struct, frozen=True, gc=False):
+    """The host `eid` is no longer here."""
+
+    eid: Prefix
+
+
+class ProbeHost(msgspec.Struct, frozen=True, gc=False):
+    """Ask on the site's interfaces who has `eid` (ARP request or Neighbour Solicitation); the answer is evidence."""
+
+    eid: Prefix
+
+
+XtrEffect: TypeAlias = Send | Emit | Reject | Install | Remove | Deliver | Undeliver | ProbeHost
+"""Everything that the tunnel router's core can ask for."""
