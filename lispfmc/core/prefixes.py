@@ -1,0 +1,184 @@
+"""Tables keyed by EID-Prefix: longest match, more-specifics, and the hole around an address that is not there.
+
+One dictionary per prefix length, probed longest first: LISP tables hold few distinct lengths, and this beats every
+trie in lookup, insertion and memory. Beside it the addresses of each length in order, which give the more-specifics
+under a prefix and the neighbours of a hole without a walk. Each (Instance-ID, family) is a table of its own.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from itertools import islice
+from typing import Generic, TypeVar
+
+from lispfmc.wire.address import Ip, Prefix, masked
+
+V = TypeVar("V")
+
+_BLOCK = 1024  # addresses in a block of `_Ordered`: an insertion moves at most this many pointers
+
+
+class _Ordered:
+    """Addresses of one family in ascending order, in blocks so that insertion into a million stays cheap."""
+
+    __slots__ = ("_blocks", "_lasts")
+
+    def __init__(self) -> None:
+        self._blocks: list[list[Ip]] = []
+        self._lasts: list[Ip] = []
+
+    def add(self, ip: Ip) -> None:
+        """Insert an address that is not there yet."""
+        if not self._blocks:
+            self._blocks.append([ip])
+            self._lasts.append(ip)
+            return
+        at = min(bisect_left(self._lasts, ip), len(self._blocks) - 1)
+        block = self._blocks[at]
+        insort(block, ip)
+        if len(block) > _BLOCK:
+            half = len(block) // 2
+            self._blocks[at : at + 1] = [block[:half], block[half:]]
+            self._lasts[at : at + 1] = [block[half - 1], block[-1]]
+        else:
+            self._lasts[at] = block[-1]
+
+    def discard(self, ip: Ip) -> None:
+        """Remove an address that is there."""
+        at = bisect_left(self._lasts, ip)
+        block = self._blocks[at]
+        del block[bisect_left(block, ip)]
+        if block:
+            self._lasts[at] = block[-1]
+        else:
+            del self._blocks[at], self._lasts[at]
+
+    def from_(self, ip: Ip) -> Iterator[Ip]:
+        """The addresses from `ip` upwards."""
+        at = bisect_left(self._lasts, ip)
+        if at == len(self._blocks):
+            return
+        block = self._blocks[at]
+        for index in range(bisect_left(block, ip), len(block)):
+            yield block[index]
+        for later in range(at + 1, len(self._blocks)):
+            yield from self._blocks[later]
+
+    def below(self, ip: Ip) -> Iterator[Ip]:
+        """The last address below `ip`, where there is one."""
+        at = bisect_left(self._lasts, ip)
+        inside = bisect_left(self._blocks[at], ip) if at < len(self._blocks) else 0
+        if inside:
+            yield self._blocks[at][inside - 1]
+        elif at:
+            yield self._lasts[at - 1]
+
+
+class _Length(Generic[V]):
+    """The entries of one prefix length."""
+
+    __slots__ = ("order", "values")
+
+    def __init__(self) -> None:
+        self.values: dict[Ip, V] = {}
+        self.order = _Ordered()
+
+
+class PrefixTable(Generic[V]):
+    """EID-Prefixes of any Instance-ID and both families, with a value each. The owner sees to the table's bound."""
+
+    def __init__(self) -> None:
+        self._tables: dict[tuple[int, int], dict[int, _Length[V]]] = {}  # lengths descending
+        self._count = 0
+
+    def get(self, prefix: Prefix) -> V | None:
+        """The value of exactly this prefix."""
+        entries = self._lengths(prefix).get(prefix.length)
+        return entries.values.get(prefix.ip) if entries else None
+
+    def set(self, prefix: Prefix, value: V) -> None:
+        """Add the prefix or replace its value."""
+        lengths = self._tables.setdefault((prefix.iid, len(prefix.ip)), {})
+        entries = lengths.get(prefix.length)
+        if entries is None:
+            entries = lengths[prefix.length] = _Length()
+            self._tables[prefix.iid, len(prefix.ip)] = dict(sorted(lengths.items(), reverse=True))
+        if prefix.ip not in entries.values:
+            entries.order.add(prefix.ip)
+            self._count += 1
+        entries.values[prefix.ip] = value
+
+    def remove(self, prefix: Prefix) -> V | None:
+        """Remove the prefix and return its value; None when it was not there."""
+        lengths = self._lengths(prefix)
+        entries = lengths.get(prefix.length)
+        if entries is None or prefix.ip not in entries.values:
+            return None
+        value = entries.values.pop(prefix.ip)
+        entries.order.discard(prefix.ip)
+        self._count -= 1
+        if not entries.values:
+            del lengths[prefix.length]
+            if not lengths:  # Instance-IDs come from the network: none may leave anything behind
+                del self._tables[prefix.iid, len(prefix.ip)]
+        return value
+
+    def longest(self, prefix: Prefix) -> tuple[Prefix, V] | None:
+        """The most specific entry that covers `prefix` (an entry covers itself)."""
+        return next(self.covering(prefix), None)
+
+    def covering(self, prefix: Prefix) -> Iterator[tuple[Prefix, V]]:
+        """Every entry that covers `prefix`, the most specific first. The table may not change meanwhile."""
+        for length, entries in self._lengths(prefix).items():
+            if length > prefix.length:
+                continue
+            ip = masked(prefix.ip, length)
+            if ip in entries.values:
+                yield Prefix(prefix.iid, ip, length), entries.values[ip]
+
+    def covered_by(self, prefix: Prefix) -> Iterator[tuple[Prefix, V]]:
+        """The entries within `prefix`, itself included: shortest first, then by address. No change meanwhile."""
+        for length, entries in reversed(self._lengths(prefix).items()):
+            if length < prefix.length:
+                continue
+            for ip in entries.order.from_(prefix.ip):
+                if masked(ip, prefix.length) != prefix.ip:
+                    break
+                yield Prefix(prefix.iid, ip, length), entries.values[ip]
+
+    def hole(self, prefix: Prefix, shortest: int = 0) -> Prefix:
+        """The least specific prefix that covers `prefix` and no entry, at least `shortest` bits long.
+
+        Entries that cover `prefix` are left out of account: the hole in an aggregate lies inside the aggregate.
+        With an entry inside `prefix` itself, the answer is `prefix`.
+        """
+        length = shortest
+        for entry_length, entries in self._lengths(prefix).items():
+            start = masked(prefix.ip, min(entry_length, prefix.length))
+            covers = entry_length <= prefix.length and start in entries.values
+            # the entry that shares most bits with an address is one of its two neighbours in order
+            above = islice(entries.order.from_(start), int(covers), int(covers) + 1)
+            for ip in (*entries.order.below(start), *above):
+                length = max(length, _shared_bits(ip, prefix.ip) + 1)
+        length = min(length, prefix.length)
+        return Prefix(prefix.iid, masked(prefix.ip, length), length)
+
+    def items(self) -> Iterator[tuple[Prefix, V]]:
+        """Every entry: by Instance-ID and family as they came, then shortest first, by address."""
+        for iid, size in self._tables:
+            yield from self.covered_by(Prefix(iid, bytes(size), 0))
+
+    def __contains__(self, prefix: Prefix) -> bool:
+        entries = self._lengths(prefix).get(prefix.length)
+        return entries is not None and prefix.ip in entries.values
+
+    def __len__(self) -> int:
+        return self._count
+
+    def _lengths(self, prefix: Prefix) -> dict[int, _Length[V]]:
+        return self._tables.get((prefix.iid, len(prefix.ip)), {})
+
+
+def _shared_bits(one: Ip, other: Ip) -> int:
+    return len(one) * 8 - (int.from_bytes(one, "big") ^ int.from_bytes(other, "big")).bit_length()
