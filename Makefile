@@ -1,0 +1,39 @@
+# The one entry to everything. `make` alone says what there is.
+PYTHON ?= /usr/bin/python3
+OUT ?=
+PYTEST_ARGS ?=
+MAKEFLAGS += --no-print-directory
+BIN := .venv/bin
+DEMO_READY := .venv/.ready-demo
+TEST_READY := .venv/.ready-test
+
+.PHONY: help demo test lint format clean
+.DEFAULT_GOAL := help
+
+help: ## say what there is
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Set-up runs when pyproject.toml is newer than the stamp, so a warm start costs nothing. It talks on stderr only.
+$(DEMO_READY): pyproject.toml deploy/setup.sh
+	@PYTHON='$(PYTHON)' deploy/setup.sh demo
+$(TEST_READY): pyproject.toml deploy/setup.sh
+	@PYTHON='$(PYTHON)' deploy/setup.sh test
+
+demo: $(DEMO_READY) ## build the lab, move a user, watch the service follow, print what happened (OUT=json: one JSON object)
+	@$(BIN)/lispfmc lab demo $(if $(OUT),-o $(OUT))
+
+test: $(TEST_READY) ## run every test (PYTEST_ARGS=... to choose)
+	@$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(TEST_READY) ## check style, format, types and import contracts
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+format: $(TEST_READY) ## format the code and apply safe fixes
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+clean: ## remove what set-up and tests made in this folder (a running lab: lispfmc lab down)
+	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
