@@ -1,0 +1,174 @@
+"""What an xTR's configuration file (TOML) says, field by field.
+
+Every prefix of the file lies in `instance_id` unless it names another one ("[7]10.0.0.0/24"). A mistake comes out as
+`file:line: what, why, what to do` (`lispfmc.runtime.config.load`).
+"""
+
+from __future__ import annotations
+
+from hashlib import sha256
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField
+from lispfmc.wire.address import Ip, Prefix
+from lispfmc.wire.auth import Key
+from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class MapServerSettings(_Settings):
+    """A Map-Server to register with, and the key that both sides know."""
+
+    address: IpField
+    key_id: int = Field(ge=0, le=255)
+    secret: str = Field(min_length=1)
+
+    @property
+    def key(self) -> Key:
+        return Key(self.key_id, self.secret.encode())
+
+
+class MapResolverSettings(_Settings):
+    """Whom to ask for mappings."""
+
+    address: IpField
+
+
+class DynamicRange(_Settings):
+    """EIDs that may show up here although they are no fixed prefix of ours, or that roam from here.
+
+    "presence": registered as soon as the host shows itself (users). "controller": delivered locally when the host
+    shows itself, but registered when the controller says so; at home at its first appearance (services).
+    """
+
+    prefix: PrefixField
+    activation: Literal["presence", "controller"]
+
+
+class PeerKey(_Settings):
+    """The key that we share with one address of another xTR."""
+
+    peer: IpField
+    id: int = Field(ge=0, le=255)
+    secret: str = Field(min_length=1)
+
+    @property
+    def key(self) -> Key:
+        return Key(self.id, self.secret.encode())
+
+
+class ControllerSettings(_Settings):
+    """A Follow-Me controller, the EIDs that it may move, and the locators that it may move them to."""
+
+    address: IpField
+    key_id: int = Field(ge=0, le=255)
+    secret: str = Field(min_length=1)
+    ranges: tuple[PrefixField, ...] = Field(min_length=1)
+    rlocs: tuple[IpField, ...] = Field(min_length=1)
+
+    @property
+    def key(self) -> Key:
+        return Key(self.key_id, self.secret.encode())
+
+
+class SiteSettings(_Settings):
+    """The interfaces behind which this site's hosts are."""
+
+    interfaces: tuple[str, ...] = ("lan",)
+
+
+class DataPlaneSettings(_Settings):
+    """The plane that forwards, and its bounds."""
+
+    kind: Literal["tun"] = "tun"
+    device: str = "lisp0"
+    mtu: int = Field(default=1500, ge=1280, le=65535)
+    eid_ranges: tuple[PrefixField, ...] = ()
+    queue_packets: int = Field(default=4096, ge=1)
+    queue_seconds: float = Field(default=3.0, gt=0)
+
+
+class TimerSettings(_Settings):
+    """Registration periods (RFC 9301 §5.6)."""
+
+    register_s: float = Field(default=60.0, gt=0)
+    quick_register_s: float = Field(default=20.0, gt=0)
+    quick_period_s: float = Field(default=300.0, ge=0)
+
+
+class LimitSettings(_Settings):
+    """Bounds of what the network can make us keep or send."""
+
+    map_cache_entries: int = Field(default=100_000, ge=1)
+    hosts: int = Field(default=65_536, ge=1)
+    map_requests_per_s: float = Field(default=100.0, gt=0)
+    peers_informed: int = Field(default=64, ge=1)
+
+
+class XtrSettings(_Settings):
+    """The whole file."""
+
+    name: str = Field(min_length=1)
+    instance_id: int = Field(default=0, ge=0, lt=1 << 24)
+    rlocs: tuple[IpField, ...] = Field(min_length=1, max_length=32)
+    prefixes: tuple[PrefixField, ...] = ()
+    xtr_id: bytes = b""
+    site_id: int = Field(default=0, ge=0, lt=1 << 64)
+    map_servers: tuple[MapServerSettings, ...] = Field(min_length=1)
+    map_resolver: MapResolverSettings | None = None
+    dynamic: tuple[DynamicRange, ...] = ()
+    keys: tuple[PeerKey, ...] = ()
+    controllers: tuple[ControllerSettings, ...] = ()
+    site: SiteSettings = SiteSettings()
+    dataplane: DataPlaneSettings = DataPlaneSettings()
+    timers: TimerSettings = TimerSettings()
+    limits: LimitSettings = LimitSettings()
+    api: ApiSettings = ApiSettings()
+    log: LogSettings = LogSettings()
+
+    @field_validator("xtr_id", mode="before")
+    @classmethod
+    def _xtr_id_from_hex(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            number = bytes.fromhex(value)
+        except ValueError:
+            number = b""
+        if len(number) != XTR_ID_BYTES:
+            raise ValueError(f"an xTR-ID is {2 * XTR_ID_BYTES} hexadecimal digits; leave it out to derive it from name")
+        return number
+
+    @model_validator(mode="after")
+    def _one_key_per_address(self) -> XtrSettings:
+        # a sender is known by its address: two roles on one address could not be told apart
+        seen: set[Ip] = set()
+        for address in (
+            *(server.address for server in self.map_servers),
+            *(key.peer for key in self.keys),
+            *(controller.address for controller in self.controllers),
+        ):
+            if address in seen:
+                raise ValueError("one address stands in two rows of map_servers, keys and controllers: keep one")
+            seen.add(address)
+        return self
+
+    @property
+    def resolver(self) -> Ip:
+        """The Map-Resolver: the first Map-Server's host unless configured otherwise."""
+        return self.map_resolver.address if self.map_resolver else self.map_servers[0].address
+
+    @property
+    def identity(self) -> tuple[bytes, bytes]:
+        """(xTR-ID, Site-ID) as they stand in our registrations."""
+        xtr_id = self.xtr_id or sha256(self.name.encode()).digest()[:XTR_ID_BYTES]
+        return xtr_id, self.site_id.to_bytes(SITE_ID_BYTES, "big")
+
+    def placed(self, prefix: Prefix) -> Prefix:
+        """A prefix of the file in its Instance-ID."""
+        return prefix if prefix.iid else Prefix(self.instance_id, prefix.ip, prefix.length)
