@@ -7,7 +7,8 @@ a negative figure shows that the two were measured with different means and not 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from statistics import median
 from typing import NamedTuple
 
@@ -32,6 +33,20 @@ class Echo(NamedTuple):
     rtt_ns: int
 
 
+class Gap(NamedTuple):
+    """One silence of the heartbeat: the beat that ended it, and how long after the one before."""
+
+    ended_ns: int
+    length_ns: int
+
+
+class Skip(NamedTuple):
+    """Slots that a sender missed because it did not run: when the first one was due, and how many."""
+
+    due_ns: int
+    slots: int
+
+
 class Window(NamedTuple):
     """Half-open: a packet sent at `end_ns` belongs to the next window."""
 
@@ -48,6 +63,31 @@ class Flow(msgspec.Struct, frozen=True):
     interval_ns: int
     sent: Mapping[int, int]
     arrivals: Sequence[Arrival]
+
+
+def flow_of(first_ns: int, packets: int, skips: Iterable[Skip], interval_ns: int, arrivals: Iterable[Arrival]) -> Flow:
+    """The flow of a sender that numbered its `packets` consecutively and skipped the slots of `skips`.
+
+    Packets that arrived say when they were sent; for the lost ones the slot says it.
+    """
+    missed: dict[int, int] = {}
+    for skip in skips:
+        missed[round((skip.due_ns - first_ns) / interval_ns)] = skip.slots
+    slots: list[int] = []
+    slot = 0
+    for _ in range(packets):
+        while slot in missed:
+            slot += missed.pop(slot)
+        slots.append(slot)
+        slot += 1
+    renumbered = [
+        Arrival(slots[arrival.number], arrival.sent_ns, arrival.received_ns)
+        for arrival in arrivals
+        if arrival.number < packets
+    ]
+    sent = {slot: first_ns + slot * interval_ns for slot in slots}
+    sent.update((arrival.number, arrival.sent_ns) for arrival in renumbered)
+    return Flow(interval_ns, sent, renumbered)
 
 
 class Figures(msgspec.Struct, frozen=True):
@@ -134,7 +174,7 @@ def longest_silence_ns(flow: Flow, window: Window) -> int:
         return window.end_ns - window.begin_ns
     silences = [
         later.received_ns - earlier.received_ns
-        for earlier, later in zip(arrivals, arrivals[1:], strict=False)
+        for earlier, later in pairwise(arrivals)
         if later.sent_ns >= window.begin_ns and earlier.sent_ns < window.end_ns
     ]
     first, last = arrivals[0], arrivals[-1]
@@ -145,14 +185,12 @@ def longest_silence_ns(flow: Flow, window: Window) -> int:
     return max(silences, default=0)
 
 
-def longest_gap_ms(beats: Sequence[int], interval_ns: int, window: Window) -> float:
+def longest_gap_ms(gaps: Iterable[Gap], interval_ns: int, window: Window) -> float:
     """The heartbeat's longest gap: how long the process that beats did not run, minus what it sleeps anyway."""
-    gaps = (
-        later - earlier
-        for earlier, later in zip(beats, beats[1:], strict=False)
-        if later > window.begin_ns and earlier < window.end_ns
+    lengths = (
+        gap.length_ns for gap in gaps if gap.ended_ns > window.begin_ns and gap.ended_ns - gap.length_ns < window.end_ns
     )
-    return max(0, max(gaps, default=0) - interval_ns) / NS_PER_MS
+    return max(0, max(lengths, default=0) - interval_ns) / NS_PER_MS
 
 
 def split_ns(announced_ns: int, stopped_ns: int) -> int:
@@ -186,7 +224,7 @@ def _skipped_slots(flow: Flow, window: Window) -> int:
     """Slots of the window in which the sender did not run (a frozen sender skips them and does not burst later)."""
     order = sorted(flow.sent.items())
     skipped = 0
-    for (number, _), (later, later_at) in zip(order, order[1:], strict=False):
+    for (number, _), (later, later_at) in pairwise(order):
         for slot in range(number + 1, later):
             skipped += window.holds(later_at - (later - slot) * flow.interval_ns)
     if order and order[-1][1] < window.end_ns:

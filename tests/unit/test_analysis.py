@@ -9,8 +9,11 @@ from lispfmc.lab.analysis import (
     Arrival,
     Echo,
     Flow,
+    Gap,
+    Skip,
     Window,
     figures,
+    flow_of,
     longest_gap_ms,
     longest_silence_ns,
     median_rtt_ms,
@@ -29,7 +32,7 @@ def flow(
     lost: tuple[int, ...] | range = (),
     extra: tuple[tuple[int, int], ...] = (),
 ) -> Flow:
-    """One packet a millisecond: number n leaves at n ms and arrives `transit_ms` later; `extra` adds (number, at_ms)."""
+    """Packet n leaves at n ms and arrives `transit_ms` later; `extra` adds more arrivals as (number, at_ms)."""
     times = {number: number * MS for number in sent}
     arrivals = [Arrival(n, at, at + transit_ms * MS) for n, at in times.items() if n not in lost]
     arrivals += [Arrival(number, number * MS, at * MS) for number, at in extra]
@@ -114,10 +117,24 @@ def test_a_longer_path_shows_as_a_gap_of_the_difference() -> None:
 
 
 def test_the_heartbeat_tells_how_long_the_process_stood_still() -> None:
-    beats = [at * MS for at in (*range(300), *range(361, 1000))]
-    assert longest_gap_ms(beats, MS, ALL) == 61.0
-    assert longest_gap_ms(beats, MS, Window(0, 200 * MS)) == 0.0
-    assert longest_gap_ms(beats, MS, Window(320 * MS, 1000 * MS)) == 61.0
+    gaps = [Gap(361 * MS, 62 * MS), Gap(900 * MS, 3 * MS)]
+    assert longest_gap_ms(gaps, MS, ALL) == 61.0
+    assert longest_gap_ms(gaps, MS, Window(0, 200 * MS)) == 0.0
+    assert longest_gap_ms(gaps, MS, Window(320 * MS, 1000 * MS)) == 61.0
+    assert longest_gap_ms(gaps, MS, Window(400 * MS, 1000 * MS)) == 2.0
+
+
+def test_consecutive_numbers_and_skipped_slots_give_back_when_each_packet_was_sent() -> None:
+    # ten packets in slots 0-4 and 8-12; packet 6 (slot 9) is lost
+    arrivals = [
+        Arrival(n, slot * MS, (slot + 6) * MS) for n, slot in enumerate((0, 1, 2, 3, 4, 8, 9, 10, 11, 12)) if n != 6
+    ]
+    found = flow_of(0, 10, [Skip(5 * MS, 3)], MS, arrivals)
+    assert sorted(found.sent) == [0, 1, 2, 3, 4, 8, 9, 10, 11, 12]
+    assert found.sent[9] == 9 * MS
+    whole = figures(found, Window(0, 13 * MS), 0.0)
+    assert (whole.sent, whole.lost, whole.not_sent) == (10, 1, 3)
+    assert figures(found, Window(9 * MS, 13 * MS), 0.0).lost == 1
 
 
 def test_the_top_figures_are_the_worse_direction() -> None:
