@@ -1,0 +1,126 @@
+"""Client of the daemons' HTTP API, over a unix socket or TCP: for the command line, the lab and the controller."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from types import TracebackType
+from typing import Any, Self
+
+import aiohttp
+
+from lispfmc.wire.errors import LocalError
+
+
+class Unreachable(LocalError):  # noqa: N818 - reads as the answer that it is
+    """Nobody answers at the address."""
+
+
+class ApiError(LocalError):
+    """The daemon refused the request and says why."""
+
+    def __init__(self, status: int, what: str, why: str = "", do: str = "") -> None:
+        super().__init__(", ".join(part for part in (what, why, do) if part))
+        self.status = status
+        self.what = what
+        self.why = why
+        self.do = do
+
+
+class ApiClient:
+    """`async with ApiClient("unix:/run/…/access1.sock") as api: await api.get("/v1/status")`."""
+
+    def __init__(self, listen: str, *, token: str | None = None, timeout_s: float = 10.0) -> None:
+        self.listen = listen
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def get(self, path: str) -> Any:
+        """The JSON answer to GET `path`. Raises Unreachable or ApiError."""
+        return await self._request("GET", path, None)
+
+    async def post(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON answer to POST `path`. Raises Unreachable or ApiError."""
+        return await self._request("POST", path, body)
+
+    async def events(self, after: int | None = None, *, reconnect: bool = False) -> AsyncIterator[dict[str, Any]]:
+        """Events as {"id", "time", "name", "fields"}, after id `after` (None: from now on; 0: all that are kept).
+
+        With `reconnect` the stream is taken up again where it broke, for ever; else it ends, or raises Unreachable.
+        """
+        while True:
+            try:
+                async for event in self._stream(after):
+                    after = int(event["id"])
+                    yield event
+            except Unreachable:
+                if not reconnect:
+                    raise
+            if not reconnect:
+                return
+            if after is None:
+                after = 0  # what happened while we were away counts
+            await asyncio.sleep(0.2)
+
+    async def _stream(self, after: int | None) -> AsyncIterator[dict[str, Any]]:
+        url = self._url("/v1/events") + ("" if after is None else f"?after={after}")
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.total, sock_read=60)
+        try:
+            async with self._open().get(url, timeout=timeout, headers=self._headers) as response:
+                if response.status >= 400:
+                    raise _error(response.status, await response.read())
+                async for line in response.content:
+                    if line.startswith(b"data:"):
+                        yield json.loads(line[5:])
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None) -> Any:
+        try:
+            async with self._open().request(method, self._url(path), json=body, headers=self._headers) as response:
+                answer = await response.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise self._unreachable(error) from error
+        # not ready is an answer, not an error
+        if response.status >= 400 and not (path == "/readyz" and response.status == 503):
+            raise _error(response.status, answer)
+        if response.content_type != "application/json":
+            return answer.decode()
+        return json.loads(answer)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            unix = self.listen.startswith("unix:")
+            connector = aiohttp.UnixConnector(self.listen.removeprefix("unix:")) if unix else aiohttp.TCPConnector()
+            self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
+        return self._session
+
+    def _url(self, path: str) -> str:
+        host = "daemon" if self.listen.startswith("unix:") else self.listen
+        return f"http://{host}{path}"
+
+    def _unreachable(self, error: Exception) -> Unreachable:
+        return Unreachable(f"{self.listen}: cannot reach the daemon, {error or type(error).__name__}; is it running?")
+
+
+def _error(status: int, body: bytes) -> ApiError:
+    try:
+        error = json.loads(body)["error"]
+        return ApiError(status, error["what"], error.get("why", ""), error.get("do", ""))
+    except (ValueError, KeyError, TypeError):
+        return ApiError(status, f"HTTP {status}", body[:200].decode(errors="replace"))

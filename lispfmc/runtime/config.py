@@ -1,0 +1,184 @@
+"""Configuration: a TOML file becomes a frozen settings value, or one error that lists everything that is wrong.
+
+Each problem reads `file:line: what, why, what to do`. Daemons declare their settings as subclasses of `Settings`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+
+from lispfmc.runtime.toml_lines import KeyPath, key_lines
+from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
+from lispfmc.wire.errors import LocalError
+
+_SECRET_KEYS = {"secret", "token", "agent_token"}
+_SYNTAX_AT = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+class ConfigError(LocalError):
+    """The configuration is wrong. The text lists every problem, one a line."""
+
+
+class Wrong(ValueError):  # noqa: N818 - raised to say what is wrong, read as a sentence
+    """Raised by a settings class's own check, to name the key below it that is at fault: `Wrong("why", "sites", 0)`."""
+
+    def __init__(self, why: str, *path: str | int) -> None:
+        super().__init__(why)
+        self.path = path
+
+
+def _ip(value: object) -> Ip:
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str):
+        raise Wrong('an IP address is text, for example "198.18.0.11"')
+    try:
+        return ip_of(value)
+    except LocalError as error:
+        raise Wrong(str(error)) from error
+
+
+def _prefix(value: object) -> Prefix:
+    if isinstance(value, Prefix):
+        return value
+    if not isinstance(value, str):
+        raise Wrong('a prefix is text, for example "100.64.1.0/24"')
+    try:
+        return Prefix.parse(value)
+    except LocalError as error:
+        raise Wrong(str(error)) from error
+
+
+def endpoint_of(value: object) -> Endpoint:
+    """Read "198.18.0.21:9350" or "[2001:2::21]:9350". Raises Wrong."""
+    if isinstance(value, Endpoint):
+        return value
+    host, colon, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    if not colon or not port.isdigit() or int(port) > 65535:
+        raise Wrong('an endpoint is address:port, for example "198.18.0.21:9350" or "[2001:2::21]:9350"')
+    return Endpoint(_ip(host.removeprefix("[").removesuffix("]")), int(port))
+
+
+IpField: TypeAlias = Annotated[Ip, PlainValidator(_ip)]
+PrefixField: TypeAlias = Annotated[Prefix, PlainValidator(_prefix)]
+EndpointField: TypeAlias = Annotated[Endpoint, PlainValidator(endpoint_of)]
+
+
+def _listen(value: object) -> str:
+    if isinstance(value, str) and value.startswith("unix:/"):
+        return value
+    endpoint_of(value)
+    return str(value)
+
+
+class Settings(BaseModel):
+    """Base of all settings: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ApiSettings(Settings):
+    """Where the HTTP API listens: "unix:/path" or "address:port". Anything but loopback is the operator's choice."""
+
+    listen: Annotated[str, PlainValidator(_listen)] = "127.0.0.1:9342"
+
+
+class LogSettings(Settings):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["console", "json"] = "console"
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def load(path: Path, model: type[M]) -> M:
+    """Read `path` as `model`. Raises ConfigError with every problem that was found."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot read the configuration, {why}; name a readable TOML file") from error
+    try:
+        values = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(_syntax(path, text, str(error))) from error
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = key_lines(text)
+        problems = sorted(_problem(problem, values, lines, model) for problem in error.errors())
+        raise ConfigError("\n".join(f"{path}:{line}: {what}" for line, what in dict.fromkeys(problems))) from error
+
+
+def _syntax(path: Path, text: str, message: str) -> str:
+    at = _SYNTAX_AT.search(message)
+    line = int(at.group(1)) if at and at.group(1) else text.count("\n") + 1
+    why = _SYNTAX_AT.sub("", message)
+    return f"{path}:{line}: not valid TOML, {why[:1].lower() + why[1:]}; correct the syntax here"
+
+
+def _problem(
+    problem: Any, values: dict[str, Any], lines: dict[KeyPath, int], model: type[BaseModel]
+) -> tuple[int, str]:
+    cause = problem.get("ctx", {}).get("error")
+    path: KeyPath = tuple(problem["loc"]) + (cause.path if isinstance(cause, Wrong) else ())
+    path = _existing(path, values) + ((path[-1],) if problem["type"] == "missing" else ())
+    line = next((lines[path[:size]] for size in range(len(path), 0, -1) if path[:size] in lines), 1)
+    where = _dotted(path)
+    if problem["type"] == "extra_forbidden":
+        return line, f'unknown key "{path[-1]}"{_within(path)}, {_suggestion(str(path[-1]), _keys(model, path[:-1]))}'
+    if problem["type"] == "missing":
+        return line, f'missing key "{path[-1]}"{_within(path)}, it has no default; add it'
+    if isinstance(cause, ValueError):
+        return line, f"{where}: {cause}" if where else str(cause)
+    shown = "(hidden)" if path and path[-1] in _SECRET_KEYS else repr(problem["input"])
+    why = problem["msg"][:1].lower() + problem["msg"][1:]
+    return line, f"{where} = {shown}, {why}; correct the value"
+
+
+def _existing(path: KeyPath, values: Any) -> KeyPath:
+    """The part of a pydantic location that names keys of the file (it also names union members and the like)."""
+    found: list[str | int] = []
+    for step in path:
+        inside = step in values if isinstance(values, dict) else isinstance(step, int) and isinstance(values, list)
+        if inside:
+            values = values[step]
+            found.append(step)
+    return tuple(found)
+
+
+def _dotted(path: KeyPath) -> str:
+    text = ""
+    for step in path:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else step
+    return text
+
+
+def _within(path: KeyPath) -> str:
+    return f" in {_dotted(path[:-1])}" if len(path) > 1 else ""
+
+
+def _suggestion(key: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    return f'did you mean "{near[0]}"?' if near else f"known keys are {', '.join(known)}; remove it or use one of them"
+
+
+def _keys(model: type[BaseModel], path: KeyPath) -> list[str]:
+    """The keys that the settings class at `path` declares."""
+    for step in path:
+        if isinstance(step, str) and step in model.model_fields:
+            model = _model_in(model.model_fields[step].annotation) or model
+    return sorted(field.alias or name for name, field in model.model_fields.items())
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The settings class inside an annotation such as `tuple[Site, ...]` or `Site | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for each in get_args(annotation) if (found := _model_in(each))), None)

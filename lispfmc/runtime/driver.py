@@ -1,0 +1,165 @@
+"""Runs one core: datagrams, calls and time go in; the effects that come out are performed in order.
+
+The only place where a core meets a clock and a socket. One packet never stops the daemon: what the peer did wrong is a
+reject, what we did wrong is a counted bug.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.runtime.events import EventLog
+from lispfmc.runtime.rejects import Rejects
+from lispfmc.wire import decode, encode
+from lispfmc.wire.address import Endpoint
+from lispfmc.wire.auth import sign
+from lispfmc.wire.errors import PeerError
+from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapRegister, Message
+
+E = TypeVar("E")
+
+SHORTEST_WAIT = 0.001  # seconds; a core that is always due must not turn the loop into a busy one
+
+
+class Core(Protocol[E]):
+    """Decisions as a pure state machine; `now` is monotonic seconds."""
+
+    def received(self, message: Message, datagram: bytes, source: Endpoint, now: float) -> list[E]: ...
+
+    def next_deadline(self) -> float | None: ...
+
+    def expired(self, now: float) -> list[E]: ...
+
+
+class Driver(Generic[E]):
+    """Performs Send, Emit and Reject itself; every other effect goes to the daemon's `perform`."""
+
+    def __init__(
+        self,
+        core: Core[E],
+        *,
+        perform: Callable[[E], None],
+        send: Callable[[bytes, Endpoint], None],
+        events: EventLog,
+        rejects: Rejects,
+        clock: Callable[[], float] = time.monotonic,
+        strict: bool = False,
+    ) -> None:
+        """`strict` re-raises what is otherwise counted as a bug: for tests."""
+        self._core = core
+        self._perform = perform
+        self._send = send
+        self._events = events
+        self._rejects = rejects
+        self._clock = clock
+        self._strict = strict
+        self._effects: deque[E] = deque()
+        self._applying = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for: float | None = None
+
+    def start(self) -> None:
+        """Begin to keep the core's deadlines, on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._arm()
+
+    def close(self) -> None:
+        self._loop = None
+        self._disarm()
+
+    def datagram(self, data: bytes, source: Endpoint) -> None:
+        """One control datagram as it came from the socket."""
+        try:
+            message = decode(data)
+        except PeerError as error:
+            self._rejects.add("malformed", source, str(error))
+            return
+        except Exception as error:
+            self._bug(error, "decode", source, data)
+            return
+        try:
+            effects = self._core.received(message, data, source, self._clock())
+        except Exception as error:
+            self._bug(error, type(message).__name__, source, data)
+            return
+        self._apply(effects)
+
+    def tell(self, decide: Callable[..., list[E]], *args: object) -> None:
+        """Any other input of the core: `decide(*args, now)` returns effects, which are performed."""
+        try:
+            effects = decide(*args, self._clock())
+        except Exception as error:
+            self._bug(error, getattr(decide, "__name__", repr(decide)))
+            return
+        self._apply(effects)
+
+    def _apply(self, effects: list[E]) -> None:
+        self._effects.extend(effects)
+        if self._applying:
+            return  # performing an effect brought new input: its effects follow those that are still to be done
+        self._applying = True
+        try:
+            while self._effects:
+                effect = self._effects.popleft()
+                try:
+                    self._one(effect)
+                except Exception as error:
+                    self._bug(error, type(effect).__name__)
+        finally:
+            self._applying = False
+            self._effects.clear()
+            self._arm()
+
+    def _one(self, effect: E) -> None:
+        match effect:
+            case Send(message=message, to=to, key=None):
+                self._send(encode(message), to)
+            case Send(message=MapRegister() | MapNotify() | MapNotifyAck() as message, to=to, key=key):
+                self._send(sign(message, key), to)
+            case Send(message=message):
+                raise TypeError(f"a {type(message).__name__} carries no authentication data")
+            case Emit(name=name, fields=fields):
+                self._events.append(name, fields)
+            case Reject(reason=reason, source=source, detail=detail):
+                self._rejects.add(reason, source, detail)
+            case _:
+                self._perform(effect)
+
+    def _arm(self) -> None:
+        """Keep one timer; touch it only when the earliest deadline changed."""
+        if self._loop is None:
+            return
+        deadline = self._core.next_deadline()
+        if deadline == self._armed_for and self._timer is not None:
+            return
+        self._disarm()
+        if deadline is not None:
+            self._armed_for = deadline
+            self._timer = self._loop.call_later(max(deadline - self._clock(), SHORTEST_WAIT), self._expire)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        self._armed_for = None
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._armed_for = None
+        now = self._clock()
+        deadline = self._core.next_deadline()
+        if deadline is None or deadline > now:  # the loop's clock is coarser than ours
+            self._arm()
+            return
+        self.tell(self._core.expired)
+
+    def _bug(self, error: Exception, doing: str, source: Endpoint | None = None, datagram: bytes = b"") -> None:
+        if self._strict:
+            raise error
+        self._rejects.bug(error, doing=doing, source=source, datagram=datagram)

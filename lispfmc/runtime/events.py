@@ -1,0 +1,93 @@
+"""The one record of what happened: each state change is an event with an id, a time, a name and fields.
+
+Log, event stream and metrics are views of it. Readers hold no queue: each is a cursor into one bounded ring, so a slow
+reader costs nothing and stalls nobody; it is told what it missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+
+import msgspec
+import structlog
+
+from lispfmc.core.effects import FieldValue
+
+CAPACITY = 4096  # events kept for readers that come late or fall behind
+GAP = "stream.gap"
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One state change. `time` is unix time in seconds; ids grow, across restarts of the daemon too."""
+
+    id: int
+    time: float
+    name: str
+    fields: Mapping[str, FieldValue]
+
+
+class EventLog:
+    """Appended to by the driver, in the event loop's thread; read by any number of followers."""
+
+    def __init__(
+        self, *, capacity: int = CAPACITY, first_id: int | None = None, wall_clock: Callable[[], float] = time.time
+    ) -> None:
+        """Ids start at the unix time in milliseconds, so that a reader's last id stays meaningful after a restart."""
+        self._ring: deque[Event] = deque(maxlen=capacity)
+        self._next_id = int(wall_clock() * 1000) if first_id is None else first_id
+        self._wall_clock = wall_clock
+        self._waiting: set[asyncio.Future[None]] = set()
+        self._log = structlog.get_logger("event")
+        self.counts: dict[str, int] = {}
+
+    @property
+    def last_id(self) -> int:
+        return self._next_id - 1
+
+    def append(self, name: str, fields: Mapping[str, FieldValue] | None = None) -> Event:
+        event = Event(self._next_id, self._wall_clock(), name, dict(fields or {}))
+        self._next_id += 1
+        self._ring.append(event)
+        self.counts[name] = self.counts.get(name, 0) + 1
+        self._log.info(name, **event.fields)
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
+        return event
+
+    def since(self, after: int) -> list[Event]:
+        """The events that follow id `after`, oldest first; a `stream.gap` event first when some are no longer kept."""
+        newer: list[Event] = []
+        for event in reversed(self._ring):
+            if event.id <= after:
+                break
+            newer.append(event)
+        newer.reverse()
+        oldest = newer[0].id if newer else self._next_id
+        if 0 < after < oldest - 1:
+            # the missing ids were dropped from the ring, or belong to an earlier run of this daemon
+            gap = Event(oldest - 1, self._wall_clock(), GAP, {"after": after, "oldest": oldest})
+            newer.insert(0, gap)
+        return newer
+
+    async def follow(self, after: int | None = None) -> AsyncIterator[Event]:
+        """Every event after id `after` (None: from now on; 0: all that is kept), then each new one as it happens."""
+        seen = self.last_id if after is None or after > self.last_id else after
+        while True:
+            for event in self.since(seen):
+                seen = event.id
+                yield event
+            if seen >= self.last_id:
+                await self._appended()
+
+    async def _appended(self) -> None:
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiting.discard(waiter)

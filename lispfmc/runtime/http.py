@@ -1,0 +1,276 @@
+"""A daemon's HTTP API: health, readiness, metrics, status, the event stream, and what the daemon adds.
+
+Errors are `{"error": {"what", "why", "do"}}`. Listens on loopback or a unix socket (mode 0600) unless configured
+otherwise; with a token, everything under /v1 asks for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import os
+import socket
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import msgspec
+from aiohttp import web
+
+import lispfmc
+from lispfmc.runtime.config import endpoint_of
+from lispfmc.runtime.events import GAP, Event, EventLog
+from lispfmc.runtime.metrics import CONTENT_TYPE, Metrics
+from lispfmc.runtime.rejects import Rejects
+from lispfmc.wire.address import ip_text
+from lispfmc.wire.errors import LocalError
+
+Json: TypeAlias = Any
+Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+KEEP_ALIVE = 15.0  # seconds between comments on a quiet event stream, so that both ends notice a dead one
+SLOW_CLIENT = 10.0  # seconds that one write to an event stream may take before the client is dropped
+STREAMS = 64  # event streams at a time
+RETRY_MS = 1000
+"""What the event stream tells clients to wait before they come back."""
+
+
+class Refused(Exception):  # noqa: N818 - raised by handlers, reads as the answer it becomes
+    """Raised by a handler: the request is answered with `status` and what, why, what to do."""
+
+    def __init__(self, what: str, *, why: str = "", do: str = "", status: int = 400) -> None:
+        super().__init__(what)
+        self.status = status
+        self.body = {"error": {"what": what, "why": why, "do": do}}
+
+
+class Api:
+    """One aiohttp application. Add routes and metrics before `start`."""
+
+    def __init__(
+        self,
+        daemon: str,
+        name: str,
+        events: EventLog,
+        rejects: Rejects,
+        status: Callable[[], dict[str, Json]],
+        not_ready: Callable[[], list[str]],
+        *,
+        token: str | None = None,
+    ) -> None:
+        self.metrics = Metrics(events, rejects)
+        self._daemon = daemon
+        self._name = name
+        self._events = events
+        self._rejects = rejects
+        self._status = status
+        self._not_ready = not_ready
+        self._token = token
+        self._started = time.monotonic()
+        self._streams: set[asyncio.Task[None]] = set()
+        self._runner: web.AppRunner | None = None
+        self._unix_path: Path | None = None
+        self.port: int | None = None
+        self._app = web.Application(middlewares=[self._guard])
+        self._app.router.add_get("/healthz", self._healthz)
+        self._app.router.add_get("/readyz", self._readyz)
+        self._app.router.add_get("/metrics", self._metrics)
+        self._app.router.add_get("/v1/events", self._stream)
+        self.get("/v1/status", self._whole_status)
+        self.get("/v1/rejects", self._whole_rejects)
+
+    def get(self, path: str, answer: Callable[[], Json]) -> None:
+        """GET `path` answers with what `answer()` returns, as JSON."""
+
+        async def handle(_request: web.Request) -> web.StreamResponse:
+            return _json(answer())
+
+        self._app.router.add_get(path, handle)
+
+    def post(self, path: str, act: Callable[[dict[str, Json]], Awaitable[Json]]) -> None:
+        """POST `path` with a JSON object answers with what `await act(object)` returns, as JSON."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            # asking for the type also keeps web pages of other origins from posting here
+            if request.content_type != "application/json":
+                raise Refused(
+                    "the body is not JSON",
+                    why=f"its type is {request.content_type}",
+                    do="send application/json",
+                    status=415,
+                )
+            try:
+                body = json.loads(await request.read() or b"{}")
+            except ValueError as error:
+                raise Refused("the body is not JSON", why=str(error), do="send one JSON object") from error
+            if not isinstance(body, dict):
+                raise Refused("the body is not a JSON object", do="send one JSON object")
+            return _json(await act(body))
+
+        self._app.router.add_post(path, handle)
+
+    async def start(self, listen: str) -> None:
+        """Listen at "unix:/path" or "address:port". Raises LocalError when that cannot be had."""
+        self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
+        await self._runner.setup()
+        try:
+            if listen.startswith("unix:"):
+                await self._listen_unix(self._runner, Path(listen.removeprefix("unix:")))
+            else:
+                endpoint = endpoint_of(listen)
+                site = web.TCPSite(self._runner, ip_text(endpoint.ip), endpoint.port)
+                await site.start()
+                self.port = self._runner.addresses[0][1]
+        except OSError as error:
+            await self._runner.cleanup()
+            raise LocalError(f"API {listen}: cannot listen, {error}; free it or choose another [api] listen") from error
+
+    async def _listen_unix(self, runner: web.AppRunner, path: Path) -> None:
+        _clear(path)
+        before = os.umask(0o177)
+        try:
+            await web.UnixSite(runner, str(path)).start()
+        finally:
+            os.umask(before)
+        self._unix_path = path
+
+    async def close(self) -> None:
+        """Stop listening; event streams end. Safe to call more than once."""
+        for stream in list(self._streams):
+            stream.cancel()
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._unix_path is not None:
+            self._unix_path.unlink(missing_ok=True)
+            self._unix_path = None
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            self._authorise(request)
+            return await handler(request)
+        except Refused as refused:
+            return _json(refused.body, status=refused.status)
+        except web.HTTPNotFound:
+            return _json(Refused(f"no {request.path} here", do="GET /v1/status").body, status=404)
+        except web.HTTPMethodNotAllowed as error:
+            allowed = ", ".join(sorted(error.allowed_methods))
+            return _json(
+                Refused(f"{request.path} does not take {request.method}", do=f"use {allowed}").body, status=405
+            )
+        except web.HTTPException:
+            raise
+        except LocalError as error:
+            return _json(Refused(str(error)).body, status=400)
+        except Exception as error:
+            self._rejects.bug(error, doing=f"{request.method} {request.path}")
+            return _json(Refused("internal error", why=repr(error), do="see the daemon's log").body, status=500)
+
+    def _authorise(self, request: web.Request) -> None:
+        if self._token is None or not request.path.startswith("/v1/"):
+            return
+        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        if not hmac.compare_digest(given.encode(), self._token.encode()):
+            raise Refused("not authorised", why="no valid token", do="send Authorization: Bearer TOKEN", status=401)
+
+    async def _healthz(self, _request: web.Request) -> web.StreamResponse:
+        return _json({"healthy": True})
+
+    async def _readyz(self, _request: web.Request) -> web.StreamResponse:
+        missing = self._not_ready()
+        return _json({"ready": not missing, "missing": missing}, status=503 if missing else 200)
+
+    async def _metrics(self, _request: web.Request) -> web.StreamResponse:
+        return web.Response(body=self.metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    def _whole_status(self) -> Json:
+        return {
+            "daemon": self._daemon,
+            "name": self._name,
+            "version": lispfmc.__version__,
+            "pid": os.getpid(),
+            "uptime_s": round(time.monotonic() - self._started, 3),
+            "not_ready": self._not_ready(),
+            "last_event": self._events.last_id,
+            "bugs": self._rejects.bugs,
+            **self._status(),
+        }
+
+    def _whole_rejects(self) -> Json:
+        return {"counts": self._rejects.counts, "bugs": self._rejects.bugs, "items": self._rejects.recent()}
+
+    async def _stream(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events, resumable by Last-Event-ID (which a reconnecting client sets) or ?after=."""
+        if len(self._streams) >= STREAMS:
+            raise Refused("too many event streams", why=f"{STREAMS} are open", do="close some", status=503)
+        after = _event_id(request.headers.get("Last-Event-ID") or request.query.get("after"))
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
+        await response.prepare(request)
+        pump = asyncio.create_task(self._pump(response, after))
+        self._streams.add(pump)
+        try:
+            await pump
+        except (TimeoutError, ConnectionError, asyncio.CancelledError):
+            pump.cancel()
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            self._streams.discard(pump)
+        return response
+
+    async def _pump(self, response: web.StreamResponse, after: int | None) -> None:
+        # the position is taken before the first byte is out: who has seen it misses nothing that follows
+        after = self._events.last_id if after is None or after > self._events.last_id else after
+        await _write(response, f": lispfmc {self._daemon} {self._name}\nretry: {RETRY_MS}\n\n")
+        following = self._events.follow(after)
+        arriving = asyncio.ensure_future(anext(following))
+        try:
+            while True:
+                done, _ = await asyncio.wait({arriving}, timeout=KEEP_ALIVE)
+                if done:
+                    await _write(response, _sse(arriving.result()))
+                    arriving = asyncio.ensure_future(anext(following))
+                else:
+                    await _write(response, ": alive\n\n")
+        finally:
+            arriving.cancel()
+
+
+def _clear(path: Path) -> None:
+    """Make way for a socket at `path`: one that a killed daemon left behind goes, a live one is an error."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            path.unlink(missing_ok=True)
+        else:
+            raise FileExistsError(0, "another daemon answers there")
+
+
+async def _write(response: web.StreamResponse, text: str) -> None:
+    async with asyncio.timeout(SLOW_CLIENT):
+        await response.write(text.encode())
+
+
+def _sse(event: Event) -> str:
+    # a gap is no event of ours: without an id, so that the client's position stays that of a real one
+    head = "" if event.name == GAP else f"id: {event.id}\n"
+    return f"{head}event: {event.name}\ndata: {msgspec.json.encode(event).decode()}\n\n"
+
+
+def _event_id(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdigit():
+        raise Refused(f"{text!r} is no event id", do="give the id of the last event you have seen, or 0")
+    return int(text)
+
+
+def _json(value: Json, *, status: int = 200) -> web.Response:
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type="application/json")
