@@ -337,7 +337,7 @@ class Ecm(msgspec.Struct, frozen=True, gc=False):
     destination_port: int
     message: Message
     security: bytes = b""  # LISP-SEC authentication data when the S-bit is set
-    header: bytes = b""  # the inner IP header as received, for a lossless encode; b"" = build a plain one
+    header: bytes = b""  # the inner IP and UDP headers as received, for a lossless encode; b"" = build plain ones
 
     @classmethod
     def of(cls, message: Message, *, source: Ip, destination: Ip, source_port: int) -> Ecm:
