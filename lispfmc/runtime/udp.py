@@ -165,7 +165,7 @@ class DgramSocket:
             except OSError as error:
                 _log.debug("udp.error", local=str(self.local), why=error.strerror)
                 continue
-            host, port = cast("tuple[str, int]", address[:2])
+            host, port = cast("tuple[str, int]", address)[:2]
             self._receive(data, Endpoint(ip_of(host), port))
 
 
