@@ -38,13 +38,14 @@ from pathlib import Path
 from typing import Any
 
 from lispfmc.lab import workload
-from lispfmc.lab.link import Rtnetlink, SiteLink, prepare_node, site_link
+from lispfmc.lab.link import Rtnetlink, SiteLink, prepare_node, site_link, switch_on
 
 Request = dict[str, Any]
 Reply = dict[str, Any]
 
-# QEMU's pattern: a lost announcement is repeated, a little later each time.
-ANNOUNCE_AGAIN = (0.05, 0.15, 0.3, 0.5)
+# As hypervisors do: a lost announcement is repeated, later each time. The first repetition covers a bridge port that
+# was not ready yet (see link.switch_on).
+ANNOUNCE_AGAIN = (0.001, 0.05, 0.15, 0.3, 0.5)
 MAX_WORKERS = 64  # requests come from our own tools; the bound catches a loop in one of them
 MAX_LINE = 65536
 _SECONDS_TO_STOP = 3.0
@@ -131,7 +132,7 @@ class Node:
         return now
 
     def _up(self, site: str, link: SiteLink) -> int:
-        self._rtnetlink.ask(link.up)
+        switch_on(self._rtnetlink, link)
         self._site = site
         return time.monotonic_ns()
 
