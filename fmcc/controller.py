@@ -1,0 +1,286 @@
+"""The controller's core: publications become locations, locations decisions, decisions moves, moves messages. Pure.
+
+It composes the subscriber, the locations, the policy, one placement a service (`coordinator.step`) and the steering
+scheme, and answers with effects. Inputs besides datagrams and time: what agents report, what an operator asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from fmcc.coordinator import (
+    AgentReport,
+    Confirmed,
+    Move,
+    MoveEffect,
+    MoveEvent,
+    Observed,
+    Placement,
+    Requested,
+    SiteAcknowledged,
+    Steer,
+    TimedOut,
+    step,
+)
+from fmcc.effects import FmccEffect
+from fmcc.locations import Locations, Nothing, ServicePublished, UserMoved, Whereabouts
+from fmcc.policy import Candidate, Decision, Go, Policy, Stay, View
+from fmcc.steering import Acknowledged, Repeated, Steering
+from fmcc.subscriber import Subscriber
+from fmcc.world import Service, World
+from lispfmc.core.deadlines import Deadlines
+from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.wire.address import Endpoint
+from lispfmc.wire.errors import LocalError
+from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapReply, Message
+
+MOVES_KEPT = 256
+"""Finished moves that /v1/moves still shows."""
+
+
+class RequestRefused(LocalError):  # noqa: N818 - raised as the answer that it becomes
+    """A move that was asked for cannot be. `status` is the HTTP status that says so."""
+
+    def __init__(self, what: str, why: str, do: str, status: int) -> None:
+        super().__init__(f"{what}: {why}; {do}")
+        self.what, self.why, self.do, self.status = what, why, do, status
+
+
+class MoveRecord(msgspec.Struct, frozen=True, gc=False):
+    """A move and the service that it moved."""
+
+    service: str
+    move: Move
+
+
+class Controller:
+    """See the module. Every table is bounded by the configuration, but the finished moves: by `MOVES_KEPT`."""
+
+    def __init__(self, world: World, policy: Policy, steering: Steering, nonces: Iterator[int]) -> None:
+        self.world = world
+        self.policy = policy
+        self.steering = steering
+        self._nonces = nonces
+        self._locations = Locations(world)
+        self.subscriber = Subscriber(world, self._locations.knows, nonces)
+        self._placements = {s.name: Placement(s, s.datacenter) for s in world.services.values()}
+        self._moves: dict[str, MoveRecord] = {}
+        self._deadlines: Deadlines[str] = Deadlines()
+        self._decide_again: set[str] = set()
+
+    # --- what the daemon shows ----------------------------------------------------------------------------------------
+
+    @property
+    def placements(self) -> Mapping[str, Placement]:
+        return self._placements
+
+    @property
+    def moves(self) -> tuple[MoveRecord, ...]:
+        """The moves of this run, oldest first."""
+        return tuple(self._moves.values())
+
+    def whereabouts(self, user: str) -> Whereabouts:
+        return self._locations.user(user)
+
+    # --- inputs -------------------------------------------------------------------------------------------------------
+
+    def received(self, message: Message, datagram: bytes, source: Endpoint, now: float) -> list[FmccEffect]:
+        match message:
+            case MapNotify():
+                news = self.subscriber.notified(message, datagram, source, now)
+                effects: list[FmccEffect] = list(news.effects)
+                for record in news.records:
+                    match self._locations.learn(record, now):
+                        case UserMoved() as moved:
+                            effects += self._user_moved(moved, now)
+                        case ServicePublished() as published:
+                            effects += self._service_published(published, now)
+                        case Nothing():
+                            pass
+                return effects
+            case MapNotifyAck():
+                return self._acknowledged(message, datagram, source, now)
+            case MapReply():
+                return list(self.subscriber.replied(message, source, now))
+            case _:
+                return [Reject("unexpected-message", source, type(message).__name__)]
+
+    def next_deadline(self) -> float | None:
+        deadlines = (self.subscriber.next_deadline(), self.steering.next_deadline(), self._deadlines.next())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def expired(self, now: float) -> list[FmccEffect]:
+        effects: list[FmccEffect] = [*self.subscriber.expired(now), *self.steering.expired(now)]
+        for service in list(self._deadlines.pop_expired(now)):
+            effects += self._step(service, TimedOut(), now)
+        return effects
+
+    def agent_event(self, move: str, report: AgentReport, now: float) -> list[FmccEffect]:
+        """What a hypervisor agent tells of a move; moves that are not the service's last are of the past."""
+        record = self._moves.get(move)
+        current = self._placements[record.service].move if record is not None else None
+        if record is None or current is None or current.id != move:
+            return []
+        return self._step(record.service, report, now)
+
+    def requested(self, service: str, datacenter: str, now: float) -> list[FmccEffect]:
+        """An operator wants `service` at `datacenter`. Raises RequestRefused."""
+        self.check(service, datacenter)
+        return self._step(service, Requested(self._new_move_id(), datacenter), now)
+
+    def check(self, service: str, datacenter: str) -> None:
+        """Raises RequestRefused when `service` cannot move to `datacenter` now."""
+        placement = self._placements.get(service)
+        if placement is None:
+            known = ", ".join(sorted(self._placements))
+            raise RequestRefused(f"no service {service!r}", "it is not configured", f"choose one of {known}", 404)
+        allowed = placement.service.allowed
+        if datacenter not in allowed:
+            known = "unknown" if datacenter not in self.world.datacenters else f"not allowed for {service}"
+            raise RequestRefused(
+                f"{service} cannot move to {datacenter!r}", f"it is {known}", f"choose one of {', '.join(allowed)}", 403
+            )
+        if placement.in_flight:
+            why = f"it is on its way to {placement.move.target if placement.move else ''}"
+            raise RequestRefused(f"{service} cannot move to {datacenter}", why, "wait until that move has ended", 409)
+        if placement.datacenter == datacenter:
+            raise RequestRefused(
+                f"{service} cannot move to {datacenter}", "it is there already", "choose another data centre", 409
+            )
+        if not self._candidate(placement, datacenter, None).has_room:
+            why = f"it is full ({self.world.datacenters[datacenter].capacity} services)"
+            raise RequestRefused(f"{service} cannot move to {datacenter}", why, "move another service away first", 409)
+
+    # --- from a user's place to a decision ----------------------------------------------------------------------------
+
+    def _user_moved(self, moved: UserMoved, now: float) -> list[FmccEffect]:
+        fields = {"user": moved.user, "eid": str(moved.eid), "from": moved.before, "to": moved.site}
+        effects: list[FmccEffect] = [Emit("user.moved", fields)]
+        if moved.site is not None:
+            for service in self.world.services_of(moved.user):
+                effects += self._consider(service, moved.site, now)
+        return effects
+
+    def _consider(self, service: Service, site: str, now: float) -> list[FmccEffect]:
+        placement = self._placements[service.name]
+        if placement.in_flight:
+            self._decide_again.add(service.name)
+            return [self._decided(placement, site, Stay("a move is in flight: decided when it has ended"))]
+        view = View(
+            service=service.name,
+            user=service.user,
+            site=site,
+            datacenter=placement.datacenter,
+            candidates=tuple(self._candidate(placement, name, site) for name in service.allowed),
+        )
+        decision = self.policy.decide(view)
+        emit = self._decided(placement, site, decision)
+        if isinstance(decision, Stay) or not self.world.acts:
+            return [emit]
+        requested = Requested(self._new_move_id(), decision.datacenter, heard=now)
+        return [emit, *self._step(service.name, requested, now)]
+
+    def _decided(self, placement: Placement, site: str, decision: Decision) -> Emit:
+        going = isinstance(decision, Go)
+        return Emit(
+            "decision.made",
+            {
+                "user": placement.service.user,
+                "service": placement.service.name,
+                "site": site,
+                "decision": "move" if going else "stay",
+                "from": placement.datacenter,
+                "to": decision.datacenter if isinstance(decision, Go) else placement.datacenter,
+                "reason": decision.reason,
+                "policy": self.policy.name,
+                "mode": "act" if self.world.acts else "observe",
+            },
+        )
+
+    def _candidate(self, placement: Placement, datacenter: str, site: str | None) -> Candidate:
+        rtt_ms = self.world.rtt_ms(site, datacenter) if site is not None else None
+        capacity = self.world.datacenters[datacenter].capacity
+        if capacity is None:
+            return Candidate(datacenter, rtt_ms)
+        others = (other for name, other in self._placements.items() if name != placement.service.name)
+        return Candidate(datacenter, rtt_ms, free=capacity - sum(_occupies(other, datacenter) for other in others))
+
+    # --- from what the mapping system and the routers say to the move -------------------------------------------------
+
+    def _service_published(self, published: ServicePublished, now: float) -> list[FmccEffect]:
+        move = self._placements[published.service].move
+        if move is not None and (move.target, move.version) == (published.datacenter, published.version):
+            confirmed = self._step(published.service, Confirmed(), now)
+            if confirmed:
+                return confirmed
+        if published.datacenter not in self.world.datacenters:
+            return []
+        return self._step(published.service, Observed(published.datacenter, published.version), now)
+
+    def _acknowledged(self, ack: MapNotifyAck, datagram: bytes, source: Endpoint, now: float) -> list[FmccEffect]:
+        match self.steering.acknowledged(ack, datagram, source):
+            case Acknowledged(move=move, service=service, datacenter=datacenter):
+                current = self._placements[service].move
+                if current is None or current.id != move:
+                    return []
+                return self._step(service, SiteAcknowledged(datacenter), now)
+            case Repeated():
+                return []
+            case Reject() as reject:
+                return [reject]
+
+    # --- the move -----------------------------------------------------------------------------------------------------
+
+    def _step(self, service: str, event: MoveEvent, now: float) -> list[FmccEffect]:
+        before = self._placements[service]
+        after, wanted = step(before, event, now, self.world.limits)
+        effects = self._led(wanted, now)
+        self._placements[service] = after
+        if after.move is not None:
+            self._keep(service, after.move)
+        if before.in_flight and not after.in_flight and service in self._decide_again:
+            self._decide_again.discard(service)
+            site = self._locations.user(after.service.user).site
+            if site is not None:
+                effects += self._consider(after.service, site, now)
+        return effects
+
+    def _led(self, wanted: list[MoveEffect], now: float) -> list[FmccEffect]:
+        """The effects, with each `Steer` replaced by what the scheme sends in that phase."""
+        effects: list[FmccEffect] = []
+        for effect in wanted:
+            if isinstance(effect, Steer):
+                effects += self._steer(effect, now)
+            else:
+                effects.append(effect)
+        return effects
+
+    def _steer(self, steer: Steer, now: float) -> list[Send]:
+        phases = {
+            "prepare": self.steering.prepare,
+            "freeze": self.steering.freeze,
+            "activate": self.steering.activate,
+            "commit": self.steering.commit,
+            "abort": self.steering.abort,
+        }
+        return phases[steer.verb](steer.redirect, now)
+
+    def _keep(self, service: str, move: Move) -> None:
+        self._moves[move.id] = MoveRecord(service, move)
+        if move.deadline is None:
+            self._deadlines.cancel(service)
+        else:
+            self._deadlines.set(service, move.deadline)
+        if len(self._moves) > MOVES_KEPT:
+            del self._moves[next(iter(self._moves))]
+
+    def _new_move_id(self) -> str:
+        return f"{next(self._nonces):016x}"
+
+
+def _occupies(placement: Placement, datacenter: str) -> bool:
+    """A service takes room where it runs, and where it is going."""
+    going = placement.in_flight and placement.move is not None and placement.move.target == datacenter
+    return placement.datacenter == datacenter or going

@@ -1,0 +1,372 @@
+"""One service's move, as a table: (state, event) -> state, and what to do on the way. Pure and frozen.
+
+`step(placement, event, now)` returns the next placement and the effects. What the table does not list changes nothing:
+late, repeated and misplaced events are harmless. Failure before RESUMED leaves the service where it was; RESUMED is a
+fact about where it runs, and wins whenever it is heard. The order of phases: docs/protocol of moves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from enum import StrEnum
+from typing import TypeAlias
+
+import msgspec
+
+from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, StartMigration
+from fmcc.steering import Redirect
+from fmcc.world import Limits, Service
+from lispfmc.core.effects import Emit, FieldValue
+
+
+class State(StrEnum):
+    """Where a move stands. `SETTLED` is a service that has not moved yet."""
+
+    SETTLED = "settled"
+    PREPARING = "preparing"
+    COPYING = "copying"
+    STOPPED = "stopped"
+    NOTIFIED = "notified"
+    COMMITTED = "committed"
+    UNCONFIRMED = "unconfirmed"  # runs at the target, but the Map-Server has not said so in time
+    FAILED = "failed"
+
+
+IN_FLIGHT = frozenset({State.PREPARING, State.COPYING, State.STOPPED, State.NOTIFIED})
+
+
+class Phase(msgspec.Struct, frozen=True, gc=False):
+    """A step of the move and when it happened (monotonic seconds)."""
+
+    name: str
+    at: float
+
+
+class Move(msgspec.Struct, frozen=True):
+    """One move of a service. `stopped_ns` and `resumed_ns` are the hypervisors' own clocks (CLOCK_MONOTONIC)."""
+
+    id: str
+    source: str
+    target: str
+    version: int
+    state: State
+    phases: tuple[Phase, ...]
+    deadline: float | None = None
+    reason: str = ""
+    driver: str = ""
+    emulated: bool | None = None
+    acknowledged: frozenset[str] = frozenset()
+    stopped_ns: int | None = None
+    resumed_ns: int | None = None
+
+
+class Placement(msgspec.Struct, frozen=True):
+    """Where a service runs, by which map-version, and its move, the last one or the one in flight."""
+
+    service: Service
+    datacenter: str
+    version: int = 0
+    move: Move | None = None
+
+    @property
+    def state(self) -> State:
+        return self.move.state if self.move else State.SETTLED
+
+    @property
+    def in_flight(self) -> bool:
+        return self.state in IN_FLIGHT
+
+
+# --- events -----------------------------------------------------------------------------------------------------------
+
+
+class Requested(msgspec.Struct, frozen=True, gc=False):
+    """Someone decided: the policy (`heard` = when the user's move was heard) or an operator (`heard` None)."""
+
+    move: str
+    target: str
+    heard: float | None = None
+
+
+class Prepared(msgspec.Struct, frozen=True, gc=False):
+    """Both agents are ready."""
+
+    driver: str
+    emulated: bool
+
+
+class Progress(msgspec.Struct, frozen=True, gc=False):
+    percent: float
+
+
+class Stopped(msgspec.Struct, frozen=True, gc=False):
+    at_ns: int
+
+
+class Resumed(msgspec.Struct, frozen=True, gc=False):
+    at_ns: int
+
+
+class Failed(msgspec.Struct, frozen=True, gc=False):
+    reason: str
+
+
+class SiteAcknowledged(msgspec.Struct, frozen=True, gc=False):
+    """The tunnel router of this data centre has taken over the redirection."""
+
+    datacenter: str
+
+
+class Confirmed(msgspec.Struct, frozen=True, gc=False):
+    """The Map-Server has published every EID of the service at the target, by this move's version."""
+
+
+class Observed(msgspec.Struct, frozen=True, gc=False):
+    """The Map-Server publishes the service at a place, without a move of ours."""
+
+    datacenter: str
+    version: int
+
+
+class TimedOut(msgspec.Struct, frozen=True, gc=False):
+    """Nothing came before the move's deadline."""
+
+
+AgentReport: TypeAlias = Prepared | Progress | Stopped | Resumed | Failed
+MoveEvent: TypeAlias = (
+    Requested | Prepared | Progress | Stopped | Resumed | Failed | SiteAcknowledged | Confirmed | Observed | TimedOut
+)
+
+
+class Steer(msgspec.Struct, frozen=True, gc=False):
+    """Lead the network into a phase: a verb of the Steering seam."""
+
+    verb: str
+    redirect: Redirect
+
+
+MoveEffect: TypeAlias = Emit | Steer | AgentEffect
+Outcome: TypeAlias = tuple[Placement, list[MoveEffect]]
+Action: TypeAlias = Callable[[Placement, MoveEvent, float, Limits], Outcome]
+
+
+def next_version(version: int) -> int:
+    """The map-version after this one: 12 bits, and 0 means "no version" (RFC 9302 §6)."""
+    return version % 4095 + 1
+
+
+def step(placement: Placement, event: MoveEvent, now: float, limits: Limits) -> Outcome:
+    """The next placement and what is to be done. An event that the table does not list changes nothing."""
+    entry = TABLE.get((placement.state, type(event)))
+    if entry is None:
+        return placement, []
+    state, act = entry
+    after, effects = act(placement, event, now, limits)
+    if after.move is not None and after.move.state is not state:
+        after = msgspec.structs.replace(after, move=_entered(after.move, state, now, limits))
+    return after, effects
+
+
+def _entered(move: Move, state: State, now: float, limits: Limits) -> Move:
+    wait = {
+        State.PREPARING: limits.prepare_s,
+        State.COPYING: limits.copy_s,
+        State.STOPPED: limits.resume_s,
+        State.NOTIFIED: limits.commit_s,
+    }.get(state)
+    return msgspec.structs.replace(move, state=state, deadline=None if wait is None else now + wait)
+
+
+def redirect_of(placement: Placement) -> Redirect:
+    """What the placement's move changes in the network."""
+    move = _move(placement)
+    service = placement.service
+    return Redirect(move.id, service.name, service.eids, move.version, move.source, move.target)
+
+
+# --- actions: what happens on the way ---------------------------------------------------------------------------------
+
+
+def _move(placement: Placement) -> Move:
+    assert placement.move is not None, "every state but SETTLED has a move"
+    return placement.move
+
+
+def _with(placement: Placement, phase: str, now: float, **changes: object) -> Placement:
+    move = _move(placement)
+    phases = (*move.phases, Phase(phase, now)) if phase else move.phases
+    return msgspec.structs.replace(placement, move=msgspec.structs.replace(move, phases=phases, **changes))
+
+
+def _emit(placement: Placement, name: str, now: float, **fields: FieldValue) -> Emit:
+    move = _move(placement)
+    return Emit(
+        name,
+        {
+            "move": move.id,
+            "service": placement.service.name,
+            "from": move.source,
+            "to": move.target,
+            "at_ms": _since(move, now),
+            **fields,
+        },
+    )
+
+
+def _since(move: Move, now: float) -> float:
+    return round((now - move.phases[0].at) * 1000, 3)
+
+
+def _request(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    assert isinstance(event, Requested)
+    phases: tuple[Phase, ...] = (Phase("decided", now),)
+    if event.heard is not None:
+        phases = (Phase("user.moved", event.heard), *phases)
+    version = next_version(placement.version)
+    move = Move(event.move, placement.datacenter, event.target, version, State.SETTLED, phases)
+    after = msgspec.structs.replace(placement, move=move)
+    cause = "policy" if event.heard is not None else "request"
+    return after, [
+        _emit(after, "migration.requested", now, cause=cause, version=version),
+        PrepareMigration(move.id, placement.service.name, move.source, move.target),
+        Steer("prepare", redirect_of(after)),
+    ]
+
+
+def _start(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    assert isinstance(event, Prepared)
+    after = _with(placement, "prepared", now, driver=event.driver, emulated=event.emulated)
+    move = _move(after)
+    after = _with(after, "copy.started", now)
+    return after, [
+        StartMigration(move.id, placement.service.name, move.source, move.target),
+        _emit(after, "migration.started", now, driver=event.driver, emulated=event.emulated),
+    ]
+
+
+def _progress(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    assert isinstance(event, Progress)
+    return placement, [_emit(placement, "migration.progress", now, percent=event.percent)]
+
+
+def _stopped(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    assert isinstance(event, Stopped)
+    after = _with(placement, "stopped", now, stopped_ns=event.at_ns)
+    return after, [
+        _emit(after, "migration.stopped", now, monotonic_ns=event.at_ns),
+        Steer("freeze", redirect_of(after)),
+    ]
+
+
+def _stopped_late(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    """STOPPED heard after RESUMED: two agents, two paths. It is recorded and changes nothing."""
+    assert isinstance(event, Stopped)
+    if _move(placement).stopped_ns is not None:
+        return placement, []
+    after = _with(placement, "stopped", now, stopped_ns=event.at_ns)
+    return after, [_emit(after, "migration.stopped", now, monotonic_ns=event.at_ns)]
+
+
+def _resumed(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    assert isinstance(event, Resumed)
+    after = _with(placement, "resumed", now, resumed_ns=event.at_ns, reason="")
+    after = _with(after, "notified", now)
+    move = _move(after)
+    after = msgspec.structs.replace(after, datacenter=move.target, version=move.version)
+    eids = [str(eid) for eid in placement.service.eids]
+    # the messages first: nothing on the switch-over path waits for a log line
+    return after, [
+        Steer("activate", redirect_of(after)),
+        _emit(after, "migration.resumed", now, monotonic_ns=event.at_ns, emulated=move.emulated),
+        _emit(after, "steering.notified", now, version=move.version, eids=eids),
+    ]
+
+
+def _acknowledged(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    assert isinstance(event, SiteAcknowledged)
+    move = _move(placement)
+    if event.datacenter in move.acknowledged:
+        return placement, []
+    everyone = move.acknowledged | {event.datacenter}
+    both = everyone >= {move.source, move.target}
+    after = _with(placement, "acknowledged" if both else "", now, acknowledged=everyone)
+    return after, [_emit(after, "steering.acknowledged", now, datacenter=event.datacenter, both=both)]
+
+
+def _commit(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    after = _with(placement, "committed", now, reason="")
+    changed = _placement_changed(after, _move(after).source, now)
+    return after, [Steer("commit", redirect_of(after)), changed]
+
+
+def _placement_changed(placement: Placement, before: str, now: float) -> Emit:
+    move = placement.move
+    fields: dict[str, FieldValue] = {
+        "service": placement.service.name,
+        "from": before,
+        "to": placement.datacenter,
+        "version": placement.version,
+        "eids": [str(eid) for eid in placement.service.eids],
+    }
+    if move is not None and move.target == placement.datacenter:
+        fields |= {"move": move.id, "at_ms": _since(move, now)}
+    return Emit("placement.changed", fields)
+
+
+def _unconfirmed(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    reason = "the Map-Server has not published the new mapping"
+    after = _with(placement, "unconfirmed", now, reason=reason)
+    return after, [_emit(after, "migration.unconfirmed", now, reason=reason)]
+
+
+def _fail(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    """Before RESUMED: the service stays, and both agents forget the move (an abort that comes late is refused)."""
+    move = _move(placement)
+    reason = event.reason if isinstance(event, Failed) else f"no news while {move.state}"
+    after = _with(placement, "failed", now, reason=reason)
+    return after, [
+        AbortMigration(move.id, placement.service.name, move.source, move.target),
+        Steer("abort", redirect_of(after)),
+        _emit(after, "migration.failed", now, reason=reason, state=str(move.state)),
+    ]
+
+
+def _observe(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    assert isinstance(event, Observed)
+    if (event.datacenter, event.version) == (placement.datacenter, placement.version):
+        return placement, []
+    after = msgspec.structs.replace(placement, datacenter=event.datacenter, version=event.version)
+    if event.datacenter == placement.datacenter:
+        return after, []
+    return after, [_placement_changed(after, placement.datacenter, now)]
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+_RESTING = (State.SETTLED, State.COMMITTED, State.UNCONFIRMED, State.FAILED)
+
+TABLE: Mapping[tuple[State, type], tuple[State, Action]] = {
+    **{(state, Requested): (State.PREPARING, _request) for state in _RESTING},
+    **{(state, Observed): (state, _observe) for state in _RESTING},
+    (State.PREPARING, Prepared): (State.COPYING, _start),
+    (State.PREPARING, Failed): (State.FAILED, _fail),
+    (State.PREPARING, TimedOut): (State.FAILED, _fail),
+    (State.COPYING, Progress): (State.COPYING, _progress),
+    (State.COPYING, Stopped): (State.STOPPED, _stopped),
+    (State.COPYING, Resumed): (State.NOTIFIED, _resumed),
+    (State.COPYING, Failed): (State.FAILED, _fail),
+    (State.COPYING, TimedOut): (State.FAILED, _fail),
+    (State.STOPPED, Resumed): (State.NOTIFIED, _resumed),
+    (State.STOPPED, Failed): (State.FAILED, _fail),
+    (State.STOPPED, TimedOut): (State.FAILED, _fail),
+    # a move that was given up, and the service runs at its target all the same: the network follows the service
+    (State.FAILED, Resumed): (State.NOTIFIED, _resumed),
+    (State.NOTIFIED, Stopped): (State.NOTIFIED, _stopped_late),
+    (State.NOTIFIED, SiteAcknowledged): (State.NOTIFIED, _acknowledged),
+    (State.NOTIFIED, Confirmed): (State.COMMITTED, _commit),
+    (State.NOTIFIED, TimedOut): (State.UNCONFIRMED, _unconfirmed),
+    (State.UNCONFIRMED, SiteAcknowledged): (State.UNCONFIRMED, _acknowledged),
+    (State.UNCONFIRMED, Confirmed): (State.COMMITTED, _commit),
+    (State.COMMITTED, Stopped): (State.COMMITTED, _stopped_late),
+    (State.COMMITTED, SiteAcknowledged): (State.COMMITTED, _acknowledged),
+}

@@ -1,0 +1,120 @@
+"""Who is where, learned from the mapping system's publications. Pure.
+
+Only host routes locate: a user's home prefix is served by its home site wherever the user is. An EID is at the site
+that owns the most preferred locator of its mapping; a mapping without locators, or withdrawn, is nowhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from fmcc.world import Service, User, World
+from lispfmc.wire.address import Ip, Prefix
+from lispfmc.wire.messages import EidRecord
+
+UNUSABLE = 255  # RFC 9301 §5.4: a locator of priority 255 must not be used
+
+
+class UserMoved(msgspec.Struct, frozen=True, gc=False):
+    """The user is at another site than before; None = nowhere (before it was first seen, or after it vanished)."""
+
+    user: str
+    eid: Prefix
+    before: str | None
+    site: str | None
+
+
+class ServicePublished(msgspec.Struct, frozen=True, gc=False):
+    """Every EID of the service is now published at this one data centre, by this map-version."""
+
+    service: str
+    datacenter: str
+    version: int
+
+
+class Nothing(msgspec.Struct, frozen=True, gc=False):
+    """The publication changes nothing that matters here."""
+
+
+Learned: TypeAlias = UserMoved | ServicePublished | Nothing
+
+
+class _Place(msgspec.Struct, frozen=True, gc=False):
+    site: str
+    version: int
+
+
+class Whereabouts(msgspec.Struct, frozen=True, gc=False):
+    """Where a user is, since when (monotonic seconds)."""
+
+    site: str | None = None
+    since: float | None = None
+
+
+class Locations:
+    """The site of every configured user's and service's EID. Bounded by the configuration: other EIDs are ignored."""
+
+    def __init__(self, world: World) -> None:
+        self._site_by_rloc: Mapping[Ip, str] = {rloc: site for site, rlocs in world.sites.items() for rloc in rlocs}
+        owners: list[User | Service] = [*world.users.values(), *world.services.values()]
+        self._owner: dict[Prefix, User | Service] = {eid: owner for owner in owners for eid in owner.eids}
+        self._places: dict[Prefix, _Place] = {}
+        self._users: dict[str, Whereabouts] = {user: Whereabouts() for user in world.users}
+
+    def knows(self, eid: Prefix) -> bool:
+        """True for an EID of a configured user or service."""
+        return eid in self._owner
+
+    def user(self, name: str) -> Whereabouts:
+        return self._users[name]
+
+    def learn(self, record: EidRecord, now: float) -> Learned:
+        """Take in one published record."""
+        eid = record.prefix
+        owner = self._owner.get(eid) if eid is not None else None
+        if eid is None or owner is None:
+            return Nothing()
+        site = self._site_of(record)
+        before = self._places.get(eid)
+        if site is None:
+            self._places.pop(eid, None)
+        else:
+            self._places[eid] = _Place(site, record.map_version)
+        if isinstance(owner, User):
+            return self._user_at(owner, eid, before.site if before else None, site, now)
+        return self._service_at(owner)
+
+    def _user_at(self, user: User, eid: Prefix, before: str | None, site: str | None, now: float) -> Learned:
+        here = self._users[user.name].site
+        if site is None:
+            # an address that vanished says nothing while another one of the user's is still somewhere
+            site = next(iter(self._sites_of(user.eids)), None)
+        elif site == before:
+            return Nothing()  # a repeated mapping, not a move: the other address may already be elsewhere
+        if site == here:
+            return Nothing()
+        self._users[user.name] = Whereabouts(site, now)
+        return UserMoved(user.name, eid, here, site)
+
+    def _service_at(self, service: Service) -> Learned:
+        places = [self._places.get(eid) for eid in service.eids]
+        first = places[0]
+        if first is None or any(place is None or place.site != first.site for place in places):
+            return Nothing()
+        versions = {place.version for place in places if place is not None}
+        # half of a change: the other address family's publication is still to come
+        return ServicePublished(service.name, first.site, first.version) if len(versions) == 1 else Nothing()
+
+    def _sites_of(self, eids: Iterable[Prefix]) -> Iterable[str]:
+        return (place.site for eid in eids if (place := self._places.get(eid)) is not None)
+
+    def _site_of(self, record: EidRecord) -> str | None:
+        """The site of the most preferred locator; None when the mapping leads to no configured site."""
+        if record.ttl_minutes == 0:
+            return None  # RFC 9437 §6: TTL 0 withdraws the mapping
+        usable = sorted((each for each in record.locators if each.priority != UNUSABLE), key=lambda each: each.priority)
+        sites = (self._site_by_rloc.get(locator.address) for locator in usable if isinstance(locator.address, bytes))
+        return next((site for site in sites if site is not None), None)

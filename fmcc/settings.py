@@ -1,0 +1,204 @@
+"""What the controller's configuration file (TOML) says, field by field, and the world that it describes.
+
+Besides types, everything that refers to something is checked: sites, users, data centres, distances, ranges. A mistake
+comes out as `file:line: what, why, what to do` (`lispfmc.runtime.config.load`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from fmcc.policy.registry import POLICIES
+from fmcc.world import DataCenter, Limits, Service, User, World
+from lispfmc.runtime.config import ApiSettings, EndpointField, IpField, LogSettings, PrefixField, Settings, Wrong
+from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.wire.auth import Key
+from lispfmc.wire.messages import XTR_ID_BYTES
+
+CONTROL_PORT = 4342
+
+
+class MapServerSettings(Settings):
+    """The Map-Server that publishes to us, and the key that we share with it."""
+
+    address: IpField
+    key_id: int = Field(ge=0, le=255)
+    secret: str = Field(min_length=1)
+
+
+class SiteSettings(Settings):
+    """A place with a tunnel router. A data centre also has a hypervisor agent, and its router a key with us."""
+
+    name: str
+    kind: Literal["access", "datacenter"]
+    rlocs: tuple[IpField, ...] = Field(min_length=1)
+    agent: EndpointField | None = None
+    agent_token: str | None = None
+    key_id: int | None = Field(default=None, ge=0, le=255)
+    secret: str | None = None
+    capacity: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        needed = ("agent", "agent_token", "key_id", "secret")
+        if self.kind == "datacenter":
+            missing = [name for name in needed if getattr(self, name) is None]
+            if missing:
+                raise Wrong(f"the data centre {self.name} lacks {', '.join(missing)}; add it", "name")
+        elif extra := [name for name in (*needed, "capacity") if getattr(self, name) is not None]:
+            raise Wrong(
+                f"the access site {self.name} has {', '.join(extra)}, only a data centre has; remove it", extra[0]
+            )
+        return self
+
+
+class RttSettings(Settings):
+    """The round-trip time between two sites."""
+
+    a: str
+    b: str
+    ms: float = Field(ge=0)
+
+
+class UserSettings(Settings):
+    name: str
+    eids: tuple[PrefixField, ...] = Field(min_length=1)
+
+
+class ServiceSettings(Settings):
+    """`datacenter` is where it starts; `allowed` where it may go (default: every data centre)."""
+
+    name: str
+    user: str
+    eids: tuple[PrefixField, ...] = Field(min_length=1)
+    datacenter: str
+    allowed: tuple[str, ...] = ()
+
+
+class LimitSettings(Settings):
+    """How long to wait in each state of a move, in seconds."""
+
+    prepare_s: float = Field(default=10.0, gt=0)
+    copy_s: float = Field(default=600.0, gt=0)
+    resume_s: float = Field(default=30.0, gt=0)
+    commit_s: float = Field(default=60.0, gt=0)
+
+
+class FmccSettings(Settings):
+    """The whole file. A fresh configuration observes: it decides and logs, and moves nothing."""
+
+    name: str = "fmcc"
+    mode: Literal["act", "observe"] = "observe"
+    policy: str = "nearest"
+    scheme: Literal["fig9"] = "fig9"
+    instance_id: int = Field(default=0, ge=0, lt=1 << 24)
+    rlocs: tuple[IpField, ...] = Field(min_length=1)
+    xtr_id: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{32}$")
+    map_server: MapServerSettings
+    sites: tuple[SiteSettings, ...] = ()
+    rtts: tuple[RttSettings, ...] = ()
+    users: tuple[UserSettings, ...] = ()
+    services: tuple[ServiceSettings, ...] = ()
+    ranges: tuple[PrefixField, ...] = Field(min_length=1)
+    limits: LimitSettings = LimitSettings()
+    api: ApiSettings = ApiSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _refers_to_what_is_there(self) -> Self:
+        if self.policy not in POLICIES:
+            raise Wrong(f"no policy {self.policy!r}, known are {', '.join(sorted(POLICIES))}; choose one", "policy")
+        if all(len(rloc) != len(self.map_server.address) for rloc in self.rlocs):
+            raise Wrong("no address of ours has the Map-Server's family; add one to rlocs", "rlocs")
+        for table in ("sites", "users", "services"):
+            _unique(table, [item.name for item in getattr(self, table)])
+        sites = {site.name for site in self.sites}
+        for index, rtt in enumerate(self.rtts):
+            for end in ("a", "b"):
+                if getattr(rtt, end) not in sites:
+                    raise Wrong(
+                        f"no site {getattr(rtt, end)!r}, known are {_list(sites)}; correct it", "rtts", index, end
+                    )
+        self._check_eids()
+        self._check_services()
+        return self
+
+    def _check_eids(self) -> None:
+        owners: dict[Prefix, str] = {}
+        for table in ("users", "services"):
+            for index, item in enumerate(getattr(self, table)):
+                for eid in item.eids:
+                    placed = self._placed(eid)
+                    if not placed.is_host:
+                        raise Wrong(f"{eid} is no single address; give a /32 or /128", table, index, "eids")
+                    if not any(self._placed(prefix).covers(placed) for prefix in self.ranges):
+                        raise Wrong(f"{eid} is in no subscribed range; add its range to ranges", table, index, "eids")
+                    if placed in owners:
+                        raise Wrong(
+                            f"{eid} belongs to {owners[placed]} already; give each its own", table, index, "eids"
+                        )
+                    owners[placed] = item.name
+
+    def _check_services(self) -> None:
+        users = {user.name for user in self.users}
+        datacenters = {site.name for site in self.sites if site.kind == "datacenter"}
+        for index, service in enumerate(self.services):
+            if service.user not in users:
+                why = f"no user {service.user!r}, known are {_list(users)}; correct it"
+                raise Wrong(why, "services", index, "user")
+            for key, names in (("datacenter", (service.datacenter,)), ("allowed", service.allowed)):
+                for name in names:
+                    if name not in datacenters:
+                        why = f"no data centre {name!r}, known are {_list(datacenters)}; correct it"
+                        raise Wrong(why, "services", index, key)
+
+    def _placed(self, prefix: Prefix) -> Prefix:
+        """The prefix in our Instance-ID, unless the file names one."""
+        return prefix if prefix.iid else Prefix(self.instance_id, prefix.ip, prefix.length)
+
+    def world(self) -> World:
+        """The settings as the values that the cores read."""
+        datacenters = [site for site in self.sites if site.kind == "datacenter"]
+        everywhere = tuple(site.name for site in datacenters)
+        return World(
+            rlocs=self.rlocs,
+            xtr_id=bytes.fromhex(self.xtr_id) if self.xtr_id else sha256(self.name.encode()).digest()[:XTR_ID_BYTES],
+            map_server=Endpoint(self.map_server.address, CONTROL_PORT),
+            map_server_key=Key(self.map_server.key_id, self.map_server.secret.encode()),
+            sites={site.name: site.rlocs for site in self.sites},
+            datacenters={site.name: _datacenter(site) for site in datacenters},
+            users={user.name: User(user.name, self._all_placed(user.eids)) for user in self.users},
+            services={
+                each.name: Service(
+                    each.name, each.user, self._all_placed(each.eids), each.datacenter, each.allowed or everywhere
+                )
+                for each in self.services
+            },
+            ranges=self._all_placed(self.ranges),
+            rtts_ms={frozenset((rtt.a, rtt.b)): rtt.ms for rtt in self.rtts},
+            acts=self.mode == "act",
+            limits=Limits(**self.limits.model_dump()),
+        )
+
+    def _all_placed(self, prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
+        return tuple(self._placed(prefix) for prefix in prefixes)
+
+
+def _datacenter(site: SiteSettings) -> DataCenter:
+    assert site.key_id is not None, "checked for data centres"
+    assert site.secret is not None, "checked for data centres"
+    return DataCenter(site.name, Key(site.key_id, site.secret.encode()), site.capacity)
+
+
+def _unique(table: str, names: list[str]) -> None:
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            raise Wrong(f"{name!r} is there twice; give each its own name", table, index, "name")
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"
