@@ -1,0 +1,126 @@
+"""The phases of a user's move and of the service's move that follows, gathered from what the daemons say. Pure.
+
+In: the node agent's answer to `attach`, and events of the Map-Server and of the controller with the time of each on
+the monotonic clock. Out: each phase with its milliseconds since the user's link went down, and how it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from lispfmc.lab.analysis import NS_PER_MS
+
+PHASES = (
+    "link_down",
+    "link_up",
+    "announced",
+    "registered",
+    "published",
+    "decision",
+    "copy",
+    "stop",
+    "resume",
+    "notified",
+    "acknowledged",
+    "committed",
+)
+"""In the order in which they are due; the names are an API."""
+
+
+class Outcome(Enum):
+    """How far it went."""
+
+    pending = "pending"
+    stays = "stays"  # the policy leaves the service where it is
+    committed = "committed"
+    failed = "failed"
+
+
+class Phase(msgspec.Struct, frozen=True):
+    name: str
+    at_ms: float
+
+
+class Phases:
+    """Tell it what happened; ask it what that means."""
+
+    def __init__(self, user: str, user_eids: frozenset[str], site: str, service: str | None) -> None:
+        self._user, self._user_eids, self._site, self._service = user, user_eids, site, service
+        self._at: dict[str, int] = {}
+        self.outcome = Outcome.pending
+        self.reason = ""
+        self.move: str | None = None
+        self.target: str | None = None
+
+    def attached(self, answer: Mapping[str, Any]) -> None:
+        """The node agent's answer to `attach`."""
+        self._at |= {
+            "link_down": int(answer["down_ns"]),
+            "link_up": int(answer["up_ns"]),
+            "announced": int(answer["announced_ns"]),
+        }
+
+    def happened(self, name: str, fields: Mapping[str, Any], at_ns: int) -> None:
+        """An event of the Map-Server or of the controller. What happened before the link went down is not ours."""
+        if "link_down" in self._at and at_ns < self._at["link_down"]:
+            return
+        if name in ("registration.added", "registration.changed"):
+            if fields.get("eid") in self._user_eids:
+                self._first("registered", at_ns)
+        elif name == "user.moved":
+            if (fields.get("user"), fields.get("to")) == (self._user, self._site):
+                self._first("published", at_ns)
+        elif fields.get("service") == self._service is not None and "registered" in self._at:
+            self._service_event(name, fields, at_ns)
+
+    def _service_event(self, name: str, fields: Mapping[str, Any], at_ns: int) -> None:
+        at_ns = int(fields.get("monotonic_ns") or at_ns)  # the hypervisor's own time, where it is passed on
+        if name == "decision.made":
+            self._first("decision", at_ns)
+            observes = fields.get("mode") == "observe"
+            if self.move is None and (fields.get("decision") == "stay" or observes):
+                advice = f"the controller only observes, it would choose {fields.get('to')}: " if observes else ""
+                self.outcome, self.reason = Outcome.stays, advice + str(fields.get("reason", ""))
+        elif name == "migration.requested":
+            self.outcome, self.move, self.target = Outcome.pending, fields.get("move"), fields.get("to")
+        elif name == "migration.started":
+            self._first("copy", at_ns)
+        elif name == "migration.stopped":
+            self._first("stop", at_ns)
+        elif name == "migration.resumed":
+            self._first("resume", at_ns)
+        elif name == "steering.notified":
+            self._first("notified", at_ns)
+        elif name == "steering.acknowledged":
+            if fields.get("both", True):
+                self._first("acknowledged", at_ns)
+        elif name == "placement.changed":
+            self._first("committed", at_ns)
+            self.outcome = Outcome.committed
+        elif name == "migration.failed":
+            self.outcome, self.reason = Outcome.failed, str(fields.get("reason", ""))
+
+    def _first(self, phase: str, at_ns: int) -> None:
+        self._at.setdefault(phase, at_ns)
+
+    def at_ns(self, phase: str) -> int | None:
+        return self._at.get(phase)
+
+    @property
+    def over(self) -> bool:
+        """True when nothing more is to come."""
+        if self._service is None:
+            return "published" in self._at
+        return self.outcome is not Outcome.pending and "published" in self._at
+
+    def list(self) -> list[Phase]:
+        """What happened so far, in order of time."""
+        began = self._at.get("link_down")
+        if began is None:
+            return []
+        known = sorted((at, PHASES.index(name), name) for name, at in self._at.items())
+        return [Phase(name, round((at - began) / NS_PER_MS, 3)) for at, _, name in known]

@@ -1,0 +1,120 @@
+"""Probes between a user and its service: starts the workers in both nodes, stops them, and reads their logs.
+
+Each direction has a sender and a receiver of its own (a round trip would mix them); beside them the user's round-trip
+probe and the heartbeat inside the service. Formats of the logs: `lispfmc.lab.workload`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lispfmc.lab.analysis import NS_PER_MS, Arrival, Echo, Flow, Gap, Skip, flow_of
+from lispfmc.lab.installation import NodeEntry
+from lispfmc.runtime.node_client import call
+
+INTERVAL_US = 1000
+RTT_INTERVAL_US = 20_000
+TO_SERVICE_PORT, TO_USER_PORT = 7101, 7102
+DRAIN_S = 0.6  # after the senders have stopped: longer than any packet is on its way
+_IDS = ("measure-send", "measure-receive", "measure-rtt", "measure-heartbeat")
+_RECORD, _BEAT = struct.Struct("<QQQ"), struct.Struct("<QQ")
+
+
+class Logs(msgspec.Struct, frozen=True):
+    """Everything that the probes saw."""
+
+    flows: Mapping[str, Flow]
+    echoes: list[Echo]
+    gaps: list[Gap]
+    heartbeat_interval_ns: int
+    realtime: bool
+
+
+class Probes:
+    """`start`, let the moves happen, `stop` -> Logs. `abandon` after a failure."""
+
+    def __init__(self, user: NodeEntry, service: NodeEntry, folder: Path, *, version: int = 4) -> None:
+        self._user, self._service, self._folder = user, service, folder
+        self._user_ip, self._service_ip = user.eid(version=version), service.eid(version=version)
+
+    async def start(self) -> None:
+        """Receivers first, so that no packet finds its port closed; leftovers of a killed measurement go."""
+        await self.abandon()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        user, service = self._user.socket, self._service.socket
+        await self._begin(user, "probe.receive", "measure-receive", port=TO_USER_PORT, log="to_user")
+        await self._begin(service, "probe.receive", "measure-receive", port=TO_SERVICE_PORT, log="to_service")
+        await self._begin(service, "heartbeat.start", "measure-heartbeat", interval_us=INTERVAL_US, log="heartbeat")
+        await self._begin(
+            user, "rtt.start", "measure-rtt", peer=self._service_ip, interval_us=RTT_INTERVAL_US, log="rtt"
+        )
+        await self._send(user, self._service_ip, TO_SERVICE_PORT, "to_service.sender")
+        await self._send(service, self._user_ip, TO_USER_PORT, "to_user.sender")
+
+    async def stop(self) -> Logs:
+        """Senders stop, what is in flight arrives, then everything else stops."""
+        user, service = self._user.socket, self._service.socket
+        to_service = await _end(user, "probe.stop", "measure-send")
+        to_user = await _end(service, "probe.stop", "measure-send")
+        await asyncio.sleep(DRAIN_S)
+        await _end(user, "rtt.stop", "measure-rtt")
+        heartbeat = await _end(service, "heartbeat.stop", "measure-heartbeat")
+        await _end(user, "probe.stop", "measure-receive")
+        await _end(service, "probe.stop", "measure-receive")
+        return read_logs(self._folder, {"to_service": to_service, "to_user": to_user}, heartbeat)
+
+    async def abandon(self) -> None:
+        """Stop whatever of ours runs in the two nodes."""
+        for node in (self._user.socket, self._service.socket):
+            status = await call(node, {"do": "status"})
+            for worker in status["workers"]:
+                if worker["id"] in _IDS:
+                    await call(node, {"do": "probe.stop", "id": worker["id"]})
+
+    async def _send(self, node: str, peer: str, port: int, log: str) -> None:
+        await self._begin(node, "probe.start", "measure-send", log=log, peer=peer, port=port, interval_us=INTERVAL_US)
+
+    async def _begin(self, node: str, verb: str, name: str, *, log: str, **fields: object) -> None:
+        await call(node, {"do": verb, "id": name, "log": str(self._folder / log), **fields})
+
+
+def new_folder(run: Path, user: str) -> Path:
+    """Where the raw logs of a measurement are kept, until the lab goes down."""
+    return run / "measurements" / f"{user}-{time.strftime('%Y%m%dT%H%M%S')}-{time.monotonic_ns() % NS_PER_MS:06d}"
+
+
+def read_logs(folder: Path, senders: Mapping[str, dict[str, Any]], heartbeat: dict[str, Any]) -> Logs:
+    """The logs of a measurement as values; the senders' summaries are kept beside them."""
+    (folder / "senders.json").write_text(json.dumps(dict(senders)))
+    flows = {}
+    for direction, summary in senders.items():
+        arrivals = (Arrival(*record) for record in _records(folder / direction, _RECORD))
+        skips = [Skip(due, slots) for due, slots in summary["skips"]]
+        interval_ns = int(summary["interval_us"]) * 1000
+        flows[direction] = flow_of(summary["first_ns"], summary["sent"], skips, interval_ns, arrivals)
+    return Logs(
+        flows=flows,
+        echoes=[Echo(sent, received - sent) for _, sent, received in _records(folder / "rtt", _RECORD)],
+        gaps=[Gap(*record) for record in _records(folder / "heartbeat", _BEAT)],
+        heartbeat_interval_ns=int(heartbeat["interval_us"]) * 1000,
+        realtime=all(summary.get("realtime", False) for summary in (*senders.values(), heartbeat)),
+    )
+
+
+async def _end(node: str, verb: str, name: str) -> dict[str, Any]:
+    answer = await call(node, {"do": verb, "id": name})
+    summary: dict[str, Any] = answer["summary"]
+    return summary
+
+
+def _records(path: Path, form: struct.Struct) -> Iterator[tuple[int, ...]]:
+    data = path.read_bytes()
+    yield from form.iter_unpack(data[: len(data) - len(data) % form.size])
