@@ -2,7 +2,6 @@
 PYTHON ?= /usr/bin/python3
 OUT ?=
 PYTEST_ARGS ?=
-MAKEFLAGS += --no-print-directory
 BIN := .venv/bin
 DEMO_READY := .venv/.ready-demo
 TEST_READY := .venv/.ready-test

@@ -101,5 +101,8 @@ debian_packages
 check_python
 python_packages
 # With something missing the stamp is not set: the next run looks again and says so again.
-if [ ${#missing[@]} = 0 ]; then touch ".venv/.ready-$purpose"; fi
+if [ ${#missing[@]} = 0 ]; then
+    touch ".venv/.ready-$purpose"
+    [ "$purpose" = demo ] || ! is_root || touch .venv/.ready-demo # what tests need, the demo needs, and root
+fi
 say "ready"
