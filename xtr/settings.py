@@ -9,19 +9,15 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField
-from lispfmc.wire.address import Ip, Prefix
+from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField, Settings, Wrong
+from lispfmc.wire.address import Ip, Prefix, ip_text
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class MapServerSettings(_Settings):
+class MapServerSettings(Settings):
     """A Map-Server to register with, and the key that both sides know."""
 
     address: IpField
@@ -33,13 +29,13 @@ class MapServerSettings(_Settings):
         return Key(self.key_id, self.secret.encode())
 
 
-class MapResolverSettings(_Settings):
+class MapResolverSettings(Settings):
     """Whom to ask for mappings."""
 
     address: IpField
 
 
-class DynamicRange(_Settings):
+class DynamicRange(Settings):
     """EIDs that may show up here although they are no fixed prefix of ours, or that roam from here.
 
     "presence": registered as soon as the host shows itself (users). "controller": delivered locally when the host
@@ -50,7 +46,7 @@ class DynamicRange(_Settings):
     activation: Literal["presence", "controller"]
 
 
-class PeerKey(_Settings):
+class PeerKey(Settings):
     """The key that we share with one address of another xTR."""
 
     peer: IpField
@@ -62,7 +58,7 @@ class PeerKey(_Settings):
         return Key(self.id, self.secret.encode())
 
 
-class ControllerSettings(_Settings):
+class ControllerSettings(Settings):
     """A Follow-Me controller, the EIDs that it may move, and the locators that it may move them to."""
 
     address: IpField
@@ -76,13 +72,13 @@ class ControllerSettings(_Settings):
         return Key(self.key_id, self.secret.encode())
 
 
-class SiteSettings(_Settings):
+class SiteSettings(Settings):
     """The interfaces behind which this site's hosts are."""
 
     interfaces: tuple[str, ...] = ("lan",)
 
 
-class DataPlaneSettings(_Settings):
+class DataPlaneSettings(Settings):
     """The plane that forwards, and its bounds."""
 
     kind: Literal["tun"] = "tun"
@@ -93,7 +89,7 @@ class DataPlaneSettings(_Settings):
     queue_seconds: float = Field(default=3.0, gt=0)
 
 
-class TimerSettings(_Settings):
+class TimerSettings(Settings):
     """Registration periods (RFC 9301 §5.6)."""
 
     register_s: float = Field(default=60.0, gt=0)
@@ -101,7 +97,7 @@ class TimerSettings(_Settings):
     quick_period_s: float = Field(default=300.0, ge=0)
 
 
-class LimitSettings(_Settings):
+class LimitSettings(Settings):
     """Bounds of what the network can make us keep or send."""
 
     map_cache_entries: int = Field(default=100_000, ge=1)
@@ -110,7 +106,7 @@ class LimitSettings(_Settings):
     peers_informed: int = Field(default=64, ge=1)
 
 
-class XtrSettings(_Settings):
+class XtrSettings(Settings):
     """The whole file."""
 
     name: str = Field(min_length=1)
@@ -141,21 +137,25 @@ class XtrSettings(_Settings):
         except ValueError:
             number = b""
         if len(number) != XTR_ID_BYTES:
-            raise ValueError(f"an xTR-ID is {2 * XTR_ID_BYTES} hexadecimal digits; leave it out to derive it from name")
+            raise Wrong(f"an xTR-ID is {2 * XTR_ID_BYTES} hexadecimal digits; leave it out to derive it from name")
         return number
 
     @model_validator(mode="after")
-    def _one_key_per_address(self) -> XtrSettings:
+    def _one_row_per_address(self) -> XtrSettings:
         # a sender is known by its address: two roles on one address could not be told apart
+        rows = (
+            ("map_servers", "address", [server.address for server in self.map_servers]),
+            ("keys", "peer", [key.peer for key in self.keys]),
+            ("controllers", "address", [controller.address for controller in self.controllers]),
+        )
         seen: set[Ip] = set()
-        for address in (
-            *(server.address for server in self.map_servers),
-            *(key.peer for key in self.keys),
-            *(controller.address for controller in self.controllers),
-        ):
-            if address in seen:
-                raise ValueError("one address stands in two rows of map_servers, keys and controllers: keep one")
-            seen.add(address)
+        for table, field, addresses in rows:
+            for index, address in enumerate(addresses):
+                if address in seen:
+                    raise Wrong(
+                        f"{ip_text(address)} has a row already, one address has one key; keep one", table, index, field
+                    )
+                seen.add(address)
         return self
 
     @property

@@ -1,0 +1,218 @@
+"""EIDs that come and go: arrival and departure of hosts, Map-Notifies, and who is told.
+
+What a Map-Notify means is read in `xtr.notices`; here it takes effect, whole or not at all, and is acknowledged.
+The rules of ownership: a Map-Server's word is taken unless our map-version is newer; a host that answers after all
+comes back by its own evidence and registers anew; a controller moves only what it is configured to move.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.mapcache import Mapping, ttl_s
+from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
+from lispfmc.wire.messages import EidRecord, MapNotify, MapNotifyAck, MapRequest, prefix_of
+from xtr.effects import XtrEffect
+from xtr.forwarding import Forwarding
+from xtr.informer import Informer
+from xtr.notices import Meaning, meaning, rlocs_of
+from xtr.presence import Activation, Presence
+from xtr.registrar import Registrar
+from xtr.replay import Freshness, Replays
+from xtr.resolution import Resolution
+from xtr.senders import Role, Sender
+
+MOST_DEPARTED = 65_536  # the oldest is forgotten: its away entry goes on until it expires
+
+
+class Moves:
+    """The parts of the router that a move touches, and the EIDs that have left."""
+
+    def __init__(
+        self,
+        *,
+        forwarding: Forwarding,
+        presence: Presence,
+        registrar: Registrar,
+        resolution: Resolution,
+        informer: Informer,
+        peers: Callable[[Prefix], list[Ip]],
+    ) -> None:
+        self._forwarding = forwarding
+        self._presence = presence
+        self._registrar = registrar
+        self._resolution = resolution
+        self._informer = informer
+        self._peers = peers
+        self._replays = Replays()
+        self._departed: dict[Prefix, EidRecord] = {}
+
+    # what `xtr.notices` reads
+
+    def registered(self, eid: Prefix) -> int | None:
+        return self._registrar.version(eid)
+
+    def departed(self, eid: Prefix) -> int | None:
+        record = self._departed.get(eid)
+        return record.map_version if record else None
+
+    def present(self, eid: Prefix) -> bool:
+        return eid in self._presence
+
+    def in_range(self, eid: Prefix) -> bool:
+        return self._presence.activation(eid) is not Activation.FOREIGN
+
+    def mapping(self, eid: Prefix) -> Mapping | None:
+        return self._forwarding.cache.lookup(eid)
+
+    def ours(self, rlocs: tuple[Ip, ...]) -> bool:
+        return self._forwarding.ours(rlocs)
+
+    # what happens
+
+    def announced(self, eid: Prefix, interface: str, mac: bytes, now: float) -> list[XtrEffect]:
+        """A host showed itself on a site interface."""
+        was_here = eid in self._presence
+        effects = self._presence.seen(eid, interface, mac, now)
+        if was_here or eid not in self._presence:
+            return effects
+        self._resolution.cancel(eid)
+        self._informer.stop(eid)
+        effects += self._forwarding.forget(eid, "host here")
+        activation = self._presence.activation(eid)
+        if activation is Activation.PRESENCE:
+            self._departed.pop(eid, None)
+            effects += self._registrar.add(eid, 0, now)
+        elif activation is Activation.CONTROLLER and self._first_at_home(eid):
+            effects += self._registrar.add(eid, 0, now)
+        return effects
+
+    def _first_at_home(self, eid: Prefix) -> bool:
+        # a service that left is back only when its controller says so: the epoch of the move is the controller's
+        known = eid in self._departed or self._registrar.version(eid) is not None
+        return self._presence.at_home(eid) and not known
+
+    def moved_away(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
+        """A packet for `eid` came from the xTR at `sender`, and `eid` has left."""
+        record = self._departed.get(eid)
+        if record is None or eid in self._presence:
+            return []
+        return self._informer.evidence(record, eid, sender, now)
+
+    def notified(self, notify: MapNotify, sender: Sender, source: Endpoint, now: float) -> list[XtrEffect]:
+        """An authenticated Map-Notify that acknowledges no registration."""
+        reflected = self._informer.reflected(notify, source) if sender.role is Role.PEER else None
+        if reflected:
+            return [reflected]
+        news: list[tuple[Prefix, EidRecord, Meaning]] = []
+        for record in notify.records:
+            eid = record.prefix
+            if eid is None:
+                return [Reject("unusable-eid", source)]
+            freshness = self._replays.freshness(sender.key, eid, notify.nonce)
+            if freshness is Freshness.OLD:
+                return [Reject("replayed-nonce", source, str(eid))]
+            if freshness is Freshness.REPEATED:
+                continue  # our acknowledgement was lost, or this is its copy
+            what = meaning(record, eid, sender, source, self)
+            if isinstance(what, str):
+                return [Reject(what, source, f"{eid} from a {sender.role.value}")]
+            news.append((eid, record, what))
+        effects: list[XtrEffect] = []
+        for eid, record, what in news:
+            self._replays.accept(sender.key, eid, notify.nonce)
+            effects += self._apply(eid, record, what, sender, now)
+        return [*effects, Send(MapNotifyAck.of(notify), source, sender.key)]
+
+    def contested(self, record: EidRecord, sender: Sender, source: Endpoint, now: float) -> list[XtrEffect]:
+        """The answer to our registration names another owner."""
+        eid = record.prefix
+        if eid is None:
+            return []
+        what = meaning(record, eid, sender, source, self)
+        if isinstance(what, str):
+            return [Reject(what, source, f"{eid} in the answer to a registration")]
+        refused = Emit("registration.refused", {"eid": str(eid), "owner": [ip_text(rloc) for rloc in rlocs_of(record)]})
+        return [refused, *self._apply(eid, record, what, sender, now)]
+
+    def solicited(self, request: MapRequest, source: Endpoint, now: float) -> list[XtrEffect]:
+        """An SMR: unauthenticated, so all it can do is to make us ask the mapping system (RFC 9301 §6.1)."""
+        host_bits = {4: 32, 16: 128}
+        address = request.source_eid
+        ip = address if isinstance(address, bytes) else getattr(address, "ip", None)
+        eid = prefix_of(address, host_bits[len(ip)]) if ip else None
+        if eid is None:
+            return [Reject("smr-without-eid", source)]
+        mapping = self._forwarding.cache.lookup(eid)
+        if mapping is None or eid in self._presence:
+            return [Reject("smr-for-unused-eid", source, str(eid))]
+        fields = {"eid": str(eid), "sender": ip_text(source.ip)}
+        return [Emit("smr.received", fields), *self._resolution.ask(eid, now, smr_invoked=True)]
+
+    def _apply(self, eid: Prefix, record: EidRecord, what: Meaning, sender: Sender, now: float) -> list[XtrEffect]:
+        match what:
+            case Meaning.KNOWN:
+                return []
+            case Meaning.DEPARTED:
+                return self._depart(eid, record, sender, now)
+            case Meaning.ARRIVED:
+                return self._arrive(eid, record, now)
+            case Meaning.HELD:
+                return self._registrar.add(eid, self._registrar.version(eid) or 0, now)
+            case Meaning.REMOVED:
+                return self._forwarding.forget(eid, "withdrawn")
+            case Meaning.LEARNED:
+                return self._learn(eid, record, sender, now)
+
+    def _depart(self, eid: Prefix, record: EidRecord, sender: Sender, now: float) -> list[XtrEffect]:
+        before = self._departed.pop(eid, None)
+        was_ours = eid in self._presence or self._registrar.version(eid) is not None
+        self._departed[eid] = record
+        if len(self._departed) > MOST_DEPARTED:
+            del self._departed[next(iter(self._departed))]
+        self._resolution.cancel(eid)
+        # first the way to its new place, then the end of local delivery: no packet finds neither
+        effects = self._learn(eid, record, sender, now, away=True)
+        effects += self._presence.lost(eid, f"notified by {sender.role.value}", now)
+        self._registrar.drop(eid)
+        moved = before is None or rlocs_of(before) != rlocs_of(record)
+        if was_ours or moved:
+            there = [ip_text(rloc) for rloc in rlocs_of(record)]
+            effects.append(Emit("away.installed", {"eid": str(eid), "rlocs": there, "version": record.map_version}))
+            effects += self._informer.inform(record, eid, self._peers(eid), now)
+        if was_ours and self._presence.activation(eid) is Activation.PRESENCE:
+            # It may have come back while the notify was on its way: if it answers, that evidence is the newer one.
+            effects += self._presence.probe(eid, now)
+        return effects
+
+    def _arrive(self, eid: Prefix, record: EidRecord, now: float) -> list[XtrEffect]:
+        self._departed.pop(eid, None)
+        self._resolution.cancel(eid)
+        self._informer.stop(eid)
+        effects = self._forwarding.forget(eid, "adopted")
+        effects += self._registrar.add(eid, record.map_version, now)
+        effects.append(Emit("host.adopted", {"eid": str(eid), "version": record.map_version}))
+        if eid not in self._presence:
+            effects += self._presence.probe(eid, now)
+        return effects
+
+    def _learn(
+        self, eid: Prefix, record: EidRecord, sender: Sender, now: float, *, away: bool = False
+    ) -> list[XtrEffect]:
+        before = self._forwarding.cache.get(eid)
+        if eid in self._departed:
+            away = True
+            self._departed[eid] = record
+        return self._forwarding.learn(
+            Mapping(
+                eid,
+                record.locators,
+                record.action,
+                record.map_version,
+                sender.role.value,
+                now,
+                now + ttl_s(record),
+                away=away or (before is not None and before.away),
+            )
+        )

@@ -1,0 +1,206 @@
+"""Asking the mapping system: Map-Requests through the Map-Resolver, and what becomes of the Map-Replies.
+
+One request a second per EID, ten tries and then a pause of 30 s (RFC 9301 §5.3), all EIDs together under one budget.
+A reply counts only with the nonce of a question that is open, and only for the EID that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterator
+
+import msgspec
+
+from lispfmc.core.deadlines import Deadlines
+from lispfmc.core.effects import Reject, Send
+from lispfmc.core.mapcache import Mapping, newer, ttl_s
+from lispfmc.wire.address import Endpoint, Ip, Prefix
+from lispfmc.wire.messages import Action, Ecm, EidRecord, MapReply, MapRequest, RequestRecord, address_of
+from xtr.effects import Remove, XtrEffect
+from xtr.forwarding import Forwarding
+from xtr.settings import XtrSettings
+
+CONTROL_PORT = 4342
+RETRY_S = 1.0  # RFC 9301 §5.3: at most one Map-Request a second for an EID-Prefix ...
+TRIES = 10  # ... and after ten without an answer ...
+PAUSE_S = 30.0  # ... none for this long
+SMR_INVOKED_S = 3.0  # RFC 9301 §6.1: one SMR-invoked Map-Request per EID-Prefix in this time
+ABSENT_S = 10.0  # the mapping system says that an EID is here, and it is not: ask again after this
+MOST_QUESTIONS = 4096  # a scan of the address space by a host of ours must not fill the memory
+LONGEST_WAIT_S = 2.0  # a question that cannot be sent sooner is refused: the packets would not be kept that long
+
+
+class _Question(msgspec.Struct, frozen=True, gc=False):
+    eid: Prefix
+    nonce: int
+    tries: int
+    smr_invoked: bool
+
+
+class Resolution:
+    """The open questions."""
+
+    def __init__(
+        self,
+        settings: XtrSettings,
+        nonces: Iterator[int],
+        forwarding: Forwarding,
+        is_here: Callable[[Prefix], bool],
+    ) -> None:
+        self._settings = settings
+        self._nonces = nonces
+        self._forwarding = forwarding
+        self._is_here = is_here
+        self._questions: dict[Prefix, _Question] = {}
+        self._asked: dict[int, Prefix] = {}
+        self._due: Deadlines[Prefix] = Deadlines()
+        self._cooling: Deadlines[Prefix] = Deadlines()
+        self._budget = _Budget(settings.limits.map_requests_per_s)
+
+    def ask(self, eid: Prefix, now: float, *, smr_invoked: bool = False) -> list[XtrEffect]:
+        """Find out where `eid` is; nothing new when that is being asked already."""
+        if eid in self._questions:
+            return []
+        for _ in self._cooling.pop_expired(now):
+            pass
+        at = self._budget.slot(max(now, self._cooling.at(eid) or now))
+        if len(self._questions) >= MOST_QUESTIONS or at is None:
+            return [] if smr_invoked else [Remove(eid)]  # its next packet asks again
+        nonce = next(self._nonces)
+        self._questions[eid] = _Question(eid, nonce, 0, smr_invoked)
+        self._asked[nonce] = eid
+        if at > now:
+            self._due.set(eid, at)
+            return []
+        return [self._try(eid, now)]
+
+    def replied(self, reply: MapReply, source: Endpoint, now: float) -> list[XtrEffect]:
+        """A Map-Reply: the mapping that was asked for and its more-specifics, or a negative one."""
+        eid = self._asked.get(reply.nonce)
+        if eid is None or reply.probe:
+            return [Reject("unasked-reply", source, f"nonce {reply.nonce:016x}")]
+        records = {record.prefix: record for record in reply.records if record.prefix is not None}
+        answers = sorted((prefix for prefix in records if prefix.covers(eid)), key=lambda prefix: prefix.length)
+        if not answers or not all(answers[0].covers(prefix) for prefix in records):
+            return [Reject("unrelated-reply", source, f"asked for {eid}")]
+        self._close(eid)
+        effects = self._forget_superseded(answers[0], records)
+        for prefix in sorted(records, key=lambda prefix: prefix.length):
+            effects += self._learn(prefix, records[prefix], now)
+        if self._forwarding.ours(_rlocs(records[answers[-1]])) and not self._is_here(eid):
+            # It would come back to us; a host that has just left is registered elsewhere any moment.
+            absent = Mapping(eid, (), Action.DROP_NO_REASON, 0, "local", now, now + ABSENT_S)
+            effects += self._forwarding.learn(absent)
+        return effects + self._settled(eid)
+
+    def next_deadline(self) -> float | None:
+        return self._due.next()
+
+    def expired(self, now: float) -> list[XtrEffect]:
+        """Ask again, or give up."""
+        effects: list[XtrEffect] = []
+        for eid in list(self._due.pop_expired(now)):
+            tries = self._questions[eid].tries
+            if tries >= TRIES:
+                effects += self._give_up(eid, now)
+                continue
+            request = self._try(eid, now)
+            # the first try has its slot; a repetition that finds no free one is left out
+            if tries == 0 or self._budget.slot(now) == now:
+                effects.append(request)
+        return effects
+
+    def cancel(self, eid: Prefix) -> None:
+        """The answer is no longer wanted: the host is here."""
+        if eid in self._questions:
+            self._close(eid)
+
+    def _try(self, eid: Prefix, now: float) -> XtrEffect:
+        question = self._questions[eid]
+        self._questions[eid] = msgspec.structs.replace(question, tries=question.tries + 1)
+        self._due.set(eid, now + RETRY_S)
+        self._cooling.set(eid, now + (SMR_INVOKED_S if question.smr_invoked else RETRY_S))
+        return self._request(question)
+
+    def _request(self, question: _Question) -> Send:
+        """An ECM with the Map-Request (RFC 9301 §5.8); the reply comes to our control port."""
+        eid, settings = question.eid, self._settings
+        homes = (settings.placed(prefix) for prefix in settings.prefixes)
+        home = next((prefix for prefix in homes if len(prefix.ip) == len(eid.ip)), None)
+        source = next((rloc for rloc in settings.rlocs if len(rloc) == len(eid.ip)), home.ip if home else None)
+        request = MapRequest.of(
+            RequestRecord.of(eid),
+            nonce=question.nonce,
+            itr_rlocs=settings.rlocs,
+            source_eid=address_of(home) if home else None,
+            smr_invoked=question.smr_invoked,
+        )
+        inner_source = source if source is not None else bytes(len(eid.ip))
+        ecm = Ecm.of(request, source=inner_source, destination=eid.ip, source_port=CONTROL_PORT)
+        return Send(ecm, Endpoint(settings.resolver, CONTROL_PORT))
+
+    def _forget_superseded(self, answer: Prefix, told: Container[Prefix]) -> list[XtrEffect]:
+        # RFC 9301 §5.4: the reply holds every more-specific of the answer; what else we hold inside it is gone.
+        effects: list[XtrEffect] = []
+        for mapping in self._forwarding.cache.inside(answer):
+            if mapping.eid not in told and not mapping.away:
+                effects += self._forwarding.forget(mapping.eid, "superseded")
+        return effects
+
+    def _learn(self, prefix: Prefix, record: EidRecord, now: float) -> list[XtrEffect]:
+        if self._is_here(prefix) or self._forwarding.ours(_rlocs(record)):
+            return []
+        before = self._forwarding.cache.get(prefix)
+        if before is not None and record.map_version and newer(before.version, record.map_version):
+            return []  # a move overtook this answer
+        if record.ttl_minutes == 0:
+            return self._forwarding.forget(prefix, "withdrawn")
+        return self._forwarding.learn(
+            Mapping(
+                prefix,
+                record.locators,
+                record.action,
+                record.map_version,
+                "map-reply",
+                now,
+                now + ttl_s(record),
+                away=before is not None and before.away,
+            )
+        )
+
+    def _settled(self, eid: Prefix) -> list[XtrEffect]:
+        """Packets that wait for `eid` go where the map-cache now says, or ask again."""
+        mapping = self._forwarding.cache.lookup(eid)
+        return [self._forwarding.install(mapping)] if mapping else [Remove(eid)]
+
+    def _give_up(self, eid: Prefix, now: float) -> list[XtrEffect]:
+        question = self._questions[eid]
+        self._close(eid)
+        if question.smr_invoked:
+            return []  # what we have is better than nothing
+        pause = Mapping(eid, (), Action.DROP_NO_REASON, 0, "unanswered", now, now + PAUSE_S)
+        return self._forwarding.learn(pause)
+
+    def _close(self, eid: Prefix) -> None:
+        question = self._questions.pop(eid)
+        del self._asked[question.nonce]
+        self._due.cancel(eid)
+
+
+class _Budget:
+    """Slots for requests, `rate` a second, a second's worth at once."""
+
+    def __init__(self, rate: float) -> None:
+        self._step = 1 / rate
+        self._free_at = float("-inf")
+
+    def slot(self, wanted: float) -> float | None:
+        """When a request that is wanted at `wanted` may go; None when that is too late to be of use."""
+        at = max(wanted, self._free_at)
+        if at > wanted + LONGEST_WAIT_S:
+            return None
+        self._free_at = max(self._free_at, wanted - 1.0) + self._step
+        return at
+
+
+def _rlocs(record: EidRecord) -> tuple[Ip, ...]:
+    return tuple(locator.address for locator in record.locators if isinstance(locator.address, bytes))
