@@ -30,8 +30,7 @@ need() {
 
 find_missing() {
     missing=() absent=()
-    need "$python" python3 "the interpreter; another one: make $purpose PYTHON=python3.12"
-    if command -v "$python" >/dev/null && ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+    if [ "$python" = /usr/bin/python3 ] && ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
         missing+=(python3-venv)
         absent+=("python3-venv (creates .venv)")
     fi
@@ -88,8 +87,8 @@ PY
     )"
     [ -x .venv/bin/python ] || "$python" -m venv .venv
     if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check "$what" >"$log" 2>&1; then
-        tail -n 8 "$log"
-        stop "pip could not install the packages above. It asks the index that your pip is configured with" \
+        grep -E 'ERROR|error:|refused|timed out' "$log" | sort -u | head -n 6
+        stop "pip could not install them. It asks the index that your pip is configured with" \
             "(pip config list). From a folder of wheels: PIP_NO_INDEX=1 PIP_FIND_LINKS=/that/folder make $purpose"
     fi
 }
