@@ -1,0 +1,221 @@
+"""The lab's network in Linux network namespaces: a core bridge, a namespace for each member, site network and node.
+
+    core:  br0 -- a port for each member            member: wan0 (RLOCs), and at a site
+                                                            lan (bridge, the gateway's address) -- a port for each node
+    node:  one interface for each candidate site, all down; the node's agent does the rest
+
+Netlink sockets and /proc/sys belong to the namespace of the thread that opens them, so each namespace is set up by a
+thread that has entered it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pyroute2 import IPRoute, netns
+
+from lispfmc.lab.configs import Choices, mac_of
+from lispfmc.lab.topology import Site, Topology, User
+from lispfmc.wire.address import ip_of
+
+GATEWAY_MAC = "02:00:5e:00:00:01"  # the same at every site: nothing changes for a host that moves
+GATEWAY4, GATEWAY6 = "169.254.1.1", "fe80::1"
+CORE_MTU = 1600  # a 1500-byte packet of an EID with the outer IPv6, UDP and LISP headers (56 bytes)
+WHERE = Path("/run/netns")
+
+_IFA_F_NODAD = 0x02
+_NUD_PERMANENT = 0x80
+_CLONE_NEWNET = 0x40000000
+# Far from the numbers that the kernel gives out. A veth end whose number equals its peer's is taken for a device
+# without a peer, and its change of carrier may then be told up to a second late.
+_NODE_INDEX = 1000
+
+_EVERYWHERE = {
+    "ipv4/conf/all/rp_filter": "0",
+    "ipv4/conf/default/rp_filter": "0",
+    "ipv6/conf/all/disable_ipv6": "0",
+    "ipv6/conf/default/disable_ipv6": "0",
+    "ipv6/conf/default/accept_dad": "0",
+    "ipv6/conf/default/accept_ra": "0",
+    "ipv6/conf/default/router_solicitations": "0",
+}
+_ROUTER = {
+    "ipv4/ip_forward": "1",
+    "ipv4/conf/all/send_redirects": "0",
+    "ipv4/conf/default/send_redirects": "0",
+    "ipv6/conf/all/forwarding": "1",
+}
+
+T = TypeVar("T")
+
+
+def prefix_of(lab: str) -> str:
+    """What the names of all namespaces of a lab begin with."""
+    return f"lfmc-{lab}-"
+
+
+def namespace_of(lab: str, member: str) -> str:
+    return prefix_of(lab) + member
+
+
+def existing(lab: str) -> list[str]:
+    """The namespaces of a lab that are there now."""
+    return sorted(path.name for path in WHERE.glob(f"{prefix_of(lab)}*"))
+
+
+def inside(namespace: str, function: Callable[[], T]) -> T:
+    """Call `function` in a thread that has entered `namespace`. Sockets that it opens stay in that namespace."""
+
+    def enter() -> T:
+        libc = ctypes.CDLL(None, use_errno=True)
+        entrance = os.open(WHERE / namespace, os.O_RDONLY)
+        try:
+            if libc.setns(entrance, _CLONE_NEWNET):
+                code = ctypes.get_errno()
+                raise OSError(code, f"cannot enter the namespace {namespace}: {os.strerror(code)}")
+        finally:
+            os.close(entrance)
+        return function()
+
+    with ThreadPoolExecutor(1) as pool:  # the thread ends with the namespace that it entered
+        return pool.submit(enter).result()
+
+
+def build(topology: Topology, lab: str, choices: Choices, *, forwarder: bool) -> None:
+    """Create everything. `forwarder`: packets between members go to the forwarder's MAC, else straight (netem)."""
+    names = ["core", *topology.members, *(node.name for node in topology.nodes)]
+    for name in names:
+        netns.create(namespace_of(lab, name))
+    inside(namespace_of(lab, "core"), lambda: _core(topology, lab))
+    for member in topology.members:
+        inside(namespace_of(lab, member), lambda m=member: _member(topology, m, choices, forwarder=forwarder))  # type: ignore[misc]
+    for site in topology.sites:
+        inside(namespace_of(lab, site.name), lambda s=site: _site(topology, s, lab))  # type: ignore[misc]
+    for node in topology.nodes:
+        inside(namespace_of(lab, node.name), lambda n=node: _node(topology, n))  # type: ignore[misc]
+
+
+def remove(lab: str) -> list[str]:
+    """Delete the lab's namespaces, and with them their interfaces. Returns their names."""
+    names = existing(lab)
+    for name in names:
+        with contextlib.suppress(FileNotFoundError):
+            netns.remove(name)
+    return names
+
+
+@contextlib.contextmanager
+def _netlink() -> Iterator[Any]:
+    with IPRoute() as netlink:
+        yield netlink
+
+
+def set_sysctls(values: dict[str, str]) -> None:
+    for name, value in values.items():
+        path = Path("/proc/sys/net") / name
+        if path.exists():  # a kernel without IPv6 has no such file
+            path.write_text(value)
+
+
+def _core(topology: Topology, lab: str) -> None:
+    """The bridge, and a veth from it into each member's namespace."""
+    set_sysctls(_EVERYWHERE)
+    with _netlink() as netlink:
+        netlink.link("set", index=1, state="up")
+        netlink.link("add", ifname="br0", kind="bridge", address=mac_of(topology.wan.forwarder), mtu=CORE_MTU)
+        (bridge,) = netlink.link_lookup(ifname="br0")
+        netlink.link("set", index=bridge, state="up")
+        for at, (member, rlocs) in enumerate(topology.members.items()):
+            with open(WHERE / namespace_of(lab, member), "rb") as entrance:  # noqa: PTH123 - only its descriptor is used
+                peer = {
+                    "ifname": "wan0",
+                    "net_ns_fd": entrance.fileno(),
+                    "address": mac_of(rlocs[0]),
+                    "mtu": CORE_MTU,
+                    "index": _NODE_INDEX + at,
+                }
+                netlink.link("add", ifname=member, kind="veth", mtu=CORE_MTU, peer=peer)
+            (port,) = netlink.link_lookup(ifname=member)
+            netlink.link("set", index=port, master=bridge, state="up")
+            # The forwarder's first packet to a member that has not sent yet must not be flooded to all.
+            netlink.fdb("add", ifindex=port, lladdr=mac_of(rlocs[0]))
+
+
+def _member(topology: Topology, member: str, choices: Choices, *, forwarder: bool) -> None:
+    set_sysctls(_EVERYWHERE)
+    with _netlink() as netlink:
+        netlink.link("set", index=1, state="up")
+        (wan,) = netlink.link_lookup(ifname="wan0")
+        netlink.link("set", index=wan, state="up")
+        lengths = {4: 24, 16: 64}
+        for prefix in topology.wan.prefixes:
+            lengths[len(prefix.ip)] = prefix.length
+        for rloc in choices.rlocs(topology, member):
+            netlink.addr("replace", index=wan, address=rloc, prefixlen=lengths[len(ip_of(rloc))], flags=_IFA_F_NODAD)
+        add_neighbours(netlink, wan, topology, member, choices, forwarder=forwarder)
+
+
+def add_neighbours(
+    netlink: Any, index: int, topology: Topology, member: str, choices: Choices, *, forwarder: bool
+) -> None:
+    """Permanent entries for all other members, so that no address resolution is inside a measurement."""
+    for other, rlocs in topology.members.items():
+        if other == member:
+            continue
+        mac = mac_of(topology.wan.forwarder if forwarder else rlocs[0])
+        for rloc in choices.rlocs(topology, other):
+            netlink.neigh("replace", dst=rloc, lladdr=mac, ifindex=index, state=_NUD_PERMANENT)
+
+
+def add_gateway(netlink: Any, index: int) -> None:
+    """The addresses that every host of a site uses as its gateway."""
+    netlink.addr("replace", index=index, address=GATEWAY4, prefixlen=32)
+    with contextlib.suppress(OSError):  # IPv6 may be switched off in a container
+        netlink.addr("replace", index=index, address=GATEWAY6, prefixlen=64, flags=_IFA_F_NODAD)
+
+
+def _site(topology: Topology, site: Site, lab: str) -> None:
+    """The network behind a tunnel router: a bridge with a port for each node that may come."""
+    set_sysctls(_ROUTER)
+    with _netlink() as netlink:
+        netlink.link("add", ifname="lan", kind="bridge", address=GATEWAY_MAC)
+        (bridge,) = netlink.link_lookup(ifname="lan")
+        netlink.link("set", index=bridge, state="up")
+        add_gateway(netlink, bridge)
+        for node in topology.nodes:
+            candidates = [each.name for each in topology.candidates(node)]
+            if site.name not in candidates:
+                continue
+            with open(WHERE / namespace_of(lab, node.name), "rb") as entrance:  # noqa: PTH123 - only its descriptor
+                peer = {
+                    "ifname": site.name,
+                    "net_ns_fd": entrance.fileno(),
+                    "address": mac_of(node.eids[0]),
+                    "index": _NODE_INDEX + candidates.index(site.name),
+                }
+                netlink.link("add", ifname=node.name, kind="veth", peer=peer)
+            (port,) = netlink.link_lookup(ifname=node.name)
+            netlink.link("set", index=port, master=bridge, state="up")
+
+
+def _node(topology: Topology, node: User) -> None:
+    set_sysctls(_EVERYWHERE)
+    for site in topology.candidates(node):
+        socket.if_nametoindex(site.name)  # wired to all of them
+
+
+def interface_with(address: str) -> str:
+    """The interface of this namespace that has `address` (a container finds its networks by Docker's addresses)."""
+    with _netlink() as netlink:
+        for entry in netlink.get_addr(family=socket.AF_INET):
+            if entry.get_attr("IFA_ADDRESS") == address:
+                (link,) = netlink.get_links(entry["index"])
+                return str(link.get_attr("IFLA_IFNAME"))
+    raise OSError(f"no interface has the address {address}")
