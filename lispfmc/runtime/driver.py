@@ -17,7 +17,7 @@ from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint
-from lispfmc.wire.auth import sign
+from lispfmc.wire.auth import Key, sign
 from lispfmc.wire.errors import PeerError
 from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapRegister, Message
 
@@ -120,7 +120,7 @@ class Driver(Generic[E]):
         match effect:
             case Send(message=message, to=to, key=None):
                 self._send(encode(message), to)
-            case Send(message=MapRegister() | MapNotify() | MapNotifyAck() as message, to=to, key=key):
+            case Send(message=MapRegister() | MapNotify() | MapNotifyAck() as message, to=to, key=Key() as key):
                 self._send(sign(message, key), to)
             case Send(message=message):
                 raise TypeError(f"a {type(message).__name__} carries no authentication data")

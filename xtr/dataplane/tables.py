@@ -1,0 +1,165 @@
+"""The tables of the packet path: forwarding by longest match, packets that wait for a mapping, who talked to whom.
+
+Plain dictionaries keyed by packed addresses, within one Instance-ID. Each is bounded: the network fills them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Generic, NamedTuple, TypeVar
+
+from lispfmc.core.prefixes import PrefixTable
+from lispfmc.wire.address import Ip, Prefix
+
+V = TypeVar("V")
+
+CACHED_HOSTS = 65536  # destinations whose longest match is remembered; a scan of addresses starts it anew
+WAITING_HOSTS = 4096  # destinations with packets waiting
+TALKING_EIDS = 16384  # local EIDs whose peers are remembered
+PEERS_PER_EID = 256  # RLOCs remembered for each; forged outer sources push out the oldest
+PEER_SECONDS = 60.0
+
+
+class ForwardingTable(Generic[V]):
+    """Longest match with a cache of exact hosts in front of it."""
+
+    def __init__(self, iid: int) -> None:
+        self._iid = iid
+        self._table: PrefixTable[V] = PrefixTable()
+        self.hosts: dict[Ip, V] = {}
+        """The packet path looks here first, and calls `find` when there is nothing."""
+
+    def install(self, prefix: Prefix, value: V) -> None:
+        self._table.set(prefix, value)
+        self._forget(prefix)
+
+    def remove(self, prefix: Prefix) -> None:
+        self._table.remove(prefix)
+        self._forget(prefix)
+
+    def find(self, ip: Ip) -> V | None:
+        """The value of the most specific prefix that covers `ip`; remembered for the next packet."""
+        match = self._table.longest(Prefix.host(ip, self._iid))
+        if match is None:
+            return None
+        if len(self.hosts) >= CACHED_HOSTS:
+            self.hosts.clear()
+        self.hosts[ip] = match[1]
+        return match[1]
+
+    def _forget(self, prefix: Prefix) -> None:
+        if prefix.is_host:
+            self.hosts.pop(prefix.ip, None)
+        else:
+            self.hosts.clear()
+
+
+class Held(NamedTuple):
+    """A waiting packet. `outer_ttl` is that of the tunnel that it came by; None when it came from this site."""
+
+    packet: bytes
+    outer_ttl: int | None
+    until: float
+
+
+class Waiting:
+    """Packets whose destination is being resolved, in order, bounded in number and in time."""
+
+    def __init__(self, packets: int, seconds: float) -> None:
+        """A quarter of `packets` for one destination, so that a dead one leaves room for the others."""
+        self._limit = packets
+        self._limit_each = max(packets // 4, 1)
+        self._seconds = seconds
+        self._held: dict[Ip, deque[Held]] = {}
+        self._count = 0
+
+    def hold(self, ip: Ip, packet: bytes, outer_ttl: int | None, now: float) -> bool:
+        """Keep a packet for `ip`; False when there is no room."""
+        if self._count >= self._limit:
+            return False
+        queue = self._held.get(ip)
+        if queue is None:
+            if len(self._held) >= WAITING_HOSTS:
+                return False
+            queue = self._held[ip] = deque()
+        elif len(queue) >= self._limit_each:
+            return False
+        queue.append(Held(packet, outer_ttl, now + self._seconds))
+        self._count += 1
+        return True
+
+    def release(self, prefix: Prefix) -> list[tuple[Ip, deque[Held]]]:
+        """Take out what waits for destinations within `prefix`, each queue in order."""
+        if prefix.is_host:
+            found = [prefix.ip] if prefix.ip in self._held else []
+        else:
+            found = [ip for ip in self._held if prefix.contains(ip)]
+        released = [(ip, self._held.pop(ip)) for ip in found]
+        self._count -= sum(len(queue) for _, queue in released)
+        return released
+
+    def expire(self, now: float) -> int:
+        """Drop what has waited too long; returns how many. A destination without packets is forgotten."""
+        dropped = 0
+        for ip, queue in list(self._held.items()):
+            while queue and queue[0].until <= now:
+                queue.popleft()
+                dropped += 1
+            if not queue:
+                del self._held[ip]
+        self._count -= dropped
+        return dropped
+
+    def __contains__(self, ip: Ip) -> bool:
+        return ip in self._held
+
+    def __len__(self) -> int:
+        return self._count
+
+
+class Talkers:
+    """For each local EID, the RLOCs that sent to it or received from it in the last minute."""
+
+    def __init__(self) -> None:
+        self._seen: dict[Ip, dict[Ip, float]] = {}
+
+    def note(self, eid: Ip, rloc: Ip, now: float) -> None:
+        peers = self._seen.get(eid)
+        if peers is None:
+            if len(self._seen) >= TALKING_EIDS:
+                self._prune(now)
+            peers = self._seen[eid] = {}
+        elif len(peers) >= PEERS_PER_EID and rloc not in peers:
+            del peers[min(peers, key=peers.__getitem__)]
+        peers[rloc] = now
+
+    def peers(self, eid: Ip, now: float) -> list[Ip]:
+        """Newest first."""
+        recent = [(at, rloc) for rloc, at in self._seen.get(eid, {}).items() if now - at <= PEER_SECONDS]
+        return [rloc for _, rloc in sorted(recent, reverse=True)]
+
+    def _prune(self, now: float) -> None:
+        """Make room: EIDs silent for a minute go, and when none is, the one that began first."""
+        silent = [eid for eid, peers in self._seen.items() if now - max(peers.values()) > PEER_SECONDS]
+        for eid in silent or [next(iter(self._seen))]:
+            del self._seen[eid]
+
+
+class OnceInAWhile:
+    """True the first time in a while for each key; bounded, and when it is full nothing more is allowed meanwhile."""
+
+    def __init__(self, seconds: float, keys: int = 4096) -> None:
+        self._seconds = seconds
+        self._limit = keys
+        self._last: dict[object, float] = {}
+
+    def allows(self, key: object, now: float) -> bool:
+        last = self._last.get(key)
+        if last is not None and now - last < self._seconds:
+            return False
+        if last is None and len(self._last) >= self._limit:
+            self._last = {each: at for each, at in self._last.items() if now - at < self._seconds}
+            if len(self._last) >= self._limit:
+                return False
+        self._last[key] = now
+        return True
