@@ -95,6 +95,8 @@ def _refusal(error: ConstructError, cursor: _Cursor, size: int, base: int) -> Pe
     path = [part for part in (error.path or "").split(" -> ") if part and not part.startswith("(")]
     field = " ".join(path).replace("_", " ") or "message"
     at = base + cursor.at
+    if isinstance(error, StreamError) and "negative" in str(error):
+        return PeerError(field, offset=at, why="a length is less than the fields that it counts")
     if isinstance(error, StreamError):
         return PeerError(field, offset=at, why=f"the datagram ends too early: {size - cursor.at} bytes left")
     if isinstance(error, ExplicitError):
@@ -251,9 +253,9 @@ def _address_fields(name: str, address: Address) -> Fields:
         return {f"{name}_afi": _afi(address), name: address}
     content: Fields = {"reserved": address.reserved}
     if isinstance(address, InstanceAddress):
-        ip = address.ip or b""
         content |= {"lcaf_type": formats.LCAF_INSTANCE_ID, "reserved2": address.iid_mask_length}
-        content["content"] = {"iid": address.iid, "ip_afi": _afi(ip), "ip": ip}
+        afi, ip = (formats.AFI_NONE, b"") if address.ip is None else (_afi(address.ip), address.ip)
+        content["content"] = {"iid": address.iid, "ip_afi": afi, "ip": ip}
     else:
         if address.lcaf_type == formats.LCAF_INSTANCE_ID:
             raise LocalError("an Instance-ID LCAF is an InstanceAddress, not an OpaqueLcaf")
@@ -262,10 +264,11 @@ def _address_fields(name: str, address: Address) -> Fields:
 
 
 def _afi(ip: bytes) -> int:
-    try:
-        return {0: formats.AFI_NONE, 4: formats.AFI_IPV4, 16: formats.AFI_IPV6}[len(ip)]
-    except KeyError:
-        raise LocalError(f"an IP address has 4 or 16 bytes, not {len(ip)}") from None
+    if len(ip) == 4:
+        return formats.AFI_IPV4
+    if len(ip) == 16:
+        return formats.AFI_IPV6
+    raise LocalError(f"an IP address has 4 or 16 bytes, not {len(ip)}; no address is None")
 
 
 def _record_fields(record: EidRecord) -> Fields:
@@ -322,6 +325,15 @@ def _map_request_fields(message: MapRequest) -> Fields:
     }
 
 
+def _security_fields(declared: Any, security: bytes) -> Parsed:
+    if not security:
+        return None
+    parsed = declared.parse(security)
+    if declared.build(parsed) != security:
+        raise LocalError("the LISP-SEC authentication data does not have the length that it declares")
+    return parsed
+
+
 def _map_reply_fields(message: MapReply) -> Fields:
     word = words.FIRST_WORD[2].split(words.without_count(message.word))
     if bool(word["security_present"]) != bool(message.security):
@@ -330,7 +342,7 @@ def _map_reply_fields(message: MapReply) -> Fields:
         "word": word,
         "nonce": message.nonce,
         "records": [_record_fields(one) for one in message.records],
-        "security": formats.MapReplySecurity.parse(message.security) if message.security else None,
+        "security": _security_fields(formats.MapReplySecurity, message.security),
     }
 
 
@@ -360,7 +372,7 @@ def _ecm_fields(message: Ecm) -> Fields:
         raise LocalError("the S-bit and LISP-SEC authentication data come together or not at all")
     return {
         "word": word,
-        "security": formats.EcmSecurity.parse(message.security) if message.security else None,
+        "security": _security_fields(formats.EcmSecurity, message.security),
         **inner.fields(message, encode(message.message)),
     }
 
