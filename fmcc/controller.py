@@ -13,6 +13,7 @@ import msgspec
 from fmcc.coordinator import (
     AgentReport,
     Confirmed,
+    Failed,
     Move,
     MoveEffect,
     MoveEvent,
@@ -81,6 +82,13 @@ class Controller:
         """The moves of this run, oldest first."""
         return tuple(self._moves.values())
 
+    def last_move(self, service: str) -> MoveRecord:
+        """The move that the service made last, or is making. Raises LocalError when it has made none."""
+        move = self._placements[service].move
+        if move is None:
+            raise LocalError(f"{service} has not moved yet")
+        return MoveRecord(service, move)
+
     def whereabouts(self, user: str) -> Whereabouts:
         return self._locations.user(user)
 
@@ -124,6 +132,15 @@ class Controller:
         if record is None or current is None or current.id != move:
             return []
         return self._step(record.service, report, now)
+
+    def agent_restarted(self, datacenter: str, now: float) -> list[FmccEffect]:
+        """The agent of `datacenter` has started anew: it has forgotten the moves that it had under way."""
+        effects: list[FmccEffect] = []
+        for service, placement in list(self._placements.items()):
+            move = placement.move
+            if move is not None and datacenter in {move.source, move.target}:
+                effects += self._step(service, Failed(f"the agent of {datacenter} was restarted"), now)
+        return effects
 
     def requested(self, service: str, datacenter: str, now: float) -> list[FmccEffect]:
         """An operator wants `service` at `datacenter`. Raises RequestRefused."""

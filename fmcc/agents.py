@@ -1,0 +1,100 @@
+"""The controller's ends of the hypervisor agents: what it asks of them, and their events as events of a move.
+
+Each agent's event stream is followed for ever and resumed by id, so what happened while the stream was broken is not
+lost. Every failure to ask becomes a `Failed` of that move.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias
+
+import structlog
+
+from fmcc.coordinator import AgentReport, Failed, Prepared, Progress, Resumed, Stopped
+from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, StartMigration
+from lispfmc.runtime.client import ApiClient, ApiError, Unreachable
+from lispfmc.wire.errors import LocalError
+
+Tell: TypeAlias = Callable[[str, AgentReport], None]
+
+FOLLOW_AGAIN_S = 1.0
+_log = structlog.get_logger("agents")
+
+
+class Agents:
+    """One client a data centre. `tell(move, report)` takes the reports into the core."""
+
+    def __init__(self, clients: Mapping[str, ApiClient], tell: Tell, restarted: Callable[[str], None]) -> None:
+        """`restarted(datacenter)` is called when an agent has started anew and forgotten its moves."""
+        self._clients = clients
+        self._tell = tell
+        self._restarted = restarted
+        self.following: set[str] = set()
+        """The data centres whose agent has answered."""
+
+    async def follow(self, datacenter: str) -> None:
+        """Take in the events of one agent until cancelled."""
+        client = self._clients[datacenter]
+        last: int | None = None
+        while True:
+            try:
+                await client.get("/v1/status")
+                self.following.add(datacenter)
+                async for event in client.events(last):
+                    last = int(event["id"])
+                    self._take(datacenter, event)
+            except (Unreachable, ApiError) as error:
+                if datacenter in self.following:
+                    _log.warning("agent.lost", datacenter=datacenter, why=str(error))
+                self.following.discard(datacenter)
+            if last is None:
+                last = 0  # what happened before it first answered counts; moves that are not ours are ignored
+            await asyncio.sleep(FOLLOW_AGAIN_S)
+
+    def _take(self, datacenter: str, event: dict[str, Any]) -> None:
+        if event["name"] == "hypervisor.started":
+            self._restarted(datacenter)
+            return
+        report = report_of(event["name"], event["fields"])
+        if report is not None:
+            self._tell(str(event["fields"]["move"]), report)
+
+    async def perform(self, effect: AgentEffect) -> None:
+        """Carry out one effect; what goes wrong is told, never raised."""
+        body = {"move": effect.move, "machine": effect.machine, "from": effect.source, "to": effect.target}
+        source, target = self._clients[effect.source], self._clients[effect.target]
+        try:
+            match effect:
+                case PrepareMigration():
+                    await target.post("/v1/migrations/prepare", body)
+                    ready = await source.post("/v1/migrations/prepare", body)
+                    self._tell(effect.move, Prepared(str(ready["driver"]), bool(ready["emulated"])))
+                case StartMigration():
+                    await source.post("/v1/migrations", body)
+                case AbortMigration():
+                    await asyncio.gather(*(self._abort(client, effect.move) for client in (source, target)))
+        except (LocalError, KeyError, TypeError) as error:
+            self._tell(effect.move, Failed(str(error)))
+
+    async def _abort(self, client: ApiClient, move: str) -> None:
+        try:
+            await client.post("/v1/migrations/abort", {"move": move})
+        except LocalError as error:
+            # it knows of no such move, or the machine has stopped: its own events say how that ends
+            _log.info("agent.abort.refused", agent=client.listen, move=move, why=str(error))
+
+
+def report_of(name: str, fields: Mapping[str, Any]) -> AgentReport | None:
+    """An agent's event as an event of the move; None for those that decide nothing (completed)."""
+    match name:
+        case "hypervisor.progress":
+            return Progress(float(fields.get("percent", 0.0)))
+        case "hypervisor.stopped":
+            return Stopped(int(fields["monotonic_ns"]))
+        case "hypervisor.resumed":
+            return Resumed(int(fields["monotonic_ns"]))
+        case "hypervisor.failed":
+            return Failed(str(fields.get("reason", "")))
+    return None

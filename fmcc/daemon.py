@@ -1,0 +1,149 @@
+"""The controller as a daemon: UDP 4342 to the Map-Server and the tunnel routers, HTTP to agents and operators."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from pathlib import Path
+from typing import Any
+
+from fmcc import views
+from fmcc.agents import Agents
+from fmcc.controller import Controller, RequestRefused
+from fmcc.coordinator import AgentReport
+from fmcc.effects import AbortMigration, FmccEffect, PrepareMigration, StartMigration
+from fmcc.policy.registry import POLICIES
+from fmcc.settings import CONTROL_PORT, FmccSettings
+from fmcc.steering.lisp import Fig9
+from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.runtime import config, logs
+from lispfmc.runtime.client import ApiClient
+from lispfmc.runtime.driver import Driver
+from lispfmc.runtime.events import EventLog
+from lispfmc.runtime.http import Api, Refused
+from lispfmc.runtime.nonces import ordered_nonces
+from lispfmc.runtime.rejects import Rejects
+from lispfmc.runtime.udp import Sockets, open_dgram
+from lispfmc.wire.address import Endpoint
+
+
+class Daemon:
+    """Everything that one controller process holds."""
+
+    def __init__(self, settings: FmccSettings) -> None:
+        self._settings = settings
+        self._events = EventLog()
+        self._rejects = Rejects()
+        world = settings.world()
+        nonces = ordered_nonces()
+        steering = Fig9(world.sites, world.datacenters, nonces)
+        self._controller = Controller(world, POLICIES[settings.policy](), steering, nonces)
+        self._clients = {
+            site.name: ApiClient(str(site.agent), token=site.agent_token)
+            for site in settings.sites
+            if site.agent is not None
+        }
+        self._agents = Agents(self._clients, self._tell, self._restarted)
+        self._sockets: Sockets | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._driver: Driver[FmccEffect] = Driver(
+            self._controller,
+            perform=self._perform,
+            send=self._send,
+            events=self._events,
+            rejects=self._rejects,
+        )
+        self.api = self._make_api()
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with contextlib.AsyncExitStack() as stack:
+            for client in self._clients.values():
+                await stack.enter_async_context(client)
+            stack.push_async_callback(self.api.close)
+            opened = []
+            for rloc in self._settings.rlocs:
+                opened.append(await open_dgram(Endpoint(rloc, CONTROL_PORT), self._driver.datagram))
+                stack.callback(opened[-1].close)
+            self._sockets = Sockets(opened)
+            stack.callback(self._driver.close)
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                await self.api.start(self._settings.api.listen)
+                for datacenter in self._clients:
+                    tasks.create_task(self._agents.follow(datacenter), name=f"follow {datacenter}")
+                self._driver.start()
+
+    # --- effects ------------------------------------------------------------------------------------------------------
+
+    def _perform(self, effect: FmccEffect) -> None:
+        match effect:
+            case PrepareMigration() | StartMigration() | AbortMigration():
+                assert self._tasks is not None, "effects come after the start"
+                self._tasks.create_task(self._agents.perform(effect), name=f"{type(effect).__name__} {effect.move}")
+            case Send() | Emit() | Reject():
+                raise TypeError("the driver performs these itself")
+
+    def _send(self, data: bytes, to: Endpoint) -> None:
+        assert self._sockets is not None, "effects come after the start"
+        self._sockets.send(data, to)
+
+    def _tell(self, move: str, report: AgentReport) -> None:
+        self._driver.tell(self._controller.agent_event, move, report)
+
+    def _restarted(self, datacenter: str) -> None:
+        self._driver.tell(self._controller.agent_restarted, datacenter)
+
+    # --- the API ------------------------------------------------------------------------------------------------------
+
+    def _make_api(self) -> Api:
+        api = Api("fmcc", self._settings.name, self._events, self._rejects, self._status, self._not_ready)
+        api.get("/v1/users", lambda: views.users(self._controller, time.monotonic()))
+        api.get("/v1/placements", lambda: views.placements(self._controller))
+        api.get("/v1/moves", lambda: views.moves(self._controller))
+        api.post("/v1/moves", self._request_move)
+        return api
+
+    async def _request_move(self, body: dict[str, Any]) -> dict[str, Any]:
+        name, datacenter = body.get("service"), body.get("to")
+        if not isinstance(name, str) or not isinstance(datacenter, str) or set(body) != {"service", "to"}:
+            raise Refused("not a valid request", why="it needs service and to", do='send {"service": …, "to": …}')
+        try:
+            self._controller.check(name, datacenter)
+        except RequestRefused as refused:
+            raise Refused(refused.what, why=refused.why, do=refused.do, status=refused.status) from refused
+        self._driver.tell(self._controller.requested, name, datacenter)
+        return views.move(self._controller.last_move(name), self._controller.steering.scheme)
+
+    def _status(self) -> dict[str, Any]:
+        return {
+            "mode": self._settings.mode,
+            "policy": self._settings.policy,
+            "scheme": self._controller.steering.scheme,
+            "subscriptions": {str(each): self._controller.subscriber.confirmed(each) for each in self._ranges},
+            "agents": {name: name in self._agents.following for name in self._clients},
+            "users": len(self._controller.world.users),
+            "services": len(self._controller.world.services),
+            "drops": self._sockets.drops if self._sockets else 0,
+        }
+
+    def _not_ready(self) -> list[str]:
+        confirmed, following = self._controller.subscriber.confirmed, self._agents.following
+        missing = [f"no subscription to {each}" for each in self._ranges if not confirmed(each)]
+        return missing + [f"no answer from the agent of {each}" for each in self._clients if each not in following]
+
+    @property
+    def _ranges(self) -> list[Any]:
+        return list(self._controller.world.ranges)
+
+
+def load(path: Path) -> FmccSettings:
+    return config.load(path, FmccSettings)
+
+
+async def run(path: Path) -> None:
+    """The controller with the configuration at `path`, until cancelled."""
+    settings = load(path)
+    logs.configure(settings.log)
+    await Daemon(settings).run()

@@ -1,0 +1,159 @@
+"""The daemon `lispfmc-agent`, one at each data centre: drives its hypervisor for the controller and the other agents.
+
+HTTP only, every /v1 path behind a bearer token. What happens to machines is told as events (server-sent, resumable),
+after the fact and by the end where it happened.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from fmcc.hypervisor import CannotMigrate, Happened, Hypervisor, Migration
+from fmcc.hypervisor.emulated import Emulated
+from fmcc.hypervisor.settings import AgentSettings
+from lispfmc.core.effects import FieldValue
+from lispfmc.runtime import config, logs, service
+from lispfmc.runtime.client import ApiClient, ApiError, Unreachable
+from lispfmc.runtime.events import EventLog
+from lispfmc.runtime.http import Api, Refused
+from lispfmc.runtime.node_client import NodeError
+from lispfmc.runtime.rejects import Rejects
+
+T = TypeVar("T")
+
+
+class Agent:
+    """The HTTP face of one driver."""
+
+    def __init__(self, settings: AgentSettings, events: EventLog, rejects: Rejects) -> None:
+        self._settings = settings
+        self._events = events
+        self._driver: Hypervisor | None = None
+        self.api = Api("agent", settings.name, events, rejects, self._status, self._not_ready, token=settings.token)
+        self.api.post("/v1/migrations/prepare", self._prepare)
+        self.api.post("/v1/migrations/abort", self._abort)
+        self.api.post("/v1/migrations", self._start)
+        self.api.post("/v1/incoming", self._incoming)
+        self.api.get("/v1/migrations", lambda: {"items": self._hypervisor.migrations()})
+
+    async def run(self) -> None:
+        """Serve until cancelled."""
+        async with contextlib.AsyncExitStack() as stack:
+            peers = {
+                peer.datacenter: await stack.enter_async_context(ApiClient(str(peer.address), token=peer.token))
+                for peer in self._settings.peers
+            }
+            stack.push_async_callback(self.api.close)
+            async with asyncio.TaskGroup() as tasks:
+                machines = self._settings.machines_by_name()
+                self._driver = Emulated(self._settings.datacenter, machines, peers, self.report, tasks)
+                await self.api.start(str(self._settings.listen))
+                # a controller that had moves under way here learns from this that they are forgotten
+                self._events.append("hypervisor.started", {"datacenter": self._settings.datacenter})
+                await asyncio.Event().wait()
+
+    def report(self, happened: Happened) -> None:
+        """Make what happened to a machine an event."""
+        fields: dict[str, FieldValue] = {
+            "move": happened.migration.move,
+            "machine": happened.migration.machine,
+            "datacenter": self._settings.datacenter,
+            "monotonic_ns": happened.at_ns,
+            "driver": self._hypervisor.name,
+            "emulated": self._hypervisor.emulated,
+        }
+        if happened.percent is not None:
+            fields["percent"] = happened.percent
+        if happened.reason:
+            fields["reason"] = happened.reason
+        self._events.append(f"hypervisor.{happened.kind}", fields)
+
+    @property
+    def _hypervisor(self) -> Hypervisor:
+        if self._driver is None:
+            raise Refused("not ready", why="the driver is starting", do="try again", status=503)
+        return self._driver
+
+    def _status(self) -> dict[str, Any]:
+        driver = self._hypervisor
+        return {
+            "datacenter": self._settings.datacenter,
+            "driver": driver.name,
+            "emulated": driver.emulated,
+            "machines": list(driver.machines()),
+            "migrations": len(driver.migrations()),
+        }
+
+    def _not_ready(self) -> list[str]:
+        return [] if self._driver is not None else ["the driver is starting"]
+
+    async def _prepare(self, body: dict[str, Any]) -> dict[str, Any]:
+        migration = _read(body, Migration)
+        with _refusals():
+            await self._hypervisor.prepare(migration)
+        return {"move": migration.move, "driver": self._hypervisor.name, "emulated": self._hypervisor.emulated}
+
+    async def _start(self, body: dict[str, Any]) -> dict[str, Any]:
+        migration = _read(body, Migration)
+        with _refusals():
+            await self._hypervisor.start(migration)
+        return {"move": migration.move, "started": True}
+
+    async def _abort(self, body: dict[str, Any]) -> dict[str, Any]:
+        move = _read(body, _MoveId).move
+        with _refusals():
+            await self._hypervisor.abort(move)
+        return {"move": move, "aborted": True}
+
+    async def _incoming(self, body: dict[str, Any]) -> dict[str, Any]:
+        with _refusals():
+            return await self._hypervisor.incoming(body)
+
+
+class _MoveId(msgspec.Struct, frozen=True):
+    move: str
+
+
+def _read(body: dict[str, Any], kind: type[T]) -> T:
+    try:
+        return msgspec.convert(body, kind)
+    except msgspec.ValidationError as error:
+        raise Refused("not a valid request", why=str(error), do="send move, machine, from and to as text") from error
+
+
+@contextlib.contextmanager
+def _refusals() -> Any:
+    """What the driver cannot do, as the HTTP answer that says so."""
+    try:
+        yield
+    except CannotMigrate as error:
+        raise Refused(error.what, why=error.why, do="see GET /v1/status of the agents", status=error.status) from error
+    except ApiError as error:
+        raise Refused(f"the other agent: {error.what}", why=error.why, do=error.do, status=409) from error
+    except (Unreachable, NodeError) as error:
+        raise Refused("the migration cannot go on", why=str(error), do="see that it runs", status=502) from error
+
+
+def load(path: Path) -> AgentSettings:
+    return config.load(path, AgentSettings)
+
+
+async def run(path: Path) -> None:
+    """The agent with the configuration at `path`, until cancelled."""
+    settings = load(path)
+    logs.configure(settings.log)
+    await Agent(settings, EventLog(), Rejects()).run()
+
+
+def main() -> int:
+    return service.main(run, "lispfmc-agent", check=load)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,64 @@
+"""What a hypervisor agent's configuration file (TOML) says, field by field."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from fmcc.hypervisor.emulated import Machine
+from lispfmc.runtime.config import EndpointField, LogSettings, Settings, Wrong
+
+
+class PeerSettings(Settings):
+    """Another data centre's agent; `token` is what it asks for."""
+
+    datacenter: str
+    address: EndpointField
+    token: str = Field(min_length=1)
+
+
+class MachineSettings(Settings):
+    """A machine that may be here or come here. Both ends list it, with the same node socket."""
+
+    name: str
+    node_socket: Path
+    copy_s: float = Field(default=5.0, ge=0)
+    pause_ms: float = Field(default=60.0, ge=0)
+
+
+class ApiSettings(Settings):
+    """The agent has one HTTP server, `listen` of the file; a second address here would be a mistake."""
+
+    listen: str | None = None
+
+
+class AgentSettings(Settings):
+    """The whole file. Whoever shows `token` may have machines moved: the controller and the other agents."""
+
+    name: str
+    datacenter: str
+    listen: EndpointField
+    token: str = Field(min_length=1)
+    driver: Literal["emulated"] = "emulated"
+    peers: tuple[PeerSettings, ...] = ()
+    machines: tuple[MachineSettings, ...] = ()
+    api: ApiSettings = ApiSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.api.listen not in {None, str(self.listen)}:
+            raise Wrong(f"the agent listens at {self.listen} only; remove this key", "api", "listen")
+        for index, peer in enumerate(self.peers):
+            if peer.datacenter == self.datacenter:
+                raise Wrong(f"{peer.datacenter} is this data centre, no peer; remove it", "peers", index, "datacenter")
+        names = [machine.name for machine in self.machines]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise Wrong(f"{name!r} is there twice; give each its own name", "machines", index, "name")
+        return self
+
+    def machines_by_name(self) -> dict[str, Machine]:
+        return {each.name: Machine(each.name, each.node_socket, each.copy_s, each.pause_ms) for each in self.machines}
