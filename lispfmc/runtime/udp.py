@@ -36,7 +36,9 @@ class UdpSocket(Protocol):
     """What both kinds of endpoint offer."""
 
     local: Endpoint
-    drops: int
+
+    @property
+    def drops(self) -> int: ...
 
     def send(self, data: bytes, to: Endpoint) -> None: ...
 

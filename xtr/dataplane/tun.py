@@ -46,8 +46,10 @@ class Entry(NamedTuple):
     """What happens to a destination's packets: paths by flow hash, or a reason to drop them."""
 
     paths: tuple[Path, ...]
-    away: bool
-    dropped: str
+    away: bool = False
+    dropped: str = ""
+    local: bool = False
+    """The mapping names us: the host is to be delivered here, as soon as it shows itself."""
 
 
 class TunPlane:
@@ -139,6 +141,8 @@ class TunPlane:
     def install(self, eid: Prefix, forwarding: Forward | Drop) -> None:
         entry = self._entry(forwarding)
         self._table.install(eid, entry)
+        if entry.local:
+            return  # what waits goes out when the host is delivered
         now = self._loop.time()
         for ip, queue in self._waiting.release(eid):
             if ip not in self._here:
@@ -173,10 +177,9 @@ class TunPlane:
 
     def _entry(self, forwarding: Forward | Drop) -> Entry:
         if isinstance(forwarding, Drop):
-            return Entry((), away=False, dropped="dropped.native" if forwarding.native else "dropped.negative")
+            return Entry((), dropped="dropped.native" if forwarding.native else "dropped.negative")
         if any(hop.rloc in self._rlocs for hop in forwarding.hops):
-            # our own mapping came back: the host is nowhere, and encapsulating to ourselves would go round in circles
-            return Entry((), away=False, dropped="dropped.not-here")
+            return Entry((), local=True)  # encapsulating to ourselves would go round in circles
         usable = [hop for hop in forwarding.hops if len(hop.rloc) in self._outer_by_size]
         total = sum(hop.weight for hop in usable)
         paths: list[Path] = []
@@ -186,7 +189,7 @@ class TunPlane:
             share = max(1, round(SLOTS * hop.weight / total)) if total and len(usable) > 1 else 1
             if hop.weight or not total:
                 paths += [Path(hop.rloc, outer, outer.address(hop.rloc))] * share
-        return Entry(tuple(paths), forwarding.away, "" if paths else "dropped.no-locator")
+        return Entry(tuple(paths), forwarding.away, dropped="dropped.no-locator")
 
     # --- site to core --------------------------------------------------------------------------------------------
 
@@ -221,7 +224,7 @@ class TunPlane:
             self._count["dropped.foreign-source"] += 1
             return
         entry = self._table.hosts.get(destination) or self._table.find(destination)
-        if entry is None:
+        if entry is None or entry.local:
             if destination in self._here:  # it came while this packet was on its way to us
                 self._to_site(packet)
             else:
@@ -289,7 +292,7 @@ class TunPlane:
         entry = None
         if destination not in self._here:
             entry = self._table.hosts.get(destination) or self._table.find(destination)
-            if (entry is None or not entry.away) and not self._belongs(destination):
+            if not (entry is not None and entry.away) and not self._belongs(destination):
                 self._count["dropped.foreign-destination"] += 1
                 return
         changed = decapsulated(packet, outer_ttl, outer_tos)
@@ -297,7 +300,7 @@ class TunPlane:
             self._count["dropped.congestion"] += 1  # RFC 6040 §4.2: CE outside, Not-ECT inside
             return
         self._talkers.note(destination, sender, now)
-        if entry is not None and entry.away:
+        if entry is not None and not entry.local:  # one of ours, and the mapping system says that it is elsewhere
             if self._evidence_limit.allows((destination, sender), now):
                 self._evidence.moved_away(Prefix.host(destination, self._iid), sender)
             self._reencapsulate(changed, entry, outer_ttl)

@@ -1,0 +1,150 @@
+"""The tunnel router as a process: settings make a core, a data plane and an API, and this wires them together.
+
+Control messages and evidence go into the core by the driver; the effects that come out change the data plane.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import assert_never
+
+from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.runtime import config, logs, service
+from lispfmc.runtime.driver import Driver
+from lispfmc.runtime.events import EventLog
+from lispfmc.runtime.http import Api
+from lispfmc.runtime.nonces import ordered_nonces, random_nonces
+from lispfmc.runtime.rejects import Rejects
+from lispfmc.runtime.udp import Sockets, open_dgram
+from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
+from lispfmc.wire.errors import LocalError
+from xtr.dataplane.sniffer import Sniffer
+from xtr.dataplane.tun import TunPlane
+from xtr.effects import Deliver, Install, ProbeHost, Remove, Undeliver, XtrEffect
+from xtr.router import Router
+from xtr.settings import XtrSettings
+
+CONTROL_PORT = 4342
+REGISTERED = "registration.acknowledged"
+
+
+class Daemon:
+    """One xTR. `start` raises LocalError; `close` undoes whatever `start` got done."""
+
+    def __init__(self, settings: XtrSettings) -> None:
+        self._settings = settings
+        self.events = EventLog()
+        self.rejects = Rejects()
+        self._plane = TunPlane(
+            settings.dataplane,
+            rlocs=settings.rlocs,
+            iid=settings.instance_id,
+            interfaces=settings.site.interfaces,
+            fixed=[settings.placed(prefix) for prefix in settings.prefixes],
+            dynamic=[settings.placed(each.prefix) for each in settings.dynamic],
+        )
+        self._sniffer = Sniffer(settings.site.interfaces)
+        self._router = Router(settings, ordered_nonces(), random_nonces(), self._plane.peers)
+        self._sockets = Sockets([])
+        self._driver: Driver[XtrEffect] = Driver(
+            self._router,
+            perform=self._perform,
+            send=lambda data, to: self._sockets.send(data, to),
+            events=self.events,
+            rejects=self.rejects,
+        )
+        self._api = Api("xtr", settings.name, self.events, self.rejects, self._status, self._not_ready)
+        self._api.get("/v1/map-cache", lambda: {"items": self._router.map_cache(time.monotonic())})
+        self._api.get("/v1/hosts", lambda: {"items": self._router.hosts(time.monotonic())})
+        self._api.get("/v1/counters", self._counters)
+        self._api.metrics.counters("lispfmc_packets", "Data packets by what happened to them", "what", self._counters)
+
+    async def start(self) -> None:
+        await self._api.start(self._settings.api.listen)
+        self._sockets = Sockets(
+            [await open_dgram(Endpoint(rloc, CONTROL_PORT), self._driver.datagram) for rloc in self._settings.rlocs]
+        )
+        try:
+            self._plane.start(self)
+            self._sniffer.start(self, self._settings.instance_id)
+        except OSError as error:
+            raise LocalError(
+                f"data plane: {error}; it needs root or CAP_NET_ADMIN, /dev/net/tun, the configured RLOCs and the "
+                f"site's interfaces ({', '.join(self._settings.site.interfaces)})"
+            ) from error
+        self._driver.start()
+        self._driver.tell(self._router.start)
+
+    async def close(self) -> None:
+        self._driver.close()
+        self._sniffer.close()
+        self._plane.close()
+        self._sockets.close()
+        await self._api.close()
+
+    # --- evidence of the data plane and the sniffer ----------------------------------------------------------------
+
+    def missed(self, eid: Prefix) -> None:
+        self._driver.tell(self._router.missed, eid)
+
+    def unknown_source(self, eid: Prefix) -> None:
+        self._driver.tell(self._router.unknown_source, eid)
+
+    def moved_away(self, eid: Prefix, sender: Ip) -> None:
+        self._driver.tell(self._router.moved_away, eid, sender)
+
+    def announced(self, eid: Prefix, interface: str, mac: bytes) -> None:
+        self._driver.tell(self._router.announced, eid, interface, mac)
+
+    # --- effects and views -----------------------------------------------------------------------------------------
+
+    def _perform(self, effect: XtrEffect) -> None:
+        match effect:
+            case Install(eid=eid, forwarding=forwarding):
+                self._plane.install(eid, forwarding)
+            case Remove(eid=eid):
+                self._plane.remove(eid)
+            case Deliver(eid=eid, interface=interface, mac=mac):
+                self._plane.deliver(eid, interface, mac)
+            case Undeliver(eid=eid):
+                self._plane.undeliver(eid)
+            case ProbeHost(eid=eid):
+                self._sniffer.probe(eid)
+            case Send() | Emit() | Reject():
+                raise TypeError("the driver performs these itself")
+            case _:
+                assert_never(effect)
+
+    def _status(self) -> dict[str, object]:
+        now = time.monotonic()
+        return {
+            "rlocs": [ip_text(rloc) for rloc in self._settings.rlocs],
+            "prefixes": [str(prefix) for prefix in self._settings.prefixes],
+            "instance_id": self._settings.instance_id,
+            "hosts": len(self._router.hosts(now)),
+            "map_cache": len(self._router.map_cache(now)),
+        }
+
+    def _not_ready(self) -> list[str]:
+        missing = [] if self._sockets.all else ["sockets are not bound"]
+        if self._settings.prefixes and not self.events.counts.get(REGISTERED):
+            missing.append("no Map-Server has acknowledged the registration")
+        return missing
+
+    def _counters(self) -> dict[str, int]:
+        return {**self._plane.counters(), "control.dropped": self._sockets.drops}
+
+
+async def run(path: Path) -> None:
+    """Run until cancelled."""
+    settings = config.load(path, XtrSettings)
+    logs.configure(settings.log)
+    daemon = Daemon(settings)
+    try:
+        await daemon.start()
+        service.settle()
+        await asyncio.Event().wait()
+    finally:
+        await daemon.close()
