@@ -88,6 +88,13 @@ class _Errors(logging.Handler):
         self.lines.append(self.format(record))
 
 
+@pytest.fixture(scope="session")
+def compose_program() -> tuple[str, ...]:
+    program = compose_command()
+    assert program is not None
+    return program
+
+
 @pytest.fixture(autouse=True)
 def _asyncio_errors_fail() -> Iterator[None]:
     """`Task exception was never retrieved` and the like are bugs that would otherwise only be printed."""
