@@ -40,7 +40,9 @@ class Agents:
         last: int | None = None
         while True:
             try:
-                await client.get("/v1/status")
+                status = await client.get("/v1/status")
+                # from the first answer on; later from where the stream broke
+                last = int(status["last_event"]) if last is None else last
                 self.following.add(datacenter)
                 async for event in client.events(last):
                     last = int(event["id"])
@@ -49,8 +51,6 @@ class Agents:
                 if datacenter in self.following:
                     _log.warning("agent.lost", datacenter=datacenter, why=str(error))
                 self.following.discard(datacenter)
-            if last is None:
-                last = 0  # what happened before it first answered counts; moves that are not ours are ignored
             await asyncio.sleep(FOLLOW_AGAIN_S)
 
     def _take(self, datacenter: str, event: dict[str, Any]) -> None:

@@ -100,7 +100,7 @@ class Subscriber:
             return Received((), (Reject("bad-authentication", source, "Map-Notify"),))
         effects: list[Send | Emit | Reject] = []
         asked = self._asked_by(notify.nonce)
-        ended = [prefix for record in notify.records if (prefix := self._ended_by(record)) is not None]
+        ended = [prefix for record in notify.records if (prefix := self._ended_by(record, notify.nonce)) is not None]
         if ended:
             return Received((), tuple(self._lost(prefix, now) for prefix in ended))
         if asked is not None:
@@ -122,19 +122,27 @@ class Subscriber:
         return Received(tuple(fresh), tuple(effects))
 
     def _age(self, record: EidRecord, nonce: int) -> str:
-        """ "fresh", "repeated", "stale" or "foreign": RFC 9437 §7 counts nonces for each EID-record by itself, so a
-        late publication about one EID is still news after a newer one about another."""
+        """ "fresh", "repeated", "stale" or "foreign".
+
+        RFC 9437 §7 counts nonces for each EID-record by itself: a late publication about one EID is still news after a
+        newer one about another.
+        """
         prefix = record.prefix
-        within = self._ranges.longest(prefix) if prefix is not None else None
-        if prefix is None or within is None:
+        subscription = self._subscription_of(prefix) if prefix is not None else None
+        if prefix is None or subscription is None:
             return "foreign"
         last = self._last_nonce.get(prefix)
         if last is None:
-            floor = self._subscriptions[within[1]].confirmed
-            return "fresh" if floor is not None and nonce >= floor else "stale"
+            return "fresh" if subscription.confirmed is not None and nonce >= subscription.confirmed else "stale"
         if nonce == last:
             return "repeated"
         return "fresh" if nonce > last else "stale"
+
+    def _subscription_of(self, prefix: Prefix) -> _Subscription | None:
+        """The subscription that `prefix` is published for: a range that covers it, or, in the answer to a subscription,
+        one that has no mapping of its own and lies within it."""
+        within = self._ranges.longest(prefix) or next(self._ranges.covered_by(prefix), None)
+        return self._subscriptions[within[1]] if within is not None else None
 
     def _remember(self, record: EidRecord, nonce: int) -> None:
         prefix = record.prefix
@@ -159,10 +167,13 @@ class Subscriber:
         self._due.set(prefix, now + REFUSED_RETRY_S)
         return Emit("subscription.removed", {"eid": str(prefix)})
 
-    def _ended_by(self, record: EidRecord) -> Prefix | None:
+    def _ended_by(self, record: EidRecord, nonce: int) -> Prefix | None:
         prefix = record.prefix
         ends = record.action == Action.DROP_AUTH_FAILURE and not record.locators
-        return prefix if ends and prefix in self._subscriptions else None
+        if prefix is None or not ends or prefix not in self._subscriptions:
+            return None
+        # an old end must not end a newer subscription
+        return prefix if nonce >= (self._subscriptions[prefix].confirmed or 0) else None
 
     def _asked_by(self, nonce: int) -> Prefix | None:
         return next((prefix for prefix, one in self._subscriptions.items() if nonce in one.asked), None)

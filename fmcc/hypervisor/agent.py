@@ -35,6 +35,9 @@ class Agent:
         self._settings = settings
         self._events = events
         self._driver: Hypervisor | None = None
+        # on the machine itself, by a unix socket: what is shown, nothing that acts
+        self.local = Api("agent", settings.name, events, rejects, self._status, self._not_ready)
+        self.local.get("/v1/migrations", lambda: {"items": self._hypervisor.migrations()})
         self.api = Api("agent", settings.name, events, rejects, self._status, self._not_ready, token=settings.token)
         self.api.post("/v1/migrations/prepare", self._prepare)
         self.api.post("/v1/migrations/abort", self._abort)
@@ -50,10 +53,13 @@ class Agent:
                 for peer in self._settings.peers
             }
             stack.push_async_callback(self.api.close)
+            stack.push_async_callback(self.local.close)
             async with asyncio.TaskGroup() as tasks:
                 machines = self._settings.machines_by_name()
                 self._driver = Emulated(self._settings.datacenter, machines, peers, self.report, tasks)
                 await self.api.start(str(self._settings.listen))
+                if self._settings.api.listen is not None:
+                    await self.local.start(self._settings.api.listen)
                 # a controller that had moves under way here learns from this that they are forgotten
                 self._events.append("hypervisor.started", {"datacenter": self._settings.datacenter})
                 await asyncio.Event().wait()

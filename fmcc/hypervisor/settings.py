@@ -28,10 +28,10 @@ class MachineSettings(Settings):
     pause_ms: float = Field(default=60.0, ge=0)
 
 
-class ApiSettings(Settings):
-    """The agent has one HTTP server, `listen` of the file; a second address here would be a mistake."""
+class LocalApiSettings(Settings):
+    """A second, read-only API without token, for tools on the machine itself: a unix socket, as "unix:/path"."""
 
-    listen: str | None = None
+    listen: str | None = Field(default=None, pattern="^unix:/")
 
 
 class AgentSettings(Settings):
@@ -44,13 +44,11 @@ class AgentSettings(Settings):
     driver: Literal["emulated"] = "emulated"
     peers: tuple[PeerSettings, ...] = ()
     machines: tuple[MachineSettings, ...] = ()
-    api: ApiSettings = ApiSettings()
+    api: LocalApiSettings = LocalApiSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.api.listen not in {None, str(self.listen)}:
-            raise Wrong(f"the agent listens at {self.listen} only; remove this key", "api", "listen")
         for index, peer in enumerate(self.peers):
             if peer.datacenter == self.datacenter:
                 raise Wrong(f"{peer.datacenter} is this data centre, no peer; remove it", "peers", index, "datacenter")

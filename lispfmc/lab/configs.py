@@ -214,7 +214,7 @@ class _Writer:
             "key_id": SUBSCRIPTION_KEY,
             "secret": self._keys.secret(FMCC, MAPSERVER),
             "ranges": self._access + self._services,
-            "address": self._rlocs(FMCC)[0],
+            "address": self._rlocs(FMCC),
         }
         ranges = [{"prefix": prefix} for prefix in self._access + self._services]
         config = {
