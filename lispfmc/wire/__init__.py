@@ -3,7 +3,8 @@
 `decode(datagram)` gives one frozen message value or raises `PeerError`; `encode(message)` gives bytes.
 """
 
-from lispfmc.wire.codec import decode, encode
+from lispfmc.wire.decoding import decode
+from lispfmc.wire.encoding import encode
 from lispfmc.wire.errors import LocalError, PeerError
 
 __all__ = ["LocalError", "PeerError", "decode", "encode"]

@@ -14,7 +14,7 @@ from functools import lru_cache
 
 import msgspec
 
-from lispfmc.wire.codec import encode
+from lispfmc.wire.encoding import encode
 from lispfmc.wire.errors import LocalError
 from lispfmc.wire.messages import Signed
 
