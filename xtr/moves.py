@@ -133,8 +133,7 @@ class Moves:
         what = meaning(record, eid, sender, source, self)
         if isinstance(what, str):
             return [Reject(what, source, f"{eid} in the answer to a registration")]
-        refused = Emit("registration.refused", {"eid": str(eid), "owner": [ip_text(rloc) for rloc in rlocs_of(record)]})
-        return [refused, *self._apply(eid, record, what, sender, now)]
+        return self._apply(eid, record, what, sender, now)
 
     def solicited(self, request: MapRequest, source: Endpoint, now: float) -> list[XtrEffect]:
         """An SMR: unauthenticated, so all it can do is to make us ask the mapping system (RFC 9301 §6.1)."""
@@ -159,7 +158,9 @@ class Moves:
             case Meaning.ARRIVED:
                 return self._arrive(eid, record, now)
             case Meaning.HELD:
-                return self._registrar.add(eid, self._registrar.version(eid) or 0, now)
+                version = self._registrar.version(eid) or 0
+                refused = Emit("registration.refused", {"eid": str(eid), "version": version, "cause": "older owner"})
+                return [refused, *self._registrar.add(eid, version, now)]
             case Meaning.REMOVED:
                 return self._forwarding.forget(eid, "withdrawn")
             case Meaning.LEARNED:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from lispfmc.core.mapcache import Mapping, newer
+from lispfmc.core.mapcache import Mapping
+from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.messages import EidRecord
 from xtr.senders import Role, Sender

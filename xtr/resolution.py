@@ -12,10 +12,11 @@ import msgspec
 
 from lispfmc.core.deadlines import Deadlines
 from lispfmc.core.effects import Reject, Send
-from lispfmc.core.mapcache import Mapping, newer, ttl_s
+from lispfmc.core.mapcache import Mapping, ttl_s
+from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.messages import Action, Ecm, EidRecord, MapReply, MapRequest, RequestRecord, address_of
-from xtr.effects import Remove, XtrEffect
+from xtr.effects import XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.settings import XtrSettings
 
@@ -64,7 +65,7 @@ class Resolution:
             pass
         at = self._budget.slot(max(now, self._cooling.at(eid) or now))
         if len(self._questions) >= MOST_QUESTIONS or at is None:
-            return [] if smr_invoked else [Remove(eid)]  # its next packet asks again
+            return [] if smr_invoked else self._drop(eid, RETRY_S, "refused", now)
         nonce = next(self._nonces)
         self._questions[eid] = _Question(eid, nonce, 0, smr_invoked)
         self._asked[nonce] = eid
@@ -88,9 +89,8 @@ class Resolution:
             effects += self._learn(prefix, records[prefix], now)
         if self._forwarding.ours(_rlocs(records[answers[-1]])) and not self._is_here(eid):
             # It would come back to us; a host that has just left is registered elsewhere any moment.
-            absent = Mapping(eid, (), Action.DROP_NO_REASON, 0, "local", now, now + ABSENT_S)
-            effects += self._forwarding.learn(absent)
-        return effects + self._settled(eid)
+            return effects + self._drop(eid, ABSENT_S, "local", now)
+        return effects + self._settled(eid, now)
 
     def next_deadline(self) -> float | None:
         return self._due.next()
@@ -167,18 +167,21 @@ class Resolution:
             )
         )
 
-    def _settled(self, eid: Prefix) -> list[XtrEffect]:
-        """Packets that wait for `eid` go where the map-cache now says, or ask again."""
+    def _settled(self, eid: Prefix, now: float) -> list[XtrEffect]:
+        """Packets that wait for `eid` go where the map-cache now says; where it says nothing, they are dropped."""
         mapping = self._forwarding.cache.lookup(eid)
-        return [self._forwarding.install(mapping)] if mapping else [Remove(eid)]
+        return [self._forwarding.install(mapping)] if mapping else self._drop(eid, RETRY_S, "refused", now)
+
+    def _drop(self, eid: Prefix, seconds: float, source: str, now: float) -> list[XtrEffect]:
+        """An entry of our own, so that the data plane waits no more and asks again later."""
+        return self._forwarding.learn(Mapping(eid, (), Action.DROP_NO_REASON, 0, source, now, now + seconds))
 
     def _give_up(self, eid: Prefix, now: float) -> list[XtrEffect]:
         question = self._questions[eid]
         self._close(eid)
         if question.smr_invoked:
             return []  # what we have is better than nothing
-        pause = Mapping(eid, (), Action.DROP_NO_REASON, 0, "unanswered", now, now + PAUSE_S)
-        return self._forwarding.learn(pause)
+        return self._drop(eid, PAUSE_S, "unanswered", now)
 
     def _close(self, eid: Prefix) -> None:
         question = self._questions.pop(eid)

@@ -27,7 +27,7 @@ class Mapping(msgspec.Struct, frozen=True, gc=False):
     action: int
     version: int
     source: str
-    """Who told us: "map-reply", "map-server", "peer", "controller", "unanswered", "local"."""
+    """Who told us: "map-reply", "map-server", "peer", "controller"; ours: "unanswered", "refused", "local"."""
     learned: float
     expires: float
     away: bool = False
@@ -44,14 +44,6 @@ def ttl_s(record: EidRecord) -> float:
     if record.ttl_minutes == TTL_RECEIVER_DECIDES:
         return LONGEST_TTL_S
     return min(record.ttl_minutes * 60.0, LONGEST_TTL_S)
-
-
-def newer(version: int, than: int) -> bool:
-    """True when map-version `version` is newer than `than` (RFC 9302 §6); 0, no version, is older than any other."""
-    if version == 0 or than == 0:
-        return version != 0 and than == 0
-    distance = (version - than) % 4096
-    return 0 < distance <= 2048 if version > than else 0 < distance < 2048
 
 
 def best(locators: Iterable[Locator], address_sizes: Collection[int]) -> tuple[tuple[Ip, int], ...]:

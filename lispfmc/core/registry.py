@@ -13,12 +13,12 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
+from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, InstanceAddress, Prefix
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import TTL_RECEIVER_DECIDES, Action, EidRecord, Locator
 
 _LONGEST_LIFE_S = 24 * 3600.0  # whatever TTL an xTR asks for with the T-bit: soft state must go one day
-_VERSION_HALF = 2048
 
 
 class Owner(msgspec.Struct, frozen=True, gc=False, order=True):
@@ -132,13 +132,6 @@ class View(Protocol):
 
     def xtrs(self) -> int:
         """How many xTRs have replay state."""
-
-
-def newer(version: int, than: int) -> bool:
-    """Whether map-version `version` comes after `than`; any version comes after none (RFC 9302 §6)."""
-    if 0 in (version, than):
-        return version > than
-    return 0 < (version - than) % (2 * _VERSION_HALF) <= _VERSION_HALF
 
 
 def merge(register: Register, view: View, now: float) -> Outcome:
