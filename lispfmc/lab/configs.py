@@ -150,8 +150,12 @@ class _Writer:
 
     def _plan(self, name: str, role: str, member: str, module: str, config: dict[str, Any]) -> DaemonPlan:
         api = f"unix:{self._choices.socket(name)}"
-        common = {"api": {"listen": api}, "log": {"level": "info", "format": self._choices.log_format}}
-        return DaemonPlan(name, role, member, module, api, {"name": name} | config | common)
+        config = {"name": name} | config | {"log": {"level": "info", "format": self._choices.log_format}}
+        if role == "agent":
+            api = config["listen"]  # its HTTP server is for the controller and the other agents as well
+        else:
+            config["api"] = {"listen": api}
+        return DaemonPlan(name, role, member, module, api, config)
 
     def xtr(self, site: Site) -> DaemonPlan:
         topology, keys = self._topology, self._keys
@@ -205,6 +209,7 @@ class _Writer:
                 "key_id": REGISTRATION_KEY,
                 "secret": self._keys.secret(site.name, MAPSERVER),
                 "prefixes": [str(prefix) for prefix in site.prefixes],
+                "xtrs": self._rlocs(site.name),
                 "roaming": self._services if site.kind == "datacenter" else self._access,
             }
             for site in self._topology.sites

@@ -88,11 +88,14 @@ def inside(namespace: str, function: Callable[[], T]) -> T:
         return pool.submit(enter).result()
 
 
-def build(topology: Topology, lab: str, choices: Choices, *, forwarder: bool) -> None:
-    """Create everything. `forwarder`: packets between members go to the forwarder's MAC, else straight (netem)."""
-    names = ["core", *topology.members, *(node.name for node in topology.nodes)]
-    for name in names:
+def create(topology: Topology, lab: str) -> None:
+    """Create the namespaces, still without links."""
+    for name in ("core", *topology.members, *(node.name for node in topology.nodes)):
         netns.create(namespace_of(lab, name))
+
+
+def wire(topology: Topology, lab: str, choices: Choices, *, forwarder: bool) -> None:
+    """Link them. `forwarder`: packets between members go to the forwarder's MAC, else straight (netem)."""
     inside(namespace_of(lab, "core"), lambda: _core(topology, lab))
     for member in topology.members:
         inside(namespace_of(lab, member), lambda m=member: _member(topology, m, choices, forwarder=forwarder))  # type: ignore[misc]

@@ -40,7 +40,7 @@ _IP_AT = {b"\x08\x00": _IPV4, b"\x86\xdd": _IPV6}
 _DRAIN = 64  # packets taken in before those that are due go out
 _MAX_WAITING = 100_000  # packets in flight; a flood must not eat the machine's memory
 _BUFFER = 16 << 20
-_IDLE_SECONDS = 0.5  # how late a signal is noticed
+_IDLE_SECONDS = 0.1  # how late a signal is noticed
 
 
 @dataclass

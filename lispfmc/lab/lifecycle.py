@@ -1,0 +1,235 @@
+"""Brings a lab up, takes it down, says how it is: namespaces, real daemons as processes, node agents.
+
+A lab is known by three traces: its run directory (pid files, `lab.json`), its namespaces (`lfmc-NAME-...`) and the
+processes in them. `up` refuses when it finds any; `down` removes whatever it finds, after a killed `up` too.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lispfmc.lab import namespaces, netem, processes
+from lispfmc.lab.configs import Choices, DaemonPlan, Keys, daemon_plans, node_arguments, wan_config, write_config
+from lispfmc.lab.configs import write_private as write
+from lispfmc.lab.installation import FILE, Daemon, Installation, NodeEntry, load, run_directory
+from lispfmc.lab.readiness import ask_node, wait_until_ready, why_not_ready
+from lispfmc.lab.topology import MAPSERVER, Topology, load_topology
+from lispfmc.wire.address import ip_text
+from lispfmc.wire.errors import LocalError
+
+_READY_SECONDS = 30.0
+_NAME = re.compile(r"^[a-z][a-z0-9]{0,12}$")
+_LOGS = "logs"
+
+Say = Callable[[str], None]
+
+
+def up(topology: str, name: str | None = None, say: Say = lambda _: None) -> Installation:
+    """Bring a topology up and return when every daemon is ready and every node is at its start.
+
+    Raises LocalError: not root, something of this lab is there already, or a process did not come up (what was
+    started is taken down again; the logs stay).
+    """
+    _require_root()
+    described = load_topology(topology)
+    name = name or described.name
+    if not _NAME.match(name):
+        raise LocalError(f"{name!r} cannot be a lab's name; use up to 13 small letters and digits")
+    with _only_one(name) as folder:
+        if found := traces(name):
+            raise LocalError(f"lab {name} is there already: {'; '.join(found)}; run: lispfmc lab down {name}")
+        try:
+            return _up(described, name, folder, say)
+        except BaseException:
+            _down(name, folder)
+            raise
+
+
+def down(name: str) -> list[str]:
+    """Remove whatever there is of a lab; returns what was found (nothing: it was not up)."""
+    _require_root()
+    with _only_one(name) as folder:
+        found = traces(name)
+        _down(name, folder)
+        if not (folder / _LOGS).exists():
+            shutil.rmtree(folder)
+        return found
+
+
+def traces(name: str) -> list[str]:
+    """What there is of a lab on this machine, in words."""
+    folder = run_directory() / name
+    spaces = namespaces.existing(name)
+    alive = {process.pid: process.name for process in processes.recorded(folder) if process.alive}
+    alive |= {process.pid: process.name for process in processes.living_in(spaces) if process.pid not in alive}
+    found = []
+    if (folder / FILE).exists():
+        found.append(f"it is up by {folder / FILE}")
+    elif alive or spaces or any(folder.glob("*.pid")):
+        found.append("an earlier up or down did not finish")
+    if alive:
+        found.append(f"{len(alive)} processes run ({', '.join(sorted(set(alive.values())))})")
+    if spaces:
+        found.append(f"{len(spaces)} namespaces exist ({', '.join(spaces)})")
+    return found
+
+
+def status(name: str | None = None) -> dict[str, Any]:
+    """How the lab is: each daemon and each node, with what is wrong."""
+    lab = load(name)
+    alive = {process.name for process in processes.recorded(lab.folder) if process.alive}
+    contained = lab.kind != "namespaces"
+    daemons = [
+        {"name": each.name, "role": each.role, "running": contained or each.name in alive, "why": why_not_ready(each)}
+        for each in lab.daemons
+    ]
+    nodes = [_node_status(node) for node in lab.nodes]
+    ready = all(each["running"] and each["why"] is None for each in daemons) and all(n["why"] is None for n in nodes)
+    return {
+        "name": lab.name,
+        "topology": lab.topology,
+        "kind": lab.kind,
+        "ready": ready,
+        "daemons": daemons,
+        "nodes": nodes,
+    }
+
+
+def execute(member: str, command: list[str], name: str | None = None) -> int:
+    """Run a command in the namespace of a site, server or node ("core" too); returns its exit code."""
+    _require_root()
+    lab = load(name)
+    if lab.kind != "namespaces":
+        raise LocalError(f"lab {lab.name} runs in containers; use: docker compose exec {member} {' '.join(command)}")
+    namespace = namespaces.namespace_of(lab.name, member)
+    known = namespaces.existing(lab.name)
+    if namespace not in known:
+        names = ", ".join(each.removeprefix(namespaces.prefix_of(lab.name)) for each in known)
+        raise LocalError(f"lab {lab.name} has no {member!r}; it has: {names}")
+    return subprocess.run(["ip", "netns", "exec", namespace, *command], check=False).returncode  # noqa: S603, S607
+
+
+def installation_of(
+    topology: Topology, name: str, kind: str, plans: list[DaemonPlan], choices: Choices
+) -> Installation:
+    """What `lab.json` says of a lab of either kind."""
+    inside = kind == "namespaces"
+    daemons = [
+        Daemon(plan.name, plan.role, plan.api, namespace=namespaces.namespace_of(name, plan.member) if inside else None)
+        for plan in plans
+    ]
+    nodes = [
+        NodeEntry(
+            name=node.name,
+            role="user" if node in topology.users else "service",
+            socket=str(choices.socket(node.name)),
+            eids=[ip_text(eid) for eid in node.eids],
+            sites=[site.name for site in topology.candidates(node)],
+            namespace=namespaces.namespace_of(name, node.name) if inside else None,
+        )
+        for node in topology.nodes
+    ]
+    resolver = choices.rlocs(topology, MAPSERVER)[0]
+    lookup = namespaces.namespace_of(name, topology.access[0].name) if inside else None
+    return Installation(name, topology.name, kind, daemons, nodes, resolver, lookup)
+
+
+def attach_nodes(topology: Topology, lab: Installation) -> None:
+    """Plug every node in where it starts."""
+    for described, node in zip(topology.nodes, lab.nodes, strict=True):
+        ask_node(node, {"do": "attach", "site": described.start})
+
+
+def write_installation(lab: Installation) -> None:
+    write(lab.folder / FILE, msgspec.json.format(msgspec.json.encode(lab)).decode() + "\n")
+
+
+def _up(topology: Topology, name: str, folder: Path, say: Say) -> Installation:
+    shutil.rmtree(folder / _LOGS, ignore_errors=True)
+    (folder / _LOGS).mkdir()
+    choices = Choices(folder)
+    plans = daemon_plans(topology, Keys(folder), choices)
+    lab = installation_of(topology, name, "namespaces", plans, choices)
+    say(f"building the network of {topology.name}: {len(topology.members)} members, {len(topology.nodes)} nodes")
+    core = _network(topology, name, choices, say)
+    started = []
+    if core is not None:
+        started.append(processes.start("wan", "lispfmc.lab.wan", ["--config", str(core)], _in(name, "core"), folder))
+    for node in topology.nodes:
+        arguments = node_arguments(topology, node, choices)
+        started.append(processes.start(node.name, "lispfmc.lab.node", arguments, _in(name, node.name), folder))
+    for plan in plans:
+        arguments = ["--config", str(write_config(plan, folder))]
+        started.append(processes.start(plan.name, plan.module, arguments, _in(name, plan.member), folder))
+    say(f"waiting for {len(plans)} daemons and {len(lab.nodes)} nodes")
+    wait_until_ready(lab, _READY_SECONDS, lambda: [process.name for process in started if not process.alive])
+    attach_nodes(topology, lab)
+    pids = {process.name: process.pid for process in started}
+    daemons = [msgspec.structs.replace(daemon, pid=pids[daemon.name]) for daemon in lab.daemons]
+    lab = msgspec.structs.replace(lab, daemons=daemons)
+    write_installation(lab)
+    return lab
+
+
+def _network(topology: Topology, name: str, choices: Choices, say: Say) -> Path | None:
+    """Namespaces and links; returns the forwarder's configuration, or None when the kernel delays by itself."""
+    namespaces.create(topology, name)
+    by_kernel = netem.accepted(_in(name, "core"))
+    namespaces.wire(topology, name, choices, forwarder=not by_kernel)
+    if by_kernel:
+        netem.apply(_in(name, "core"), topology, choices)
+        say("the kernel delays the WAN's packets (netem)")
+        return None
+    path = choices.folder / "wan.json"
+    write(path, wan_config(topology, choices, "br0"))
+    say("this kernel has no netem: the WAN's packets are delayed by a process (python -m lispfmc.lab.wan)")
+    return path
+
+
+def _node_status(node: NodeEntry) -> dict[str, Any]:
+    described: dict[str, Any] = {"name": node.name, "role": node.role, "site": None, "frozen": None, "why": None}
+    try:
+        answer = ask_node(node, {"do": "status"})
+    except (OSError, ValueError, LocalError) as error:
+        return described | {"why": f"does not answer ({error})"}
+    return described | {"site": answer["site"], "frozen": answer["frozen"]}
+
+
+def _in(lab: str, member: str) -> str:
+    return namespaces.namespace_of(lab, member)
+
+
+def _down(name: str, folder: Path) -> None:
+    processes.end([*processes.recorded(folder), *processes.living_in(namespaces.existing(name))])
+    namespaces.remove(name)
+    for path in folder.iterdir():
+        if path.name not in {_LOGS, "lock"}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _require_root() -> None:
+    if os.geteuid() != 0:
+        raise LocalError("the lab builds network namespaces, only root may; run it with sudo, or use docker compose up")
+
+
+@contextmanager
+def _only_one(name: str) -> Iterator[Path]:
+    """The lab's run directory, held so that no second `up` or `down` works on it."""
+    folder = run_directory() / name
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LocalError(f"another up or down of lab {name} is at work; wait for it to end") from None
+        yield folder
