@@ -169,6 +169,10 @@ class PrefixTable(Generic[V]):
         for iid, size in self._tables:
             yield from self.covered_by(Prefix(iid, bytes(size), 0))
 
+    def values(self) -> Iterator[V]:
+        """The values alone, in the order of `items`."""
+        return (value for _, value in self.items())
+
     def __contains__(self, prefix: Prefix) -> bool:
         entries = self._lengths(prefix).get(prefix.length)
         return entries is not None and prefix.ip in entries.values

@@ -162,7 +162,7 @@ class Subscriptions:
         return [subscription for subscription in ended if subscription is not None]
 
     def __iter__(self) -> Iterator[Subscription]:
-        for _, subscriptions in self._table.items():
+        for subscriptions in self._table.values():
             yield from subscriptions.values()
 
     def __len__(self) -> int:

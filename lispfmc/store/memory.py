@@ -62,7 +62,7 @@ class MemoryStore:
         return tuple(self._displaced.get(eid, {}).values())
 
     def registrations(self) -> Iterator[Registration]:
-        return (registration for _, registration in self._table.items())
+        return self._table.values()
 
     def __len__(self) -> int:
         return len(self._table)

@@ -1,0 +1,92 @@
+"""What the mapping system answers to a question (RFC 9301 §8): the records of a Map-Reply or of a first Map-Notify.
+
+A match comes with all its more-specifics, so that no map-cache sends a roaming host to its home (§5.5). An EID that
+nobody registered gets the hole around it, for one minute where somebody may register it soon, else for fifteen.
+"""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import msgspec
+
+from lispfmc.core.prefixes import PrefixTable
+from lispfmc.core.registry import View
+from lispfmc.wire.address import Prefix
+from lispfmc.wire.messages import Action, EidRecord, address_of
+from mapserver.settings import MapServerSettings
+
+MORE_SPECIFICS = 16
+"""More-specifics that one answer carries; beyond that it names the part of the match that has none."""
+HOLE_MINUTES = 15  # RFC 9301 §8.1: no such EID is configured anywhere
+UNREGISTERED_MINUTES = 1  # RFC 9301 §8.1: configured, but nobody has registered it now
+
+
+class Resolver:
+    """Answers from a view of the registrations and from what is configured."""
+
+    def __init__(self, settings: MapServerSettings) -> None:
+        self._configured: PrefixTable[None] = PrefixTable()
+        for site in settings.sites:
+            for prefix in (*site.prefixes, *site.roaming):
+                self._configured.set(site.placed(prefix), None)
+        for mobility_range in settings.mobility_ranges:
+            self._configured.set(mobility_range.prefix, None)
+
+    def is_configured(self, eid: Prefix) -> bool:
+        """Whether a site of ours may register `eid`, or it lies in a mobility range."""
+        return self._configured.longest(eid) is not None
+
+    def answer(self, eid: Prefix, view: View) -> tuple[EidRecord, ...]:
+        """The records of a Map-Reply about `eid`: at least one."""
+        match = view.longest(eid)
+        if match is None:
+            return self._unmatched(eid, view)
+        inside = [each.mapping for each in islice(view.within(match.eid), MORE_SPECIFICS + 2) if each is not match]
+        if len(inside) > MORE_SPECIFICS:
+            # too many for a packet: what covers the question and no more-specific can be cached without them
+            part = view.hole(eid, match.eid.length)
+            return (_narrowed(match.mapping, part),)
+        return _same_ttl((match.mapping, *inside))
+
+    def _unmatched(self, eid: Prefix, view: View) -> tuple[EidRecord, ...]:
+        """Nothing covers the question; a question about a whole range may still have registrations within it."""
+        inside = tuple(each.mapping for each in islice(view.within(eid), MORE_SPECIFICS + 1))
+        if len(inside) > MORE_SPECIFICS:
+            record = EidRecord.of(eid, ttl_minutes=UNREGISTERED_MINUTES, action=Action.SEND_MAP_REQUEST)
+            return (record,)  # ask about the EIDs themselves
+        return _same_ttl(inside) if inside else (self.negative(eid, view),)
+
+    def everything(self, eid: Prefix, view: View) -> tuple[EidRecord, ...]:
+        """The match of `eid` and every registration within it: what a new subscriber must know."""
+        match = view.longest(eid)
+        inside = tuple(each.mapping for each in view.within(eid) if each is not match)
+        records = (match.mapping, *inside) if match else inside
+        return records or (self.negative(eid, view),)
+
+    def negative(self, eid: Prefix, view: View) -> EidRecord:
+        """RFC 9301 §8.1: the least-specific prefix that covers the question and no EID that exists."""
+        configured = self._configured.longest(eid)
+        # inside a configured prefix the hole ends at its edges; outside, it must not reach into one
+        shortest = configured[0].length if configured else 0
+        hole = max(view.hole(eid, shortest), self._configured.hole(eid, shortest), key=lambda prefix: prefix.length)
+        ttl_minutes = UNREGISTERED_MINUTES if configured else HOLE_MINUTES
+        return EidRecord.of(hole, ttl_minutes=ttl_minutes, action=Action.NATIVELY_FORWARD)
+
+
+def refused(eid: Prefix, action: Action) -> EidRecord:
+    """RFC 9437 §5: the negative record that refuses a subscription."""
+    return EidRecord.of(eid, ttl_minutes=UNREGISTERED_MINUTES, action=action)
+
+
+def _narrowed(mapping: EidRecord, part: Prefix) -> EidRecord:
+    return msgspec.structs.replace(mapping, mask_length=part.length, eid=address_of(part))
+
+
+def _same_ttl(records: tuple[EidRecord, ...]) -> tuple[EidRecord, ...]:
+    """RFC 9301 §5.5: overlapping prefixes SHOULD have one TTL, so that none outlives its more-specifics."""
+    ttl_minutes = min(record.ttl_minutes for record in records)
+    return tuple(
+        record if record.ttl_minutes == ttl_minutes else msgspec.structs.replace(record, ttl_minutes=ttl_minutes)
+        for record in records
+    )
