@@ -41,7 +41,7 @@ def _ip(value: object) -> Ip:
     try:
         return ip_of(value)
     except LocalError as error:
-        raise Wrong(str(error)) from error
+        raise Wrong(f'{error}; write it like "198.18.0.11" or "2001:2::11"') from error
 
 
 def _prefix(value: object) -> Prefix:
@@ -52,7 +52,7 @@ def _prefix(value: object) -> Prefix:
     try:
         return Prefix.parse(value)
     except LocalError as error:
-        raise Wrong(str(error)) from error
+        raise Wrong(f'{error}; write it like "100.64.1.0/24" or "fd00::/8"') from error
 
 
 def endpoint_of(value: object) -> Endpoint:
@@ -112,7 +112,7 @@ def load(path: Path, model: type[M]) -> M:
         return model.model_validate(values)
     except ValidationError as error:
         lines = key_lines(text)
-        problems = sorted(_problem(problem, values, lines, model) for problem in error.errors())
+        problems = sorted(_problem(problem, values, lines, model) for problem in _causes(error))
         raise ConfigError("\n".join(f"{path}:{line}: {what}" for line, what in dict.fromkeys(problems))) from error
 
 
@@ -121,6 +121,19 @@ def _syntax(path: Path, text: str, message: str) -> str:
     line = int(at.group(1)) if at and at.group(1) else text.count("\n") + 1
     why = _SYNTAX_AT.sub("", message)
     return f"{path}:{line}: not valid TOML, {why[:1].lower() + why[1:]}; correct the syntax here"
+
+
+def _causes(error: ValidationError) -> list[Any]:
+    """What is wrong, without what merely follows from it: a list is "too short" when an element of it was refused."""
+    problems = error.errors()
+    return [
+        problem
+        for problem in problems
+        if problem["type"] != "too_short"
+        or not any(
+            len(other["loc"]) > len(at := problem["loc"]) and other["loc"][: len(at)] == at for other in problems
+        )
+    ]
 
 
 def _problem(
@@ -137,7 +150,8 @@ def _problem(
         return line, f'missing key "{path[-1]}"{_within(path)}, it has no default; add it'
     if isinstance(cause, ValueError):
         return line, f"{where}: {cause}" if where else str(cause)
-    shown = "(hidden)" if path and path[-1] in _SECRET_KEYS else repr(problem["input"])
+    given = problem["input"]
+    shown = "(not shown)" if isinstance(given, dict | list) or (path and path[-1] in _SECRET_KEYS) else repr(given)
     why = problem["msg"][:1].lower() + problem["msg"][1:]
     return line, f"{where} = {shown}, {why}; correct the value"
 
