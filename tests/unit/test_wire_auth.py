@@ -67,6 +67,11 @@ def test_another_key_id_or_algorithm_or_secret_does_not_verify() -> None:
     assert not verify(received(weaker), weaker, KEY)
 
 
+def test_a_message_that_names_another_algorithm_than_made_its_tag_does_not_verify() -> None:
+    lying = with_tag(msgspec.structs.replace(REGISTER, key_id=1, algorithm_id=1), KEY.secret, "sha256", 16)
+    assert not verify(received(lying), lying, KEY)
+
+
 def test_a_moved_xtr_id_does_not_verify() -> None:
     datagram = sign(REGISTER, KEY)
     moved = datagram[:-24] + bytes(16) + datagram[-8:]

@@ -108,6 +108,17 @@ def test_rewriting_keeps_the_ipv4_checksum_right() -> None:
         assert encap.rewritten(before, ttl=ttl, tos=tos) == ipv4(tos=tos, ttl=ttl)
 
 
+def test_internet_checksum_is_the_folded_sum_of_words() -> None:
+    chance = random.Random(2)
+    for size in (0, 1, 2, 3, 20, 21, 64):
+        for data in (bytes(size), b"\xff" * size, *(chance.randbytes(size) for _ in range(200))):
+            padded = data + bytes(size % 2)
+            total = sum(int.from_bytes(padded[at : at + 2], "big") for at in range(0, len(padded), 2))
+            while total >> 16:
+                total = (total & 0xFFFF) + (total >> 16)
+            assert internet_checksum(data) == ~total & 0xFFFF
+
+
 def test_flow_hash_is_of_the_five_tuple_and_not_of_the_rest() -> None:
     for make in (ipv4, ipv6):
         assert encap.flow_hash(make()) == encap.flow_hash(make(tos=4, ttl=9))

@@ -91,6 +91,17 @@ def test_udp_without_checksum_is_taken_over_ipv4_and_refused_over_ipv6() -> None
     assert refusal(patched(encode(ECM6), UDP6 + 6, b"\0\0")) == ("inner UDP checksum", UDP6 + 6)
 
 
+def test_a_computed_udp_checksum_of_zero_is_sent_as_all_ones() -> None:
+    def checksum_with(nonce: int) -> bytes:
+        request = MapRequest.of(RequestRecord.of(HOST), nonce=nonce, itr_rlocs=[ip_of("192.0.2.3")])
+        ecm = Ecm.of(request, source=HOST.ip, destination=HOST.ip, source_port=4342)
+        assert decode(encode(ecm)) == ecm
+        return encode(ecm)[UDP4 + 6 : UDP4 + 8]
+
+    completing = int.from_bytes(checksum_with(0), "big")  # added to the nonce's last word, the sum is all ones
+    assert checksum_with(completing) == b"\xff\xff"
+
+
 def test_ecm_refuses_what_is_not_one_whole_udp_datagram() -> None:
     whole = encode(ECM4)
     assert refusal(with_ipv4_checksum(patched(whole, IP + 6, b"\x20\x00"))) == ("inner IPv4 fragment", IP + 6)
