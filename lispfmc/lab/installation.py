@@ -31,6 +31,11 @@ class Daemon(msgspec.Struct, frozen=True):
     pid: int | None = None
     namespace: str | None = None
 
+    @property
+    def has_local_api(self) -> bool:
+        """True when its API is here; a hypervisor agent's is in the site's network and asks for a token."""
+        return self.api.startswith("unix:")
+
 
 class NodeEntry(msgspec.Struct, frozen=True):
     """A user or an emulated service: the socket of its agent, its addresses, the sites it is wired to."""

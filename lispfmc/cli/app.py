@@ -1,0 +1,234 @@
+"""The verbs and their options. Each verb loads its own module when it is called, so that none pays for the others."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Coroutine, Sequence
+from enum import StrEnum
+from typing import Annotated, Any, cast
+
+import typer
+
+from lispfmc.cli.failure import CONFIG, DONE, UNREACHABLE, USAGE, Failure
+from lispfmc.cli.output import Format, say
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+# typer's own copy of click and click itself both derive these; their private paths differ between versions
+USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    name="lispfmc",
+    help="Follow-Me Cloud on LISP: users move, their services follow, no connection is lost.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+lab_app = typer.Typer(help="A whole network on this machine.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(lab_app, name="lab")
+
+Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
+Lab = Annotated[str | None, typer.Option("--lab", envvar="LISPFMC_LAB", help="which lab, when several are up")]
+Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="which lab, when several are up")]
+Timeout = Annotated[float, typer.Option("--timeout", metavar="S", min=0.1, help="seconds to wait at most")]
+Topology = Annotated[str, typer.Option("--topology", help="fig5, metro, or a TOML file")]
+
+
+class Table(StrEnum):
+    """What `show` can show."""
+
+    map_cache = "map-cache"
+    registrations = "registrations"
+    subscriptions = "subscriptions"
+    placements = "placements"
+    hosts = "hosts"
+    rejects = "rejects"
+
+
+@app.command()
+def move(
+    user: Annotated[str, typer.Argument(help="who moves, for example alice")],
+    to: Annotated[str, typer.Option("--to", metavar="SITE", help="the access network to move to")],
+    wait: Annotated[bool, typer.Option("--wait", help="until the service has followed, or will not")] = False,  # noqa: FBT002 - typer's way to declare a flag
+    measure: Annotated[bool, typer.Option("--measure", help="probe both directions through both moves")] = False,  # noqa: FBT002 - likewise
+    timeout: Timeout = 60.0,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Move a user's link to another site and tell each phase with its milliseconds."""
+    from lispfmc.cli.move import move as verb
+
+    _finish(verb(user, to, lab_name=lab, wait=wait, measure=measure, timeout_s=timeout, output=output))
+
+
+@app.command()
+def status(
+    wait: Annotated[bool, typer.Option("--wait", help="until everything is ready")] = False,  # noqa: FBT002 - likewise
+    timeout: Timeout = 30.0,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Every daemon and node on one screen: is it there, is it ready, and if not, why."""
+    from lispfmc.cli.status import status as verb
+
+    _finish(verb(lab_name=lab, wait_s=timeout if wait else 0.0, output=output))
+
+
+@app.command()
+def show(
+    table: Annotated[Table, typer.Argument(help="which table")],
+    at: Annotated[str | None, typer.Option("--at", metavar="DAEMON", help="only this daemon's")] = None,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """One table of the daemons' state."""
+    from lispfmc.cli.show import show as verb
+
+    _finish(verb(table.value, at=at, lab_name=lab, output=output))
+
+
+@app.command()
+def lookup(
+    eid: Annotated[str, typer.Argument(help="an address or prefix, for example 100.64.1.10 or fd00:0:0:1::10")],
+    via: Annotated[str | None, typer.Option("--via", metavar="MR", help="address of the Map-Resolver to ask")] = None,
+    iid: Annotated[int, typer.Option("--iid", min=0, max=(1 << 24) - 1, help="Instance-ID")] = 0,
+    count: Annotated[int, typer.Option("--count", min=1, max=5, help="requests to send at most")] = 3,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Ask a Map-Resolver where an EID is, as any tunnel router would."""
+    from lispfmc.cli.lookup import lookup as verb
+
+    _finish(verb(eid, via=via, iid=iid, count=count, lab_name=lab, output=output))
+
+
+@app.command()
+def decode(
+    what: Annotated[str, typer.Argument(metavar="HEX|FILE.pcap", help="a message in hex, or a capture")],
+    output: Output = Format.table,
+) -> None:
+    """Show what LISP messages say; a malformed one with the offset, the field and the reason."""
+    from lispfmc.cli.decode import decode as verb
+
+    raise typer.Exit(verb(what, output=output))
+
+
+@app.command()
+def monitor(
+    snapshot: Annotated[bool, typer.Option("--snapshot", help="first the events that the daemons still keep")] = False,  # noqa: FBT002 - likewise
+    eid: Annotated[str | None, typer.Option("--eid", help="only events that name this EID")] = None,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Every event of every daemon as it happens; with -o json one object a line."""
+    from lispfmc.cli.monitor import monitor as verb
+
+    _finish(verb(lab_name=lab, snapshot=snapshot, eid=eid, output=output))
+
+
+@lab_app.command("up")
+def lab_up(
+    topology: Topology = "fig5",
+    name: Annotated[str | None, typer.Option("--name", help="the lab's name; the topology's unless given")] = None,
+    output: Output = Format.table,
+) -> None:
+    """Bring a network up in namespaces."""
+    from lispfmc.cli.lab import up
+
+    raise typer.Exit(up(topology, name, output=output))
+
+
+@lab_app.command("status")
+def lab_status(name: Name = None, output: Output = Format.table) -> None:
+    """What of the network is there."""
+    from lispfmc.cli.lab import status as verb
+
+    raise typer.Exit(verb(name, output=output))
+
+
+@lab_app.command("down")
+def lab_down(name: Name = None, output: Output = Format.table) -> None:
+    """Remove the network and whatever a killed `up` left behind."""
+    from lispfmc.cli.lab import down
+
+    raise typer.Exit(down(name, output=output))
+
+
+@lab_app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+def lab_exec(
+    place: Annotated[str, typer.Argument(metavar="SITE", help="a site, a daemon or a node")],
+    command: Annotated[list[str], typer.Argument(metavar="CMD...")],
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Run a command inside a site, and exit as it does."""
+    from lispfmc.cli.lab import execute
+
+    raise typer.Exit(execute(place, command, lab, output=output))
+
+
+@lab_app.command("demo")
+def lab_demo(topology: Topology = "fig5", output: Output = Format.table) -> None:
+    """Build the network, move a user, watch the service follow, say what it cost, remove the network."""
+    from lispfmc.cli.lab import demo
+
+    raise typer.Exit(demo(topology, output=output))
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run one command line; returns the exit code. Nothing that can be foreseen ends in a traceback."""
+    from lispfmc.wire.errors import LocalError
+
+    try:
+        result: Any = app(list(arguments), standalone_mode=False, prog_name="lispfmc")
+    except USAGE_ERROR as error:
+        return _usage(error)
+    except Failure as failure:
+        say(f"lispfmc: {failure}")
+        return failure.code
+    except LocalError as error:
+        say(f"lispfmc: {error}")
+        return _code_of(error)
+    except (KeyboardInterrupt, typer.Abort):
+        say("lispfmc: interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # who read us has seen enough; what is still buffered must not raise again at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except PermissionError as error:
+        say(f"lispfmc: {error.filename or 'this command'}: not allowed: {error.strerror}; run it as root")
+        return UNREACHABLE
+    return result if isinstance(result, int) else DONE
+
+
+def _usage(error: Exception) -> int:
+    context = getattr(error, "ctx", None)
+    path = context.command_path if context is not None else "lispfmc"
+    message = cast(Any, error).format_message().rstrip(".")
+    if type(error).__name__ == "NoArgsIsHelpError":
+        say(str(cast(Any, error).format_message()))
+    else:
+        say(f"{path}: {message}; see: {path} --help")
+    return USAGE
+
+
+def _code_of(error: Exception) -> int:
+    """The exit code of an error of the lab, the client or the configuration. Loaded here: only failures pay for it."""
+    from lispfmc.lab.installation import Ambiguous, NotUp
+    from lispfmc.runtime.client import Unreachable
+    from lispfmc.runtime.config import ConfigError
+
+    if isinstance(error, ConfigError):
+        return CONFIG
+    if isinstance(error, Unreachable | NotUp):
+        return UNREACHABLE
+    if isinstance(error, Ambiguous):
+        return USAGE
+    return 1
+
+
+def _finish(verb: Coroutine[Any, Any, int]) -> None:
+    raise typer.Exit(asyncio.run(verb))

@@ -1,0 +1,89 @@
+"""`lispfmc lab up|status|down|exec|demo`: the whole network on this machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lispfmc.cli.failure import CONDITION, DONE, Failure
+from lispfmc.cli.output import Format, print_json, print_table, print_text, say
+from lispfmc.lab import lifecycle
+from lispfmc.lab.installation import Ambiguous, run_directory
+from lispfmc.lab.phases import Outcome
+
+
+def up(topology: str, name: str | None, *, output: Format) -> int:
+    """Exit 0 when every daemon is ready and every node is at its place."""
+    lab = lifecycle.up(topology, name, say)
+    if output is Format.json:
+        import msgspec
+
+        print_json(msgspec.to_builtins(lab))
+    else:
+        users = ", ".join(user.name for user in lab.users())
+        print_text(f"lab {lab.name} is up: {len(lab.daemons)} daemons, {len(lab.nodes)} nodes; users: {users}")
+        user = lab.users()[0]
+        say(f"now: lispfmc move {user.name} --to {user.sites[-1]} --wait --measure")
+    return DONE
+
+
+def status(name: str | None, *, output: Format) -> int:
+    """Exit 0 when all of it is ready, else 1."""
+    told = lifecycle.status(name)
+    if output is Format.json:
+        print_json(told)
+    else:
+        print_text(f"lab {told['name']}, topology {told['topology']}, {told['kind']}")
+        print_table(["NAME", "ROLE", "STATE", "DETAIL"], [_row(one) for one in (*told["daemons"], *told["nodes"])])
+    return DONE if told["ready"] else CONDITION
+
+
+def _row(one: dict[str, Any]) -> list[object]:
+    running = one.get("running", True)
+    state = "ready" if running and one["why"] is None else "not ready" if running else "not running"
+    return [one["name"], one["role"], state, one["why"] or (f"at {one['site']}" if one.get("site") else "")]
+
+
+def down(name: str | None, *, output: Format) -> int:
+    """Exit 0 when nothing is left of it; that there was nothing is no failure."""
+    name = name or _the_one_there()
+    found = lifecycle.down(name) if name else []
+    if output is Format.json:
+        print_json({"lab": name, "removed": found})
+    elif name is None or not found:
+        print_text(f"lab {name} was not up" if name else "no lab was up")
+    else:
+        print_text(f"lab {name} is down; removed: {'; '.join(found)}")
+    return DONE
+
+
+def _the_one_there() -> str | None:
+    """The lab of which there is any trace, `lab.json` or not: a killed `up` leaves none."""
+    folders = [path.name for path in run_directory().glob("*") if path.is_dir()]
+    names = [name for name in sorted({*folders, "fig5", "metro"}) if lifecycle.traces(name)]
+    if len(names) > 1:
+        raise Ambiguous(f"several labs are there: {', '.join(names)}; run: lispfmc lab down NAME")
+    return names[0] if names else None
+
+
+def execute(place: str, command: list[str], name: str | None, *, output: Format) -> int:
+    """Exit as the command does; its output goes where ours goes, or into the JSON."""
+    if output is Format.json:
+        raise Failure(64, "lab exec -o json", "the output is the command's own", "leave out -o json")
+    return lifecycle.execute(place, command, name)
+
+
+def demo(topology: str, *, output: Format) -> int:
+    """Exit 0 when the service has followed the user."""
+    from lispfmc.cli.story import phase_text, print_report
+    from lispfmc.lab.demo import run
+
+    report = run(topology, say=say, on_phase=lambda phase: say(phase_text(phase)))
+    if output is Format.json:
+        print_json(report.document())
+    else:
+        say("")
+        print_report(report, phases=True)
+    if report.outcome != Outcome.committed.value:
+        say(f"lispfmc: the service did not follow: {report.outcome} {report.reason}")
+        return CONDITION
+    return DONE

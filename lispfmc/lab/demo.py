@@ -1,0 +1,91 @@
+"""The demonstration: a network is built, a user moves, its service follows, the cost is measured, all is removed.
+
+It has a lab of its own name, so that it neither finds nor disturbs one that is up. Whatever happens, failure and Ctrl-C
+included, the lab goes down again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from lispfmc.lab import lifecycle
+from lispfmc.lab.following import site_of
+from lispfmc.lab.installation import Installation, NodeEntry, run_directory
+from lispfmc.lab.measurement import move
+from lispfmc.lab.phases import Phase
+from lispfmc.lab.report import MoveReport
+from lispfmc.wire.errors import LocalError
+
+NAME = "demo"
+TIMEOUT_S = 45.0
+
+
+def run(topology: str, *, say: Callable[[str], None], on_phase: Callable[[Phase], None]) -> MoveReport:
+    """The report of the first user's move to the other access network. Raises LocalError when it cannot be had."""
+    with _the_only_demo(), _interruptible():
+        if lifecycle.traces(NAME):
+            say("removing what an earlier demo left behind")
+            lifecycle.down(NAME)
+        lab = lifecycle.up(topology, NAME, say)  # what fails half-way cleans up after itself
+        try:
+            return asyncio.run(_measure(lab, say, on_phase))
+        finally:
+            say("removing the network")
+            with _uninterrupted():
+                lifecycle.down(NAME)
+
+
+async def _measure(lab: Installation, say: Callable[[str], None], on_phase: Callable[[Phase], None]) -> MoveReport:
+    user = lab.users()[0]
+    site = await _elsewhere(user)
+    say(f"measuring; {user.name} moves to {site}")
+    return await move(lab, user, site, wait=True, measure=True, timeout_s=TIMEOUT_S, on_phase=on_phase)
+
+
+async def _elsewhere(user: NodeEntry) -> str:
+    here = await site_of(user)
+    others = [site for site in user.sites if site != here]
+    if not others:
+        raise LocalError(f"{user.name} has no other access network to move to; add one to the topology")
+    return others[0]
+
+
+@contextmanager
+def _the_only_demo() -> Iterator[None]:
+    run_directory().mkdir(parents=True, exist_ok=True, mode=0o700)
+    with (run_directory() / f"{NAME}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise LocalError("another demo is running; wait for it to end") from None
+        yield
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does: by way of the clean-up."""
+
+    def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """A second Ctrl-C must not stop the clean-up half-way."""
+    before = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
