@@ -14,12 +14,12 @@ import contextlib
 import ctypes
 import os
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pyroute2 import IPRoute, netns
+from pyroute2 import IPRoute, NetlinkError, netns
 
 from lispfmc.lab.configs import Choices, mac_of
 from lispfmc.lab.topology import Site, Topology, User
@@ -114,12 +114,6 @@ def remove(lab: str) -> list[str]:
     return names
 
 
-@contextlib.contextmanager
-def _netlink() -> Iterator[Any]:
-    with IPRoute() as netlink:
-        yield netlink
-
-
 def set_sysctls(values: dict[str, str]) -> None:
     for name, value in values.items():
         path = Path("/proc/sys/net") / name
@@ -130,7 +124,7 @@ def set_sysctls(values: dict[str, str]) -> None:
 def _core(topology: Topology, lab: str) -> None:
     """The bridge, and a veth from it into each member's namespace."""
     set_sysctls(_EVERYWHERE)
-    with _netlink() as netlink:
+    with IPRoute() as netlink:
         netlink.link("set", index=1, state="up")
         netlink.link("add", ifname="br0", kind="bridge", address=mac_of(topology.wan.forwarder), mtu=CORE_MTU)
         (bridge,) = netlink.link_lookup(ifname="br0")
@@ -153,7 +147,7 @@ def _core(topology: Topology, lab: str) -> None:
 
 def _member(topology: Topology, member: str, choices: Choices, *, forwarder: bool) -> None:
     set_sysctls(_EVERYWHERE)
-    with _netlink() as netlink:
+    with IPRoute() as netlink:
         netlink.link("set", index=1, state="up")
         (wan,) = netlink.link_lookup(ifname="wan0")
         netlink.link("set", index=wan, state="up")
@@ -180,14 +174,14 @@ def add_neighbours(
 def add_gateway(netlink: Any, index: int) -> None:
     """The addresses that every host of a site uses as its gateway."""
     netlink.addr("replace", index=index, address=GATEWAY4, prefixlen=32)
-    with contextlib.suppress(OSError):  # IPv6 may be switched off in a container
+    with contextlib.suppress(NetlinkError):  # IPv6 may be switched off in a container
         netlink.addr("replace", index=index, address=GATEWAY6, prefixlen=64, flags=_IFA_F_NODAD)
 
 
 def _site(topology: Topology, site: Site, lab: str) -> None:
     """The network behind a tunnel router: a bridge with a port for each node that may come."""
     set_sysctls(_ROUTER)
-    with _netlink() as netlink:
+    with IPRoute() as netlink:
         netlink.link("add", ifname="lan", kind="bridge", address=GATEWAY_MAC)
         (bridge,) = netlink.link_lookup(ifname="lan")
         netlink.link("set", index=bridge, state="up")
@@ -212,13 +206,3 @@ def _node(topology: Topology, node: User) -> None:
     set_sysctls(_EVERYWHERE)
     for site in topology.candidates(node):
         socket.if_nametoindex(site.name)  # wired to all of them
-
-
-def interface_with(address: str) -> str:
-    """The interface of this namespace that has `address` (a container finds its networks by Docker's addresses)."""
-    with _netlink() as netlink:
-        for entry in netlink.get_addr(family=socket.AF_INET):
-            if entry.get_attr("IFA_ADDRESS") == address:
-                (link,) = netlink.get_links(entry["index"])
-                return str(link.get_attr("IFLA_IFNAME"))
-    raise OSError(f"no interface has the address {address}")
