@@ -34,7 +34,7 @@ find_missing() {
         missing+=(python3-venv)
         absent+=("python3-venv (creates .venv)")
     fi
-    need ip iproute2 "shows and cleans network namespaces"
+    need ip iproute2 "network namespaces and traffic control"
     [ "$purpose" = test ] || return 0
     need tshark tshark "the independent decoder that reads our captures"
     need tcpdump tcpdump "captures the packets of the integration tests"
