@@ -15,7 +15,7 @@ from xtr.effects import Deliver, Forward, XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.informer import Informer
 from xtr.moves import Moves
-from xtr.presence import Presence
+from xtr.presence import Activation, Presence
 from xtr.registrar import Registrar
 from xtr.resolution import Resolution
 from xtr.senders import Role, Senders
@@ -83,7 +83,10 @@ class Router:
         mapping = self._forwarding.cache.lookup(eid)
         if mapping is not None:  # it came while the miss was on its way
             return [self._forwarding.install(mapping)]
-        return self._resolution.ask(eid, now)
+        # a range of ours: it may be here and silent, and packets that came for it by the tunnel wait for that
+        ours = self._presence.activation(eid) is not Activation.FOREIGN
+        probes = self._presence.probe(eid, now) if ours else []
+        return [*probes, *self._resolution.ask(eid, now)]
 
     def announced(self, eid: Prefix, interface: str, mac: bytes, now: float) -> list[XtrEffect]:
         """The host `eid` showed itself on a site interface (ARP, gratuitous ARP, Neighbour Discovery)."""

@@ -235,21 +235,25 @@ def tunnelled(
 @pytest.mark.parametrize("within", [0, 1], ids=["IPv4 inside", "IPv6 inside"])
 def test_packets_cross_in_every_combination_of_families(within: int, outside: int) -> None:
     async def story() -> None:
-        with sites() as (access, cloud), udp("user", EID["user"][within]) as user:
-            with udp("service", EID["service"][within]) as service, watch("cloud", "wan0") as wire:
-                access.forward(EID["service"][within], RLOC["cloud"][outside])
-                cloud.forward(EID["user"][within], RLOC["access"][outside])
-                user.sendto(b"there", (EID["service"][within], PORT))
-                assert await receive(service) == b"there"
-                outer = await outer_of(wire, RLOC["access"][outside])
-                udp_header = outer[40:48] if outside else outer[20:28]
-                assert udp_header[6:8] == b"\0\0", "RFC 9300 §5.3: UDP checksum zero"
-                if not outside:
-                    assert outer[6] & 0x40, "Don't Fragment is set"
-                service.sendto(b"back", (EID["user"][within], PORT))
-                assert await receive(user) == b"back"
-                assert access.plane.peers(Prefix.host(ip_of(EID["user"][within]))) == [ip_of(RLOC["cloud"][outside])]
-                assert (access.count("encapsulated"), access.count("decapsulated")) == (1, 1)
+        with (
+            sites() as (access, cloud),
+            udp("user", EID["user"][within]) as user,
+            udp("service", EID["service"][within]) as service,
+            watch("cloud", "wan0") as wire,
+        ):
+            access.forward(EID["service"][within], RLOC["cloud"][outside])
+            cloud.forward(EID["user"][within], RLOC["access"][outside])
+            user.sendto(b"there", (EID["service"][within], PORT))
+            assert await receive(service) == b"there"
+            outer = await outer_of(wire, RLOC["access"][outside])
+            udp_header = outer[40:48] if outside else outer[20:28]
+            assert udp_header[6:8] == b"\0\0", "RFC 9300 §5.3: UDP checksum zero"
+            if not outside:
+                assert outer[6] & 0x40, "Don't Fragment is set"
+            service.sendto(b"back", (EID["user"][within], PORT))
+            assert await receive(user) == b"back"
+            assert access.plane.peers(Prefix.host(ip_of(EID["user"][within]))) == [ip_of(RLOC["cloud"][outside])]
+            assert (access.count("encapsulated"), access.count("decapsulated")) == (1, 1)
 
     asyncio.run(story())
 
@@ -257,44 +261,52 @@ def test_packets_cross_in_every_combination_of_families(within: int, outside: in
 @pytest.mark.parametrize("outside", [0, 1], ids=["IPv4 outside", "IPv6 outside"])
 def test_ttl_dscp_and_ecn_are_copied_to_the_outer_header_and_congestion_back(outside: int) -> None:
     async def story() -> None:
-        with sites() as (access, cloud), udp("user", EID["user"][0]) as user, watch("cloud", "wan0") as wire:
-            with udp("service", EID["service"][0]) as service, watch("service", "eth0") as delivered:
-                access.forward(EID["service"][0], RLOC["cloud"][outside])
-                user.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 33)
-                user.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xB8 | 2)  # EF, ECT(0)
-                user.sendto(b"marked", (EID["service"][0], PORT))
-                assert await receive(service) == b"marked"
-                outer = await outer_of(wire, RLOC["access"][outside])
-                tos = (outer[0] << 4 | outer[1] >> 4) & 0xFF if outside else outer[1]
-                assert (tos, outer[7] if outside else outer[8]) == (0xBA, 32)  # the access router took one
-                assert cloud.count("decapsulated") == 1
-                # a router on the way marked congestion, and took many hops: both reach the inner packet
-                while (await receive(delivered))[14:15] != b"\x45":
-                    pass
-                marked = ipv4(EID["user"][0], EID["service"][0], b"congested", ttl=60, tos=0xB8 | 2)
-                tunnelled("access", RLOC["cloud"][0], marked, ttl=9, tos=0xB8 | 3)
-                assert await receive(service) == b"congested"
-                while b"congested" not in (frame := await receive(delivered)):
-                    pass
-                assert (frame[15], frame[22]) == (0xBB, 8)
-                assert internet_checksum(frame[14:34]) == 0
-                # RFC 6040 §4.2: congestion outside a packet whose sender cannot hear of it
-                tunnelled("access", RLOC["cloud"][0], ipv4(EID["user"][0], EID["service"][0]), tos=3)
-                await until(lambda: cloud.count("dropped.congestion") == 1, "CE on Not-ECT is dropped")
+        with (
+            sites() as (access, cloud),
+            udp("user", EID["user"][0]) as user,
+            watch("cloud", "wan0") as wire,
+            udp("service", EID["service"][0]) as service,
+            watch("service", "eth0") as delivered,
+        ):
+            access.forward(EID["service"][0], RLOC["cloud"][outside])
+            user.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 33)
+            user.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0xB8 | 2)  # EF, ECT(0)
+            user.sendto(b"marked", (EID["service"][0], PORT))
+            assert await receive(service) == b"marked"
+            outer = await outer_of(wire, RLOC["access"][outside])
+            tos = (outer[0] << 4 | outer[1] >> 4) & 0xFF if outside else outer[1]
+            assert (tos, outer[7] if outside else outer[8]) == (0xBA, 32)  # the access router took one
+            assert cloud.count("decapsulated") == 1
+            # a router on the way marked congestion, and took many hops: both reach the inner packet
+            while (await receive(delivered))[14:15] != b"\x45":
+                pass
+            marked = ipv4(EID["user"][0], EID["service"][0], b"congested", ttl=60, tos=0xB8 | 2)
+            tunnelled("access", RLOC["cloud"][0], marked, ttl=9, tos=0xB8 | 3)
+            assert await receive(service) == b"congested"
+            while b"congested" not in (frame := await receive(delivered)):
+                pass
+            assert (frame[15], frame[22]) == (0xBB, 8)
+            assert internet_checksum(frame[14:34]) == 0
+            # RFC 6040 §4.2: congestion outside a packet whose sender cannot hear of it
+            tunnelled("access", RLOC["cloud"][0], ipv4(EID["user"][0], EID["service"][0]), tos=3)
+            await until(lambda: cloud.count("dropped.congestion") == 1, "CE on Not-ECT is dropped")
 
     asyncio.run(story())
 
 
 def test_no_packet_is_lost_or_reordered_while_the_mapping_is_resolved() -> None:
     async def story() -> None:
-        with sites() as (access, _cloud), udp("user", EID["user"][0]) as user:
-            with udp("service", EID["service"][0]) as service:
-                for number in range(200):
-                    user.sendto(str(number).encode(), (EID["service"][0], PORT))
-                await until(lambda: access.count("queued") == 200, "200 packets wait")
-                assert access.evidence.misses == [Prefix.host(ip_of(EID["service"][0]))], "reported once"
-                access.forward(EID["service"][0], RLOC["cloud"][0])
-                assert [int(await receive(service)) for _ in range(200)] == list(range(200))
+        with (
+            sites() as (access, _cloud),
+            udp("user", EID["user"][0]) as user,
+            udp("service", EID["service"][0]) as service,
+        ):
+            for number in range(200):
+                user.sendto(str(number).encode(), (EID["service"][0], PORT))
+            await until(lambda: access.count("queued") == 200, "200 packets wait")
+            assert access.evidence.misses == [Prefix.host(ip_of(EID["service"][0]))], "reported once"
+            access.forward(EID["service"][0], RLOC["cloud"][0])
+            assert [int(await receive(service)) for _ in range(200)] == list(range(200))
 
     asyncio.run(story())
 
@@ -336,6 +348,7 @@ def test_a_moved_host_is_passed_on_with_one_hop_less_and_its_sender_reported() -
 def test_what_is_not_ours_is_dropped_and_counted() -> None:
     async def story() -> None:
         with sites() as (access, cloud), udp("service", EID["service"][0]) as service:
+            expected = {"dropped.foreign-destination": 1, "dropped.instance": 1, "dropped.malformed": 3}
             inner = ipv4(EID["user"][0], EID["service"][0])
             tunnelled("access", RLOC["cloud"][0], ipv4(EID["user"][0], "100.64.7.7"))
             tunnelled("access", RLOC["cloud"][0], inner, lisp=header(7))
@@ -343,14 +356,7 @@ def test_what_is_not_ours_is_dropped_and_counted() -> None:
             tunnelled("access", RLOC["cloud"][0], b"\x45")
             tunnelled("access", RLOC["cloud"][0], inner, lisp=b"\x01" + bytes(7))
             await until(
-                lambda: (
-                    {
-                        "dropped.foreign-destination": 1,
-                        "dropped.instance": 1,
-                        "dropped.malformed": 3,
-                    }
-                    == cloud.plane.counters()
-                ),
+                lambda: cloud.plane.counters() == expected,
                 "each in its counter",
             )
             tunnelled("access", RLOC["cloud"][0], inner, lisp=b"\xf0\x12\x34\x56\0\0\0\1")
@@ -396,7 +402,7 @@ def state_of(name: str) -> str:
 def test_close_leaves_nothing_behind_and_start_clears_what_a_killed_run_left() -> None:
     async def story() -> None:
         before = state_of("access")
-        with sites() as (access, _cloud):
+        with sites():
             during = state_of("access")
             assert "blackhole 100.64.0.0/10 proto 143 metric 4096" in during
             assert "blackhole fd00::/8 dev lo proto 143 metric 4096" in during
@@ -427,14 +433,17 @@ s.send(b"\\xff" * 6 + mac + b"\\x08\\x06" + arp[:14] + bytes(4) + arp[18:])     
 """
 
 
+def announce() -> None:
+    subprocess.run(["ip", "netns", "exec", named("user"), sys.executable, "-c", ANNOUNCE], check=True)
+
+
 def test_a_host_is_noticed_by_its_announcement_and_answers_a_probe_in_both_families() -> None:
     async def story() -> None:
         evidence, sniffer = Evidence(), Sniffer(["lan"])
         with inside("access"):
             sniffer.start(evidence, 0)
         try:
-            run_python = [sys.executable, "-c", ANNOUNCE]
-            subprocess.run(["ip", "netns", "exec", named("user"), *run_python], check=True)
+            announce()
             mac = bytes.fromhex(MAC["user"].replace(":", ""))
             claims = [(Prefix.host(ip_of(eid)), "lan", mac) for eid in EID["user"]]
             await until(lambda: evidence.claims == claims[:1], "one claim, by the host itself")
