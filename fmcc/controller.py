@@ -21,6 +21,7 @@ from fmcc.coordinator import (
     Placement,
     Requested,
     SiteAcknowledged,
+    State,
     Steer,
     TimedOut,
     step,
@@ -107,7 +108,7 @@ class Controller:
                             effects += self._service_published(published, now)
                         case Nothing():
                             pass
-                return effects
+                return effects + self._reconsidered(now)
             case MapNotifyAck():
                 return self._acknowledged(message, datagram, source, now)
             case MapReply():
@@ -182,6 +183,10 @@ class Controller:
 
     def _consider(self, service: Service, site: str, now: float) -> list[FmccEffect]:
         placement = self._placements[service.name]
+        if not all(map(self.subscriber.covers, service.eids)):
+            # a controller that has just started must hear where the service is before it moves it from there
+            self._decide_again.add(service.name)
+            return []
         if placement.in_flight:
             self._decide_again.add(service.name)
             return [self._decided(placement, site, Stay("a move is in flight: decided when it has ended"))]
@@ -227,14 +232,18 @@ class Controller:
     # --- from what the mapping system and the routers say to the move -------------------------------------------------
 
     def _service_published(self, published: ServicePublished, now: float) -> list[FmccEffect]:
-        move = self._placements[published.service].move
+        placement = self._placements[published.service]
+        move = placement.move
         if move is not None and (move.target, move.version) == (published.datacenter, published.version):
             confirmed = self._step(published.service, Confirmed(), now)
             if confirmed:
                 return confirmed
         if published.datacenter not in self.world.datacenters:
             return []
-        return self._step(published.service, Observed(published.datacenter, published.version), now)
+        effects: list[FmccEffect] = []
+        if move is not None and placement.state is State.PREPARING and published.datacenter != move.source:
+            effects += self._step(published.service, Failed(f"it is at {published.datacenter} already"), now)
+        return effects + self._step(published.service, Observed(published.datacenter, published.version), now)
 
     def _acknowledged(self, ack: MapNotifyAck, datagram: bytes, source: Endpoint, now: float) -> list[FmccEffect]:
         match self.steering.acknowledged(ack, datagram, source):
@@ -257,11 +266,18 @@ class Controller:
         self._placements[service] = after
         if after.move is not None:
             self._keep(service, after.move)
-        if before.in_flight and not after.in_flight and service in self._decide_again:
-            self._decide_again.discard(service)
-            site = self._locations.user(after.service.user).site
-            if site is not None:
-                effects += self._consider(after.service, site, now)
+        return effects if after.in_flight else effects + self._reconsidered(now)
+
+    def _reconsidered(self, now: float) -> list[FmccEffect]:
+        """The decisions that had to wait, for the end of a move or for the Map-Server's first word."""
+        effects: list[FmccEffect] = []
+        for name in sorted(self._decide_again):
+            placement = self._placements[name]
+            if not placement.in_flight and all(map(self.subscriber.covers, placement.service.eids)):
+                self._decide_again.discard(name)
+                site = self._locations.user(placement.service.user).site
+                if site is not None:
+                    effects += self._consider(placement.service, site, now)
         return effects
 
     def _led(self, wanted: list[MoveEffect], now: float) -> list[FmccEffect]:

@@ -74,6 +74,11 @@ class Subscriber:
         """True while the Map-Server is known to keep this subscription."""
         return self._subscriptions[prefix].confirmed is not None
 
+    def covers(self, eid: Prefix) -> bool:
+        """True while a confirmed subscription tells of `eid`: its absence from what was published means something."""
+        within = self._ranges.longest(eid)
+        return within is not None and self.confirmed(within[1])
+
     def next_deadline(self) -> float | None:
         return self._due.next()
 
@@ -191,7 +196,7 @@ class Subscriber:
 
     def _newest(self, prefix: Prefix) -> int:
         seen = (nonce for eid, nonce in self._last_nonce.items() if prefix.covers(eid))
-        return max(0, *self._subscriptions[prefix].asked, *seen)
+        return max((0, *self._subscriptions[prefix].asked, *seen))
 
     def _request(self, prefix: Prefix, nonce: int) -> Ecm:
         request = MapRequest.of(
