@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Any, Self
 
@@ -58,26 +58,29 @@ class ApiClient:
         """The JSON answer to POST `path`. Raises Unreachable or ApiError."""
         return await self._request("POST", path, body)
 
-    async def events(self, after: int | None = None, *, reconnect: bool = False) -> AsyncIterator[dict[str, Any]]:
+    async def events(
+        self, after: int | None = None, *, reconnect: bool = False
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Events as {"id", "time", "name", "fields"}, after id `after` (None: from now on; 0: all that are kept).
 
         With `reconnect` the stream is taken up again where it broke, for ever; else it ends, or raises Unreachable.
         """
         while True:
             try:
+                if reconnect and after is None:
+                    after = int((await self.get("/v1/status"))["last_event"])
                 async for event in self._stream(after):
                     after = int(event["id"])
                     yield event
             except Unreachable:
                 if not reconnect:
                     raise
+                after = after or 0  # whatever a daemon says that was not there yet is new
             if not reconnect:
                 return
-            if after is None:
-                after = 0  # what happened while we were away counts
             await asyncio.sleep(0.2)
 
-    async def _stream(self, after: int | None) -> AsyncIterator[dict[str, Any]]:
+    async def _stream(self, after: int | None) -> AsyncGenerator[dict[str, Any], None]:
         url = self._url("/v1/events") + ("" if after is None else f"?after={after}")
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._timeout.total, sock_read=60)
         try:

@@ -48,7 +48,9 @@ class _Scan:
         self._at += brackets
         path: KeyPath = ()
         for key in keys[:-1]:
-            path = self._last((*path, key))
+            path = (*path, key)
+            self._lines.setdefault(path, line)
+            path = self._last(path)
         path = (*path, keys[-1])
         if brackets == 2:
             index = self._sizes[path] = self._sizes.get(path, -1) + 1
