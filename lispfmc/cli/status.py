@@ -8,7 +8,7 @@ from typing import Any
 
 from lispfmc.cli.failure import CONDITION, DONE, UNREACHABLE
 from lispfmc.cli.output import Format, print_json, print_table
-from lispfmc.lab.installation import Daemon, NodeEntry, load
+from lispfmc.lab.installation import Daemon, Installation, NodeEntry, NotUp, load
 from lispfmc.runtime.client import ApiClient, Unreachable
 from lispfmc.runtime.node_client import call
 from lispfmc.wire.errors import LocalError
@@ -19,8 +19,8 @@ _POLL_S = 0.2
 
 async def status(*, lab_name: str | None, wait_s: float, output: Format) -> int:
     """Exit 0 when all are ready, 1 when one is not, 2 when one does not answer."""
-    lab = load(lab_name)
     until = time.monotonic() + wait_s
+    lab = await _found(lab_name, until)
     while True:
         daemons = await asyncio.gather(*(_daemon(daemon) for daemon in lab.daemons))
         nodes = await asyncio.gather(*(_node(node) for node in lab.nodes))
@@ -36,6 +36,17 @@ async def status(*, lab_name: str | None, wait_s: float, output: Format) -> int:
             [[one["name"], one["role"], one["state"], _detail(one)] for one in (*daemons, *nodes)],
         )
     return code
+
+
+async def _found(name: str | None, until: float) -> Installation:
+    """The lab of that name; containers are there before the lab that they make up."""
+    while True:
+        try:
+            return load(name)
+        except NotUp:
+            if time.monotonic() >= until:
+                raise
+        await asyncio.sleep(_POLL_S)
 
 
 async def _daemon(daemon: Daemon) -> dict[str, Any]:
