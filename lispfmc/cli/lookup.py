@@ -6,16 +6,14 @@ It uses a socket of its own and none of the daemons' APIs. With a lab up it asks
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 import secrets
 import socket
 import time
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from lispfmc.cli.failure import CONDITION, DONE, UNREACHABLE, USAGE, Failure
 from lispfmc.cli.output import Format, print_json, print_table, print_text, say
+from lispfmc.lab.entrance import enter
 from lispfmc.lab.installation import Installation, NotUp, load
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Ip, Prefix, ip_of, ip_text
@@ -25,7 +23,6 @@ from lispfmc.wire.messages import Ecm, MapReply, MapRequest, RequestRecord
 
 CONTROL_PORT = 4342
 EACH_S = 1.0  # RFC 9301 §5.3: no more than one Map-Request a second for the same EID
-_NAMED_NAMESPACES = Path("/run/netns")
 
 
 class Answer(NamedTuple):
@@ -95,24 +92,12 @@ def _lab(name: str | None, *, needed: bool) -> Installation | None:
 
 
 def _enter(namespace: str) -> None:
-    """This process goes on inside the network namespace; what it has open stays where it is."""
-    path = Path(namespace) if "/" in namespace else _NAMED_NAMESPACES / namespace
+    """This process goes on inside the lab's network."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        enter(namespace)
     except OSError as error:
-        raise Failure(
-            UNREACHABLE,
-            str(path),
-            f"cannot enter the lab's namespace: {error.strerror}",
-            "is the lab up? are you root?",
-        ) from error
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.setns(descriptor, 0):  # os.setns comes with Python 3.12
-            why = os.strerror(ctypes.get_errno())
-            raise Failure(UNREACHABLE, str(path), f"cannot enter the lab's namespace: {why}", "run it as root")
-    finally:
-        os.close(descriptor)
+        why = f"cannot enter it: {error.strerror}"
+        raise Failure(UNREACHABLE, f"namespace {namespace}", why, "is the lab up, and are you root?") from error
 
 
 async def _ask(prefix: Prefix, server: Ip, count: int) -> Answer | None:

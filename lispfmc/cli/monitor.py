@@ -19,14 +19,21 @@ async def monitor(*, lab_name: str | None, snapshot: bool, eid: str | None, outp
     events: asyncio.Queue[tuple[Daemon, dict[str, Any]]] = asyncio.Queue(maxsize=1024)
     if output is Format.table:
         say(f"events of {', '.join(daemon.name for daemon in daemons)}; Ctrl-C ends")
-    async with asyncio.TaskGroup() as readers:
-        for daemon in daemons:
-            readers.create_task(_read(daemon, 0 if snapshot else None, events))
-        while True:
-            daemon, event = await events.get()
-            if eid is None or _names(event["fields"], eid):
-                _print(daemon, event, output)
+    try:
+        async with asyncio.TaskGroup() as readers:
+            for daemon in daemons:
+                readers.create_task(_read(daemon, 0 if snapshot else None, events))
+            await _print_all(events, eid, output)
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from group  # one line says it; the others are consequences
     return DONE
+
+
+async def _print_all(events: asyncio.Queue[tuple[Daemon, dict[str, Any]]], eid: str | None, output: Format) -> None:
+    while True:
+        daemon, event = await events.get()
+        if eid is None or _names(event["fields"], eid):
+            _print(daemon, event, output)
 
 
 async def _read(daemon: Daemon, after: int | None, events: asyncio.Queue[tuple[Daemon, dict[str, Any]]]) -> None:

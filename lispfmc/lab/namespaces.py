@@ -11,28 +11,23 @@ thread that has entered it.
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import os
 import socket
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pyroute2 import IPRoute, NetlinkError, netns
 
 from lispfmc.lab.configs import Choices, mac_of
+from lispfmc.lab.entrance import WHERE, inside
 from lispfmc.lab.topology import Site, Topology, User
 from lispfmc.wire.address import ip_of
 
 GATEWAY_MAC = "02:00:5e:00:00:01"  # the same at every site: nothing changes for a host that moves
 GATEWAY4, GATEWAY6 = "169.254.1.1", "fe80::1"
 CORE_MTU = 1600  # a 1500-byte packet of an EID with the outer IPv6, UDP and LISP headers (56 bytes)
-WHERE = Path("/run/netns")
 
 _IFA_F_NODAD = 0x02
 _NUD_PERMANENT = 0x80
-_CLONE_NEWNET = 0x40000000
 # Far from the numbers that the kernel gives out. A veth end whose number equals its peer's is taken for a device
 # without a peer, and its change of carrier may then be told up to a second late.
 _NODE_INDEX = 1000
@@ -53,8 +48,6 @@ _ROUTER = {
     "ipv6/conf/all/forwarding": "1",
 }
 
-T = TypeVar("T")
-
 
 def prefix_of(lab: str) -> str:
     """What the names of all namespaces of a lab begin with."""
@@ -68,24 +61,6 @@ def namespace_of(lab: str, member: str) -> str:
 def existing(lab: str) -> list[str]:
     """The namespaces of a lab that are there now."""
     return sorted(path.name for path in WHERE.glob(f"{prefix_of(lab)}*"))
-
-
-def inside(namespace: str, function: Callable[[], T]) -> T:
-    """Call `function` in a thread that has entered `namespace`. Sockets that it opens stay in that namespace."""
-
-    def enter() -> T:
-        libc = ctypes.CDLL(None, use_errno=True)
-        entrance = os.open(WHERE / namespace, os.O_RDONLY)
-        try:
-            if libc.setns(entrance, _CLONE_NEWNET):
-                code = ctypes.get_errno()
-                raise OSError(code, f"cannot enter the namespace {namespace}: {os.strerror(code)}")
-        finally:
-            os.close(entrance)
-        return function()
-
-    with ThreadPoolExecutor(1) as pool:  # the thread ends with the namespace that it entered
-        return pool.submit(enter).result()
 
 
 def create(topology: Topology, lab: str) -> None:

@@ -6,6 +6,7 @@ the monotonic clock. Out: each phase with its milliseconds since the user's link
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
@@ -30,6 +31,8 @@ PHASES = (
 )
 """In the order in which they are due; the names are an API."""
 
+MAX_EARLY = 1024  # events kept until the node agent has answered: a busy network must not fill the memory
+
 
 class Outcome(Enum):
     """How far it went."""
@@ -51,6 +54,7 @@ class Phases:
     def __init__(self, user: str, user_eids: frozenset[str], site: str, service: str | None) -> None:
         self._user, self._user_eids, self._site, self._service = user, user_eids, site, service
         self._at: dict[str, int] = {}
+        self._early: deque[tuple[str, Mapping[str, Any], int]] = deque(maxlen=MAX_EARLY)
         self.outcome = Outcome.pending
         self.reason = ""
         self.move: str | None = None
@@ -63,18 +67,25 @@ class Phases:
             "link_up": int(answer["up_ns"]),
             "announced": int(answer["announced_ns"]),
         }
+        for name, fields, at_ns in self._early:
+            self.happened(name, fields, at_ns)
+        self._early.clear()
 
     def happened(self, name: str, fields: Mapping[str, Any], at_ns: int) -> None:
-        """An event of the Map-Server or of the controller. What happened before the link went down is not ours."""
-        if "link_down" in self._at and at_ns < self._at["link_down"]:
-            return
+        """An event of the Map-Server or of the controller, in any order: two daemons, two streams."""
+        if "link_down" not in self._at:
+            self._early.append((name, fields, at_ns))  # it may overtake the node agent's answer
+        elif at_ns >= self._at["link_down"]:  # what happened before is not ours
+            self._mapping_event(name, fields, at_ns)
+
+    def _mapping_event(self, name: str, fields: Mapping[str, Any], at_ns: int) -> None:
         if name in ("registration.added", "registration.changed"):
             if fields.get("eid") in self._user_eids:
                 self._first("registered", at_ns)
         elif name == "user.moved":
             if (fields.get("user"), fields.get("to")) == (self._user, self._site):
                 self._first("published", at_ns)
-        elif fields.get("service") == self._service is not None and "registered" in self._at:
+        elif fields.get("service") == self._service is not None:
             self._service_event(name, fields, at_ns)
 
     def _service_event(self, name: str, fields: Mapping[str, Any], at_ns: int) -> None:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lispfmc.lab.entrance import inside
 from lispfmc.lab.installation import Daemon, Installation, NodeEntry
-from lispfmc.lab.namespaces import inside
 from lispfmc.wire.errors import LocalError
 
 _TIMEOUT = 2.0

@@ -81,6 +81,15 @@ def test_what_happened_before_the_link_went_down_is_not_ours() -> None:
     assert [phase.name for phase in found.list()] == ["link_down", "link_up", "announced"]
 
 
+def test_events_that_overtake_the_node_agents_answer_count_too() -> None:
+    found = alice()
+    for at_ms, name, fields in (PUBLISHED, DECIDED, FOLLOWED[0], REGISTERED):
+        found.happened(name, fields, (1000 + at_ms) * NS_PER_MS)
+    found.attached(ATTACHED)
+    assert [phase.name for phase in found.list()][-3:] == ["registered", "published", "decision"]
+    assert found.move == "m1"
+
+
 def test_other_users_and_other_services_are_not_ours() -> None:
     found = after(
         alice(),
