@@ -12,7 +12,6 @@ from mapserver.resolver import Resolver, refused
 from mapserver.settings import MapServerSettings
 
 QUESTIONS = 8  # EIDs that one Map-Request may ask for; senders use one (RFC 9301 §5.2)
-DATA_PORT = 4341
 
 
 class Requests:
@@ -78,8 +77,8 @@ class Requests:
         if request.no_reply:
             return []
         port = ecm.source_port if ecm is not None else source.port
-        if port in (0, DATA_PORT):
-            return [Reject("bad-port", source, f"a reply to port {port}")]  # RFC 9301 §5.8
+        if not port:
+            return [Reject("bad-port", source, "the sender leaves no port to reply to")]
         rlocs = (rloc for rloc in request.itr_rlocs if isinstance(rloc, bytes) and len(rloc) in self._families)
         if (rloc := next(rlocs, None)) is None:
             return [Reject("no-itr-rloc", source, "no ITR-RLOC of an address family that we have")]

@@ -36,6 +36,13 @@ SITES = {
 ACCESS = ["100.64.1.0/24", "100.64.2.0/24", "fd00:0:0:1::/64", "fd00:0:0:2::/64"]
 SERVICES = ["100.64.101.0/24", "100.64.102.0/24"]
 FMCC = "198.18.0.2"
+SUBSCRIBER = {
+    "name": "fmcc",
+    "key_id": 9,
+    "secret": "secret of fmcc",
+    "ranges": ACCESS + SERVICES,
+    "address": [FMCC, "2001:2::2"],
+}
 
 
 def settings(**changes: Any) -> MapServerSettings:
@@ -49,18 +56,11 @@ def settings(**changes: Any) -> MapServerSettings:
         }
         for name, (number, _) in SITES.items()
     ]
-    subscriber = {
-        "name": "fmcc",
-        "key_id": 9,
-        "secret": "secret of fmcc",
-        "ranges": ACCESS + SERVICES,
-        "address": [FMCC, "2001:2::2"],
-    }
     values = {
         "name": "mapserver",
         "listen": ["198.18.0.1", "2001:2::1"],
         "sites": sites,
-        "subscribers": [subscriber],
+        "subscribers": [SUBSCRIBER],
         "mobility_ranges": [{"prefix": prefix} for prefix in ACCESS],
     }
     return MapServerSettings.model_validate(values | changes)

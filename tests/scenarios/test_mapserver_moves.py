@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from mapserver_world import ALICE, SERVICE, World, Xtr, told
 
 from lispfmc.wire.auth import Key
+from tests.scenarios.mapserver_world import ALICE, SERVICE, World, Xtr, told
 
 
 def moved(world: World) -> tuple[Xtr, Xtr]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from mapserver_world import ALICE, SERVICE, World, Xtr, told
 
 from lispfmc.wire.address import Prefix
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import Action, EidRecord
+from tests.scenarios.mapserver_world import ALICE, SERVICE, World, Xtr, told
 
 
 def test_a_registration_is_acknowledged_with_its_nonce_and_records() -> None:
