@@ -1,0 +1,343 @@
+"""Two real hypervisor agents on loopback, real HTTP between them and to us; the machine is a real process behind a
+node agent's protocol, frozen by SIGSTOP. No network namespaces: links are a name that is set or not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from fmcc.agents import Agents
+from fmcc.coordinator import AgentReport, Failed, Prepared, Resumed, Stopped
+from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
+from fmcc.hypervisor.agent import Agent
+from fmcc.hypervisor.settings import AgentSettings
+from lispfmc.runtime.client import ApiClient, ApiError
+from lispfmc.runtime.events import EventLog
+from lispfmc.runtime.rejects import Rejects
+
+pytestmark = pytest.mark.asyncio
+COUNTING = "import time\nwhile True: time.sleep(0.001)"
+BODY = {"move": "m1", "machine": "app", "from": "dc1", "to": "dc2"}
+
+
+class NodeServer:
+    """A node: one process, and the name of the site whose link is up."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.site: str | None = "dc1"
+        self.frozen = False
+        self.refuses_thaw_at: str | None = None
+        self._server: asyncio.Server | None = None
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        self._process = await asyncio.create_subprocess_exec(sys.executable, "-c", COUNTING)
+        self._server = await asyncio.start_unix_server(self._serve, str(self.path))
+
+    async def close(self) -> None:
+        assert self._process is not None
+        assert self._server is not None
+        self._process.kill()
+        await self._process.wait()
+        self._server.close()
+
+    def process_state(self) -> str:
+        """ "T" when the kernel has stopped the process."""
+        assert self._process is not None
+        return Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        request = json.loads(await reader.readline())
+        try:
+            answer = {"ok": True, **self._do(request)}
+        except ValueError as error:
+            answer = {"ok": False, "error": str(error)}
+        writer.write(json.dumps(answer).encode() + b"\n")
+        writer.close()
+
+    def _do(self, request: dict[str, Any]) -> dict[str, Any]:
+        assert self._process is not None
+        loop = asyncio.get_running_loop()
+        match request["do"]:
+            case "freeze" if not self.frozen:
+                self.site, self.frozen = None, True
+                os.kill(self._process.pid, signal.SIGSTOP)
+                return {"stopped_ns": int(loop.time() * 1e9)}
+            case "thaw" if self.frozen and request["site"] != self.refuses_thaw_at:
+                self.site, self.frozen = request["site"], False
+                os.kill(self._process.pid, signal.SIGCONT)
+                return {"resumed_ns": int(loop.time() * 1e9)}
+            case "status":
+                return {"site": self.site, "frozen": self.frozen}
+        raise ValueError(f"cannot {request['do']} now")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Pair:
+    """Agents of dc1 and dc2 with clients, and the node."""
+
+    def __init__(self, tmp_path: Path, *, copy_s: float, pause_ms: float) -> None:
+        self.node = NodeServer(tmp_path / "app.sock")
+        self.ports = {"dc1": free_port(), "dc2": free_port()}
+        self.clients: dict[str, ApiClient] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        self.agents: dict[str, Agent] = {}
+        machines = [{"name": "app", "node_socket": str(self.node.path), "copy_s": copy_s, "pause_ms": pause_ms}]
+        self.settings = {
+            name: AgentSettings.model_validate(
+                {
+                    "name": f"hypervisor-{name}",
+                    "datacenter": name,
+                    "listen": f"127.0.0.1:{port}",
+                    "token": f"token-{name}",
+                    "peers": [
+                        {"datacenter": peer, "address": f"127.0.0.1:{at}", "token": f"token-{peer}"}
+                        for peer, at in self.ports.items()
+                        if peer != name
+                    ],
+                    "machines": machines,
+                }
+            )
+            for name, port in self.ports.items()
+        }
+
+    async def start(self) -> None:
+        await self.node.start()
+        for name, settings in self.settings.items():
+            self.agents[name] = Agent(settings, EventLog(), Rejects())
+            self.tasks[name] = asyncio.create_task(self.agents[name].run())
+            self.clients[name] = ApiClient(str(settings.listen), token=settings.token)
+            await self.answers(name)
+
+    async def answers(self, name: str) -> None:
+        for _ in range(200):
+            with contextlib.suppress(Exception):
+                await self.clients[name].get("/v1/status")
+                return
+            await asyncio.sleep(0.01)
+        raise AssertionError(f"the agent of {name} does not answer")
+
+    async def stop(self, name: str) -> None:
+        self.tasks[name].cancel()
+        await asyncio.gather(self.tasks[name], return_exceptions=True)
+
+    async def close(self) -> None:
+        for name in self.ports:
+            await self.stop(name)
+            await self.clients[name].close()
+        await self.node.close()
+
+    async def prepare(self) -> None:
+        for name in ("dc2", "dc1"):
+            await self.clients[name].post("/v1/migrations/prepare", BODY)
+
+    async def until(self, name: str, event: str) -> dict[str, Any]:
+        """The fields of the first such event of this agent."""
+        async with asyncio.timeout(10):
+            async for told in self.clients[name].events(0):
+                if told["name"] == f"hypervisor.{event}":
+                    fields: dict[str, Any] = told["fields"]
+                    return fields
+        raise AssertionError("the stream ended")
+
+
+MakePair = Callable[..., Awaitable[Pair]]
+
+
+@pytest_asyncio.fixture
+async def make_pair(tmp_path: Path) -> AsyncIterator[MakePair]:
+    made: list[Pair] = []
+
+    async def make(*, copy_s: float = 0.6, pause_ms: float = 60.0) -> Pair:
+        made.append(Pair(tmp_path, copy_s=copy_s, pause_ms=pause_ms))
+        await made[-1].start()
+        return made[-1]
+
+    yield make
+    for pair in made:
+        await pair.close()
+
+
+async def eventually(true: Callable[[], bool]) -> None:
+    for _ in range(500):
+        if true():
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("it never came true")
+
+
+async def refusal(asked: Awaitable[Any]) -> ApiError:
+    with pytest.raises(ApiError) as refused:
+        await asked
+    return refused.value
+
+
+async def test_a_machine_is_copied_stopped_and_resumed_at_the_other_data_centre(make_pair: MakePair) -> None:
+    pair = await make_pair()
+    await pair.prepare()
+    await pair.clients["dc1"].post("/v1/migrations", BODY)
+    stopped = await pair.until("dc1", "stopped")
+    assert pair.node.process_state() == "T"
+    resumed = await pair.until("dc2", "resumed")
+    completed = await pair.until("dc1", "completed")
+    assert pair.node.site == "dc2"
+    assert pair.node.process_state() != "T"
+    blackout_ms = (resumed["monotonic_ns"] - stopped["monotonic_ns"]) / 1e6
+    assert 60 <= blackout_ms < 160
+    assert completed["monotonic_ns"] >= resumed["monotonic_ns"]
+    for fields in (stopped, resumed, completed):
+        assert fields["emulated"] is True
+        assert fields["driver"] == "emulated"
+        assert fields["move"] == "m1"
+    events = pair.agents["dc1"].api._events.since(0)
+    percents = [event.fields["percent"] for event in events if event.name == "hypervisor.progress"]
+    assert percents[0] == 0.0
+    assert percents[-1] == 100.0
+    assert percents == sorted(percents)  # type: ignore[type-var]
+
+
+async def test_events_are_resumed_by_id_without_loss_or_repetition(make_pair: MakePair) -> None:
+    pair = await make_pair()
+    await pair.prepare()
+    await pair.clients["dc1"].post("/v1/migrations", BODY)
+    first = await anext(pair.clients["dc1"].events(0))
+    await pair.until("dc1", "completed")
+    rest = []
+    async for event in pair.clients["dc1"].events(first["id"]):
+        rest.append(event["id"])
+        if event["name"] == "hypervisor.completed":
+            break
+    assert rest == list(range(first["id"] + 1, first["id"] + 1 + len(rest)))
+
+
+@pytest.mark.parametrize("path", ["/v1/migrations", "/v1/migrations/prepare", "/v1/migrations/abort", "/v1/incoming"])
+@pytest.mark.parametrize("token", [None, "token-dc2", "token-dc", "token-dc1x"])
+async def test_without_its_token_an_agent_does_nothing(make_pair: MakePair, path: str, token: str | None) -> None:
+    pair = await make_pair()
+    async with ApiClient(str(pair.settings["dc1"].listen), token=token) as stranger:
+        assert (await refusal(stranger.post(path, BODY))).status == 401
+        with pytest.raises(ApiError):
+            await anext(stranger.events(0))
+
+
+async def test_what_is_unknown_elsewhere_unprepared_or_started_is_refused(make_pair: MakePair) -> None:
+    pair = await make_pair(copy_s=5.0)
+    dc1, dc2 = pair.clients["dc1"], pair.clients["dc2"]
+    assert (await refusal(dc1.post("/v1/migrations/prepare", BODY | {"machine": "none"}))).status == 404
+    assert (await refusal(dc1.post("/v1/migrations/prepare", BODY | {"from": "dc8", "to": "dc9"}))).status == 400
+    assert (await refusal(dc1.post("/v1/migrations/prepare", {"move": 1}))).status == 400
+    backwards = BODY | {"from": "dc2", "to": "dc1"}
+    assert "here already" in (await refusal(dc1.post("/v1/migrations/prepare", backwards))).why
+    assert "not here" in (await refusal(dc2.post("/v1/migrations/prepare", backwards))).why
+    assert "prepared" in (await refusal(dc1.post("/v1/migrations", BODY))).why
+    assert (await refusal(dc1.post("/v1/migrations/prepare", BODY))).status == 409, "the target is not prepared"
+    await pair.prepare()
+    await pair.prepare()  # again is no error
+    other = BODY | {"move": "m2"}
+    assert (await refusal(dc2.post("/v1/migrations/prepare", other))).status == 409
+    await dc1.post("/v1/migrations", BODY)
+    assert "started already" in (await refusal(dc1.post("/v1/migrations", BODY))).why
+    assert pair.node.site == "dc1"
+
+
+async def test_an_abort_before_the_stop_leaves_the_machine_and_frees_both_ends(make_pair: MakePair) -> None:
+    pair = await make_pair(copy_s=5.0)
+    await pair.prepare()
+    await pair.clients["dc1"].post("/v1/migrations", BODY)
+    for name in ("dc1", "dc2"):
+        await pair.clients[name].post("/v1/migrations/abort", {"move": "m1"})
+    assert "aborted" in (await pair.until("dc1", "failed"))["reason"]
+    assert (pair.node.site, pair.node.frozen) == ("dc1", False)
+    for name in ("dc2", "dc1"):
+        await pair.clients[name].post("/v1/migrations/prepare", BODY | {"move": "m2"})
+
+
+async def test_an_abort_after_the_stop_is_too_late(make_pair: MakePair) -> None:
+    pair = await make_pair(copy_s=0.0, pause_ms=500.0)
+    await pair.prepare()
+    await pair.clients["dc1"].post("/v1/migrations", BODY)
+    await pair.until("dc1", "stopped")
+    for name in ("dc1", "dc2"):
+        assert (await refusal(pair.clients[name].post("/v1/migrations/abort", {"move": "m1"}))).status == 409
+    await pair.until("dc1", "completed")
+    assert pair.node.site == "dc2"
+
+
+async def test_a_target_that_dies_during_the_copy_costs_no_downtime(make_pair: MakePair) -> None:
+    pair = await make_pair(copy_s=0.5)
+    await pair.prepare()
+    await pair.clients["dc1"].post("/v1/migrations", BODY)
+    await pair.stop("dc2")
+    failed = await pair.until("dc1", "failed")
+    assert "reach" in failed["reason"]
+    events = pair.agents["dc1"].api._events.since(0)
+    assert "hypervisor.stopped" not in [event.name for event in events]
+    assert (pair.node.site, pair.node.frozen) == ("dc1", False)
+
+
+async def test_a_machine_that_cannot_resume_at_the_target_resumes_at_the_source(make_pair: MakePair) -> None:
+    pair = await make_pair(copy_s=0.0)
+    pair.node.refuses_thaw_at = "dc2"
+    await pair.prepare()
+    await pair.clients["dc1"].post("/v1/migrations", BODY)
+    failed = await pair.until("dc1", "failed")
+    assert "resumed at dc1 again" in failed["reason"]
+    assert "cannot thaw" in failed["reason"]
+    assert (pair.node.site, pair.node.frozen) == ("dc1", False)
+    assert pair.node.process_state() != "T"
+
+
+async def test_a_source_agent_that_is_stopped_in_mid_move_leaves_the_machine_running(make_pair: MakePair) -> None:
+    pair = await make_pair(copy_s=0.0, pause_ms=2000.0)
+    await pair.prepare()
+    await pair.clients["dc1"].post("/v1/migrations", BODY)
+    await pair.until("dc1", "stopped")
+    await pair.stop("dc1")
+    assert pair.node.process_state() != "T"
+    assert pair.node.site in {"dc1", "dc2"}
+
+
+async def test_the_controllers_side_hears_every_step_in_order(make_pair: MakePair) -> None:
+    pair = await make_pair(copy_s=0.3)
+    reports: asyncio.Queue[tuple[str, AgentReport]] = asyncio.Queue()
+    agents = Agents(pair.clients, lambda move, report: reports.put_nowait((move, report)), lambda _: None)
+    following = [asyncio.create_task(agents.follow(name)) for name in pair.ports]
+    try:
+        async with asyncio.timeout(10):
+            await eventually(lambda: set(pair.ports) <= agents.following)
+            await agents.perform(PrepareMigration("m1", "app", "dc1", "dc2"))
+            await agents.perform(StartMigration("m1", "app", "dc1", "dc2"))
+            heard = [await reports.get()]
+            while not isinstance(heard[-1][1], Resumed):
+                heard.append(await reports.get())
+            await agents.perform(AbortMigration("m1", "app", "dc1", "dc2"))  # too late, and no error
+            await agents.perform(PrepareMigration("m2", "app", "dc1", "dc2"))  # it is not there any more
+            last = await reports.get()
+    finally:
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+    assert isinstance(heard[0][1], Prepared)
+    assert isinstance(heard[-2][1], Stopped)
+    assert {move for move, _ in heard} == {"m1"}
+    assert isinstance(last[1], Failed)
+    assert "here already" in last[1].reason
