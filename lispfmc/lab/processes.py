@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lispfmc.lab.namespaces import WHERE
+from lispfmc.lab.entrance import WHERE
 
 _SECONDS_TO_END = 3.0
 _STATE, _START_TIME = 0, 19  # fields of /proc/PID/stat after the command name
@@ -57,12 +57,12 @@ def recorded(folder: Path) -> Iterator[Recorded]:
 
 def living_in(namespaces: list[str]) -> list[Recorded]:
     """Every process that is in one of the namespaces, whoever started it there."""
-    wanted = {(WHERE / name).stat().st_ino for name in namespaces if (WHERE / name).exists()}
+    wanted = {_identity(WHERE / name) for name in namespaces if (WHERE / name).exists()}
     found = []
     for path in Path("/proc").iterdir():
         if path.name.isdigit():
             with contextlib.suppress(OSError):  # ended meanwhile
-                if (path / "ns" / "net").stat().st_ino in wanted and (start_time := _start_time(int(path.name))):
+                if _identity(path / "ns" / "net") in wanted and (start_time := _start_time(int(path.name))):
                     found.append(Recorded((path / "comm").read_text().strip(), int(path.name), start_time))
     return found
 
@@ -79,6 +79,11 @@ def end(processes: list[Recorded]) -> list[Recorded]:
         while any(process.alive for process in alive) and time.monotonic() < until:
             time.sleep(0.01)
     return alive
+
+
+def _identity(namespace: Path) -> tuple[int, int]:
+    found = namespace.stat()
+    return found.st_dev, found.st_ino
 
 
 def _start_time(pid: int) -> str | None:
