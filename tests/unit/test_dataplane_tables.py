@@ -1,0 +1,90 @@
+"""The packet path's tables: longest match behind a cache, bounded waiting, bounded memory of who talked to whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from lispfmc.wire.address import Ip, Prefix, ip_of
+from xtr.dataplane import tables
+from xtr.dataplane.sniffer import claim
+from xtr.dataplane.tables import ForwardingTable, OnceInAWhile, Talkers, Waiting
+
+A, B = ip_of("100.64.1.10"), ip_of("100.64.2.10")
+
+
+def rloc(number: int) -> Ip:
+    return ip_of("198.18.0.0")[:3] + bytes([number])
+
+
+def test_a_more_specific_prefix_takes_over_and_gives_back() -> None:
+    table: ForwardingTable[str] = ForwardingTable(0)
+    table.install(Prefix.parse("100.64.1.0/24"), "home")
+    assert table.find(A) == "home"
+    table.install(Prefix.host(A), "roaming")
+    assert table.hosts.get(A) is None, "the cache does not keep what is no longer so"
+    assert table.find(A) == "roaming"
+    table.remove(Prefix.host(A))
+    assert table.find(A) == "home"
+    table.remove(Prefix.parse("100.64.1.0/24"))
+    assert table.hosts == {}
+    assert table.find(A) is None
+
+
+def test_the_cache_of_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "CACHED_HOSTS", 8)
+    table: ForwardingTable[str] = ForwardingTable(0)
+    table.install(Prefix.parse("0.0.0.0/0"), "all")
+    for number in range(100):
+        assert table.find(rloc(number)) == "all"
+        assert len(table.hosts) <= 8
+
+
+def test_waiting_packets_are_bounded_for_each_and_for_all_and_leave_in_order() -> None:
+    waiting = Waiting(packets=8, seconds=3.0)
+    assert [waiting.hold(A, bytes([n]), None, 0.0) for n in range(3)] == [True, True, False], "a quarter for one"
+    assert [waiting.hold(rloc(n // 2), b"x", 9, 1.0) for n in range(8)] == [True] * 6 + [False] * 2
+    [(ip, queue)] = waiting.release(Prefix.parse("100.64.0.0/10"))
+    assert (ip, [held.packet for held in queue]) == (A, [b"\0", b"\1"])
+    assert len(waiting) == 6
+    assert waiting.expire(3.9) == 0
+    assert waiting.expire(4.0) == 6
+    assert (len(waiting), rloc(0) in waiting) == (0, False)
+
+
+def test_peers_are_those_of_the_last_minute_newest_first_and_bounded() -> None:
+    talkers = Talkers()
+    talkers.note(A, rloc(1), 0.0)
+    talkers.note(A, rloc(2), 50.0)
+    talkers.note(A, rloc(3), 55.0)
+    talkers.note(B, rloc(4), 55.0)
+    assert talkers.peers(Prefix.host(A).ip, 70.0) == [rloc(3), rloc(2)]
+    for number in range(1000):
+        talkers.note(A, number.to_bytes(4, "big"), 60.0 + number)
+    assert len(talkers.peers(A, 1059.0)) <= tables.PEERS_PER_EID
+
+
+def test_forged_local_eids_push_out_only_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "TALKING_EIDS", 4)
+    talkers = Talkers()
+    for number in range(10):
+        talkers.note(rloc(number), A, 0.0)
+    assert [bool(talkers.peers(rloc(number), 1.0)) for number in range(10)] == [False] * 6 + [True] * 4
+
+
+def test_evidence_is_limited_for_each_key_and_in_all() -> None:
+    limit = OnceInAWhile(1.0, keys=2)
+    assert [limit.allows("a", at) for at in (0.0, 0.5, 1.0)] == [True, False, True]
+    assert [limit.allows(key, 1.5) for key in ("b", "c")] == [True, False], "full: nothing new for a while"
+    assert limit.allows("c", 2.6)
+
+
+def test_only_a_host_that_speaks_for_itself_makes_a_claim() -> None:
+    mac = bytes.fromhex("020000000110")
+    arp = b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001") + mac + A + bytes(6) + A
+    assert claim(arp) == (A, mac)
+    for cut in range(len(arp)):
+        assert claim(arp[:cut]) is None
+    another = bytes.fromhex("020000000111")
+    assert claim(arp[:22] + another + arp[28:]) is None, "another's MAC"
+    assert claim(arp[:28] + ip_of("169.254.7.7") + arp[32:]) is None, "link-local"
+    assert claim(arp[:6] + b"\x03" + arp[7:22] + b"\x03" + arp[23:]) is None, "a group's MAC"
