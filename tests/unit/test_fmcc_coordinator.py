@@ -1,0 +1,166 @@
+"""One service's move as a table: every event in every state, and what the table promises."""
+
+from __future__ import annotations
+
+import itertools
+from typing import get_args
+
+import pytest
+
+from fmcc.coordinator import (
+    IN_FLIGHT,
+    TABLE,
+    Confirmed,
+    Failed,
+    MoveEffect,
+    MoveEvent,
+    Observed,
+    Placement,
+    Prepared,
+    Progress,
+    Requested,
+    Resumed,
+    SiteAcknowledged,
+    State,
+    Steer,
+    Stopped,
+    TimedOut,
+    next_version,
+    step,
+)
+from fmcc.world import Limits, Service
+from lispfmc.core.effects import Emit
+from lispfmc.wire.address import Prefix
+
+SERVICE = Service("app", "alice", (Prefix.parse("100.64.101.10/32"),), "dc1", ("dc1", "dc2"))
+LIMITS = Limits()
+EVENTS: tuple[MoveEvent, ...] = (
+    Requested("m2", "dc2"),
+    Prepared("emulated", emulated=True),
+    Progress(5.0),
+    Stopped(1),
+    Resumed(2),
+    Failed("no reason"),
+    SiteAcknowledged("dc1"),
+    SiteAcknowledged("dc2"),
+    Confirmed(),
+    Observed("dc2", 9),
+    TimedOut(),
+)
+TO: dict[State, tuple[MoveEvent, ...]] = {
+    State.SETTLED: (),
+    State.PREPARING: EVENTS[:1],
+    State.COPYING: EVENTS[:2],
+    State.STOPPED: (*EVENTS[:2], EVENTS[3]),
+    State.NOTIFIED: (*EVENTS[:2], *EVENTS[3:5]),
+    State.COMMITTED: (*EVENTS[:2], *EVENTS[3:5], Confirmed()),
+    State.UNCONFIRMED: (*EVENTS[:2], *EVENTS[3:5], TimedOut()),
+    State.FAILED: (*EVENTS[:2], Failed("no reason")),
+}
+
+
+def placement_in(state: State) -> Placement:
+    placement = Placement(SERVICE, "dc1")
+    for at, event in enumerate(TO[state]):
+        placement, _ = step(placement, event, float(at), LIMITS)
+    assert placement.state is state
+    return placement
+
+
+def steered(effects: list[MoveEffect]) -> list[str]:
+    return [effect.verb for effect in effects if isinstance(effect, Steer)]
+
+
+def test_the_stories_above_reach_every_state() -> None:
+    assert set(TO) == set(State)
+    assert {type(event) for event in EVENTS} == set(get_args(MoveEvent))
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, EVENTS)))
+def test_what_the_table_does_not_list_changes_nothing(state: State, event: MoveEvent) -> None:
+    before = placement_in(state)
+    after, effects = step(before, event, 100.0, LIMITS)
+    if (state, type(event)) not in TABLE:
+        assert after is before
+        assert effects == []
+    else:
+        assert after.state is TABLE[state, type(event)][0]
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(State, EVENTS)))
+def test_the_service_changes_its_place_only_by_resumed_or_by_the_map_servers_word(
+    state: State, event: MoveEvent
+) -> None:
+    before = placement_in(state)
+    after, _ = step(before, event, 100.0, LIMITS)
+    if not isinstance(event, Resumed | Observed):
+        assert after.datacenter == before.datacenter
+        assert after.version == before.version
+
+
+@pytest.mark.parametrize("state", sorted(IN_FLIGHT))
+def test_every_state_of_a_move_under_way_has_a_deadline_and_ends_by_it(state: State) -> None:
+    before = placement_in(state)
+    assert before.move is not None
+    assert before.move.deadline is not None
+    after, _ = step(before, TimedOut(), before.move.deadline, LIMITS)
+    assert not after.in_flight
+    assert after.move is not None
+    assert after.move.deadline is None
+
+
+@pytest.mark.parametrize(("state", "event"), list(itertools.product(sorted(IN_FLIGHT), EVENTS)))
+def test_the_same_event_again_steers_nothing_twice(state: State, event: MoveEvent) -> None:
+    once, _ = step(placement_in(state), event, 100.0, LIMITS)
+    _, effects = step(once, event, 100.0, LIMITS)
+    if not isinstance(event, Requested):
+        assert steered(effects) == []
+
+
+@pytest.mark.parametrize("state", [State.PREPARING, State.COPYING, State.STOPPED])
+def test_before_resumed_a_failure_aborts_and_the_service_stays(state: State) -> None:
+    after, effects = step(placement_in(state), Failed("broken"), 9.0, LIMITS)
+    assert after.state is State.FAILED
+    assert after.datacenter == "dc1"
+    assert steered(effects) == ["abort"]
+    assert after.move is not None
+    assert after.move.reason == "broken"
+    (failed,) = [effect for effect in effects if isinstance(effect, Emit)]
+    assert (failed.name, failed.fields["state"]) == ("migration.failed", str(state))
+
+
+def test_after_resumed_nothing_fails_any_more() -> None:
+    after, effects = step(placement_in(State.NOTIFIED), Failed("too late"), 9.0, LIMITS)
+    assert after.state is State.NOTIFIED
+    assert effects == []
+
+
+def test_resumed_heard_before_stopped_is_no_less_true() -> None:
+    resumed, effects = step(placement_in(State.COPYING), Resumed(20), 9.0, LIMITS)
+    assert steered(effects) == ["activate"]
+    after, effects = step(resumed, Stopped(10), 9.1, LIMITS)
+    assert after.state is State.NOTIFIED
+    assert steered(effects) == []
+    assert after.move is not None
+    assert (after.move.stopped_ns, after.move.resumed_ns) == (10, 20)
+
+
+def test_both_acknowledgements_make_the_phase_once() -> None:
+    placement = placement_in(State.NOTIFIED)
+    for site in ("dc2", "dc2", "dc1", "dc1"):
+        placement, _ = step(placement, SiteAcknowledged(site), 9.0, LIMITS)
+    assert placement.move is not None
+    assert [phase.name for phase in placement.move.phases].count("acknowledged") == 1
+
+
+def test_versions_grow_by_one_and_never_become_zero() -> None:
+    assert next_version(0) == 1
+    assert next_version(4094) == 4095
+    assert next_version(4095) == 1
+
+
+def test_a_move_takes_the_version_after_the_one_that_was_published() -> None:
+    observed, _ = step(Placement(SERVICE, "dc1"), Observed("dc1", 7), 1.0, LIMITS)
+    requested, _ = step(observed, Requested("m1", "dc2"), 2.0, LIMITS)
+    assert requested.move is not None
+    assert requested.move.version == 8
