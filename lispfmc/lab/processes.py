@@ -18,6 +18,7 @@ from pathlib import Path
 from lispfmc.lab.entrance import WHERE
 
 _SECONDS_TO_END = 3.0
+_children: list[subprocess.Popen[bytes]] = []  # ours to wait for, should they end before us
 _STATE, _START_TIME = 0, 19  # fields of /proc/PID/stat after the command name
 
 
@@ -41,7 +42,7 @@ def start(name: str, module: str, arguments: list[str], namespace: str, folder: 
         process = subprocess.Popen(  # noqa: S603 - our own modules
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
         )
-    process.returncode = 0  # it lives on without us: no warning when this object goes
+    _children.append(process)
     recorded = Recorded(name, process.pid, _start_time(process.pid) or "")
     (folder / f"{name}.pid").write_text(f"{recorded.pid} {recorded.start_time}\n")
     return recorded
@@ -78,6 +79,7 @@ def end(processes: list[Recorded]) -> list[Recorded]:
         until = time.monotonic() + _SECONDS_TO_END
         while any(process.alive for process in alive) and time.monotonic() < until:
             time.sleep(0.01)
+    _children[:] = [child for child in _children if child.poll() is None]
     return alive
 
 
@@ -92,8 +94,4 @@ def _start_time(pid: int) -> str | None:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return None
-    if fields[_STATE] in "ZX":
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)  # our own child: let it go
-        return None
-    return fields[_START_TIME]
+    return None if fields[_STATE] in "ZX" else fields[_START_TIME]
