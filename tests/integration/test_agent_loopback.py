@@ -19,10 +19,10 @@ import pytest
 import pytest_asyncio
 
 from fmcc.agents import Agents
-from fmcc.coordinator import AgentReport, Failed, Prepared, Resumed, Stopped
 from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
 from fmcc.hypervisor.agent import Agent
 from fmcc.hypervisor.settings import AgentSettings
+from fmcc.moves import AgentReport, Failed, Prepared, Resumed, Stopped
 from lispfmc.runtime.client import ApiClient, ApiError
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.rejects import Rejects

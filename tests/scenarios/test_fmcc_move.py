@@ -14,8 +14,8 @@ import pytest
 
 from fmcc import views
 from fmcc.controller import Controller, RequestRefused
-from fmcc.coordinator import Failed, Prepared, Progress, Resumed, State, Stopped
 from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
+from fmcc.moves import Failed, Prepared, Progress, Resumed, State, Stopped
 from fmcc.policy.registry import POLICIES
 from fmcc.settings import FmccSettings
 from fmcc.steering.lisp import Fig9, records_of
