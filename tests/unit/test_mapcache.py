@@ -153,13 +153,12 @@ def test_no_less_specific_ever_outlives_a_more_specific(steps: list[tuple[Prefix
     cache = MapCache(capacity)
     told: set[Prefix] = set()
     for now, (eid, life, remove) in enumerate(steps):
-        gone = cache.expired(float(now))
+        told.difference_update(cache.expired(float(now)))
         if remove:
-            gone += cache.remove(eid)
+            told.difference_update(cache.remove(eid))
         else:
             told.add(eid)
-            gone += cache.put(mapping(str(eid), float(now + life)))
-        told.difference_update(gone)
+            told.difference_update(cache.put(mapping(str(eid), float(now + life))))
         entries = list(cache)
         assert {entry.eid for entry in entries} == told  # who follows the answers holds what the cache holds
         assert len(entries) <= capacity
