@@ -32,7 +32,7 @@ class Instants(msgspec.Struct, frozen=True):
     end: int
 
 
-class Figures(msgspec.Struct, frozen=True):
+class Measured(msgspec.Struct, frozen=True):
     """What was measured."""
 
     user_move: MoveFigures
@@ -55,7 +55,7 @@ class MoveReport(msgspec.Struct, frozen=True):
     service_to: str | None = None
     driver: str | None = None
     emulated: bool | None = None
-    figures: Figures | None = None
+    figures: Measured | None = None
     interval_ms: float | None = None
     logs: str | None = None
     environment: dict[str, Any] | None = None
@@ -88,7 +88,7 @@ class MoveReport(msgspec.Struct, frozen=True):
         }
 
 
-def figures_of(logs: Logs, at: Instants) -> Figures:
+def figures_of(logs: Logs, at: Instants) -> Measured:
     """The figures of both moves. The user's window ends, and the service's begins, well before STOP."""
     split = at.end if at.stop is None else split_ns(at.announced, at.stop)
     user_window, service_window = Window(at.begin, split), Window(split, at.end)
@@ -103,7 +103,7 @@ def figures_of(logs: Logs, at: Instants) -> Figures:
         during=median_rtt_ms(logs.echoes, Window(at.announced, at.stop or at.end)),
         after=median_rtt_ms(logs.echoes, Window(at.committed or at.resume or at.end, at.end)),
     )
-    return Figures(user_move, service_move, rtt)
+    return Measured(user_move, service_move, rtt)
 
 
 def _move_document(source: str | None, target: str | None, figures: MoveFigures) -> dict[str, Any]:
