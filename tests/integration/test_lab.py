@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -195,19 +196,32 @@ def test_a_node_says_what_is_wrong_with_a_request(lab: Installation, request_: d
         ask_node(node(lab, "alice"), request_)
 
 
-def test_a_killed_up_is_noticed_and_cleaned(run_directory: Path) -> None:
+def naming(folder: Path) -> list[str]:
+    """The command lines of processes that name the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if str(folder) in line:
+                found.append(line)
+    return found
+
+
+@pytest.mark.parametrize("started", [1, 4, 9])
+def test_a_killed_up_is_noticed_and_cleaned(run_directory: Path, started: int) -> None:
     name = "labkill"
     code = f"from lispfmc.lab import lifecycle; lifecycle.up('fig5', {name!r})"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as up:
-        while not list((run_directory / name).glob("*.pid")):
+        while len(list((run_directory / name).glob("*.pid"))) < started:
             assert up.poll() is None
-            time.sleep(0.01)
         up.send_signal(signal.SIGKILL)
     with pytest.raises(LocalError, match=r"an earlier up or down did not finish; .* processes run .* namespaces exist"):
         lifecycle.up("fig5", name)
     found = lifecycle.down(name)
     assert any("processes" in each for each in found)
     assert lifecycle.traces(name) == []
+    time.sleep(0.1)
+    assert naming(run_directory / name) == [], "nothing runs that was started and not recorded"
     assert lifecycle.down(name) == [], "a second down finds nothing and is no error"
 
 
