@@ -55,7 +55,7 @@ def router(*peers: Ip) -> Router:
                     "key_id": 3,
                     "secret": "fmcc",
                     "ranges": ["100.64.101.0/24", "100.64.102.0/24"],
-                    "rlocs": ["198.18.0.21", "198.18.0.12"],
+                    "rlocs": ["198.18.0.21", "198.18.0.12", "198.18.0.22"],
                 }
             ],
         }
@@ -308,6 +308,15 @@ def test_the_same_word_again_changes_nothing_and_the_opposite_with_the_same_vers
     assert events(told(core, FMCC, 6, record(APP, THERE, version=1))) == []
     assert reason(told(core, FMCC, 7, record(APP, OURS, version=1))) == "stale-version"
     assert "host.adopted" in events(told(core, FMCC, 8, record(APP, OURS, version=2)))
+
+
+def test_a_service_that_the_controller_brings_back_is_no_longer_said_to_be_elsewhere() -> None:
+    core = router(PEER.ip)
+    core.announced(APP, "lan", MAC, 1.0)
+    told(core, FMCC, 5, record(APP, THIRD, version=1))
+    told(core, FMCC, 6, record(APP, OURS, version=2), now=10.1)  # it has not shown itself yet
+    assert sends([effect for step in range(50) for effect in core.expired(10.2 + step)], MapNotify) == []
+    assert core.moved_away(APP, PEER.ip, 61.0) == []
 
 
 # --- replay protection -----------------------------------------------------------------------------------------------

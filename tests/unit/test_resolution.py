@@ -7,7 +7,7 @@ from itertools import count
 from lispfmc.core.effects import Reject, Send
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.messages import Action, Ecm, EidRecord, Locator, MapReply, MapRequest, RequestRecord
-from xtr.effects import Drop, Forward, Hop, Install, Remove, XtrEffect
+from xtr.effects import Deliver, Drop, Forward, Hop, Install, Remove, XtrEffect
 from xtr.router import Router
 from xtr.settings import XtrSettings
 
@@ -207,3 +207,24 @@ def test_a_scan_gets_no_more_requests_than_the_budget_allows() -> None:
         while (at := core.next_deadline()) is not None and at <= now:
             sent += len(requests(core.expired(now)))
     assert 90 <= sent <= 10 * 10 + 10
+
+
+def test_a_miss_for_a_host_that_is_here_is_delivered_and_not_asked_for() -> None:
+    core = router()
+    user = Prefix.parse("100.64.1.10/32")
+    core.announced(user, "lan", bytes(6), 0.0)
+    assert core.missed(user, 1.0) == [Deliver(user, "lan", bytes(6))]
+
+
+def test_the_data_plane_forgets_what_the_map_cache_has_no_room_for() -> None:
+    core = router(map_cache_entries=2)
+    held: set[Prefix] = set()
+    for number in range(5):
+        eid = Prefix.parse(f"100.64.101.{number}/32")
+        for effect in reply(core, asked(core, eid, float(number)), float(number), record(eid, DC1)):
+            if isinstance(effect, Install):
+                held.add(effect.eid)
+            elif isinstance(effect, Remove):
+                held.remove(effect.eid)
+    assert {str(eid) for eid in held} == {item["eid"] for item in core.map_cache(5.0)}
+    assert len(held) == 2
