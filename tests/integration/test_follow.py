@@ -17,9 +17,11 @@ import time
 import tomllib
 from collections.abc import Iterator
 from hashlib import sha256
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from wireshark import assert_read_whole, visible
 
 from lispfmc.lab import lifecycle
 from lispfmc.lab.entrance import inside
@@ -123,10 +125,44 @@ class Tap:
         self._socket.close()
 
 
+class Capture:
+    """Every control packet that crosses the lab's core, taken by tcpdump until `stop`."""
+
+    def __init__(self, lab: Installation, file: Path) -> None:
+        self._file = file
+        core = _namespace(lab, "access1").replace("access1", "core")
+        command = [
+            "nsenter",
+            f"--net=/run/netns/{core}",
+            "tcpdump",
+            "-i",
+            "br0",
+            "-U",
+            "-w",
+            str(file),
+            "udp",
+            "port",
+            "4342",
+        ]
+        self._tcpdump = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self._tcpdump.stderr is not None
+        while "listening on" not in (line := self._tcpdump.stderr.readline()):
+            assert line, "tcpdump ended before it listened"
+
+    def stop(self) -> list[bytes]:
+        """The control messages, each once although the WAN forwarder sends every frame on."""
+        if self._tcpdump.poll() is None:
+            self._tcpdump.terminate()
+            self._tcpdump.communicate(timeout=10)
+        with self._file.open("rb") as capture:
+            return list(dict.fromkeys(packet.payload for packet in packets(capture)))
+
+
 class Story(NamedTuple):
     lab: Installation
     talk: Talk
     report: MoveReport
+    capture: Capture
 
 
 @pytest.fixture(scope="module")
@@ -135,12 +171,14 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         patch.setenv("LISPFMC_RUN", str(tmp_path_factory.mktemp("run")))
         lab = lifecycle.up("fig5", LAB)
         try:
+            capture = Capture(lab, tmp_path_factory.mktemp("capture") / "control.pcap")
             talk = Talk(lab)
             try:
                 report = asyncio.run(_move(lab, "access2"))
-                yield Story(lab, talk, report)
+                yield Story(lab, talk, report, capture)
             finally:
                 talk.close()
+                capture.stop()
         finally:
             lifecycle.down(LAB)
 
@@ -250,6 +288,14 @@ def test_the_command_line_shows_the_same(story: Story) -> None:
     assert _lispfmc("lookup", "192.0.2.1", code=1)["records"][0]["action"] == "Natively-Forward"
     assert _lispfmc("move", "alice", "--to", "access2")["outcome"] == "already-there"
     assert _lispfmc("lab", "status")["ready"]
+
+
+@pytest.mark.tshark
+def test_wireshark_reads_every_control_message_of_the_story(story: Story, tmp_path: Path) -> None:
+    datagrams = story.capture.stop()
+    kinds = {datagram[0] >> 4 for datagram in datagrams}
+    assert {2, 3, 4, 5, 8} <= kinds, "the story has Map-Replies, Registers, Notifies, Acks and ECMs"
+    assert_read_whole((visible(datagram) for datagram in datagrams), tmp_path / "story.pcap")
 
 
 def _lispfmc(*arguments: str, code: int = 0) -> Any:
