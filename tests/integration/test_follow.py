@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from wireshark import assert_read_whole, visible
+from tests.integration.wireshark import assert_read_whole, visible
 
 from lispfmc.lab import lifecycle
 from lispfmc.lab.entrance import inside

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from wireshark import assert_read_whole, visible
+from tests.integration.wireshark import assert_read_whole, visible
 
 from lispfmc.wire import encode
 from lispfmc.wire.address import Prefix, ip_of
