@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.wireshark import assert_read_whole, visible
 
 from lispfmc.wire import encode
 from lispfmc.wire.address import Prefix, ip_of
@@ -23,6 +22,7 @@ from lispfmc.wire.messages import (
     MapRequest,
     RequestRecord,
 )
+from tests.integration.wireshark import assert_read_whole, visible
 
 pytestmark = pytest.mark.tshark
 RLOCS = [Locator.of(ip_of("198.18.0.11"), local=True), Locator.of(ip_of("2001:2::11"), priority=2, reachable=False)]
