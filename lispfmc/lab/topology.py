@@ -14,7 +14,7 @@ from typing import Annotated, Literal, Self, TypeAlias
 from pydantic import Field, model_validator
 
 from fmcc.policy.models.checks import BadParameter
-from fmcc.policy.registry import check
+from fmcc.policy.registry import check as check_policy
 from lispfmc.runtime.config import ConfigError, IpField, PrefixField, Settings, Wrong, load
 from lispfmc.wire.address import Ip, Prefix, ip_text
 
@@ -68,7 +68,7 @@ class Fmcc(Settings):
     @model_validator(mode="after")
     def _known_policy(self) -> Self:
         try:
-            check(self.policy)
+            check_policy(self.policy)
         except BadParameter as error:
             raise Wrong(str(error), "policy") from error
         return self
