@@ -184,7 +184,7 @@ class Controller:
         effects: list[FmccEffect] = [Emit("user.moved", fields)]
         if moved.site is not None:
             for service in self.world.services_of(moved.user):
-                self.deliberation.observe(self.deliberation.view(self._placements[service.name], moved.site, now))
+                self.deliberation.observe(self._placements[service.name], moved.site, now)
                 effects += self._consider(service, moved.site, now)
         return effects
 

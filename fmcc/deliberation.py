@@ -12,6 +12,7 @@ import msgspec
 
 from fmcc.moves import Placement, State
 from fmcc.policy import Candidate, Decision, Learner, Policy, View
+from fmcc.policy.rules import Rules
 from fmcc.world import Service, World
 from lispfmc.core.effects import Emit, FieldValue
 from lispfmc.wire.errors import LocalError
@@ -22,7 +23,11 @@ SMOOTHING = 0.25
 """Weight of a new measurement against those before it."""
 
 
-class Considered(msgspec.Struct, frozen=True):
+DECISIONS_KEPT = 10_000
+"""Decisions that can still be explained in full: a kilobyte each. The events of all others have gone by."""
+
+
+class Considered(msgspec.Struct, frozen=True, gc=False):
     """A decision, when it was made (monotonic seconds), and the view that it was made from."""
 
     view: View
@@ -50,6 +55,7 @@ class Deliberation:
         """`placements` is the controller's own table, only read here."""
         self.world = world
         self.policy = policy
+        self._learns = policy.learns if isinstance(policy, Rules) else isinstance(policy, Learner)
         self._placements = placements
         self._taken = dict.fromkeys(world.datacenters, 0)
         for placement in placements.values():
@@ -139,14 +145,17 @@ class Deliberation:
         free = self._free(placement, datacenter)
         return free is None or free > 0
 
-    def observe(self, view: View) -> None:
+    def observe(self, placement: Placement, site: str, now: float) -> None:
         """A handover, whether or not something is decided."""
-        if isinstance(self.policy, Learner):
-            self.policy.observe(view)
+        if self._learns and isinstance(self.policy, Learner):
+            self.policy.observe(self.view(placement, site, now))
 
     def decide(self, view: View, now: float) -> Decision:
         decision = self.policy.decide(view)
+        self.latest.pop(view.service, None)  # the newest stand last
         self.latest[view.service] = Considered(view, decision, now, self.world.acts)
+        if len(self.latest) > DECISIONS_KEPT:
+            del self.latest[next(iter(self.latest))]
         return decision
 
     def _candidate(self, placement: Placement, datacenter: str, site: str, now: float) -> Candidate:

@@ -93,7 +93,7 @@ class ModelSettings(Settings):
     step_ms: float = Field(default=10.0, gt=0)
     load_ms: float = Field(default=0.0, ge=0)
     gamma: float = Field(default=0.95, gt=0, lt=1)
-    thr: int = Field(default=10, ge=1, le=1000)
+    thr: int = Field(default=10, ge=1, le=100)
     cost_per_s: float = Field(default=COST_PER_S, ge=0)
     link_mbit_s: float | None = Field(default=None, gt=0)
     ping_pong_s: float = Field(default=300.0, ge=0)

@@ -49,6 +49,11 @@ class Rules:
         """The name of the policy that decides for a class."""
         return self._of(service_class).policy.name
 
+    @property
+    def learns(self) -> bool:
+        """Whether anyone wants to be shown handovers."""
+        return bool(self._learners())
+
     def observe(self, view: View) -> None:
         policy = self._of(view.service_class).policy
         if isinstance(policy, Learner):

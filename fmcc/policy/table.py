@@ -17,8 +17,8 @@ from fmcc.policy.models.walk import thresholds
 SHARES = 41  # p in steps of 1/40
 STAYS = 11  # stay in steps of 1/10, up to .9
 LEAST_COST, MOST_COST, COSTS = 0.01, 1e4, 61  # in steps of a quarter of an e-fold
-MOST_DISTANCE = 1_000
-"""The table grows with it: 4 MB here."""
+MOST_DISTANCE = 100
+"""The table grows with it: 3 MB and two thirds of a second here."""
 
 
 class ThresholdTable:

@@ -174,7 +174,7 @@ def simulate(
     cost: MoveCost = 5.0,
     quality: Quality = 1.0,
     gamma: Gamma = 0.95,
-    thr: Annotated[int, typer.Option("--thr", min=1, max=1000, help="the longest distance that tables know")] = 10,
+    thr: Annotated[int, typer.Option("--thr", min=1, max=100, help="the longest distance that tables know")] = 10,
     hexagon: Annotated[float, typer.Option("--hexagon", metavar="M", help="metres between cells of a trace")] = 500.0,
     session_gap: Annotated[
         float, typer.Option("--session-gap", metavar="S", help="a silence that ends a session of a trace")
