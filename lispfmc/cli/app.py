@@ -217,7 +217,7 @@ def _usage(error: Exception) -> int:
 
 def _code_of(error: Exception) -> int:
     """The exit code of an error of the lab, the client or the configuration. Loaded here: only failures pay for it."""
-    from lispfmc.lab.installation import Ambiguous, NotUp
+    from lispfmc.lab.installation import Ambiguous, BadName, NotUp
     from lispfmc.runtime.client import Unreachable
     from lispfmc.runtime.config import ConfigError
 
@@ -225,7 +225,7 @@ def _code_of(error: Exception) -> int:
         return CONFIG
     if isinstance(error, Unreachable | NotUp):
         return UNREACHABLE
-    if isinstance(error, Ambiguous):
+    if isinstance(error, Ambiguous | BadName):
         return USAGE
     return 1
 
