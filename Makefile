@@ -2,11 +2,12 @@
 PYTHON ?= /usr/bin/python3
 OUT ?=
 PYTEST_ARGS ?=
+NAME ?= codec
 BIN := .venv/bin
 DEMO_READY := .venv/.ready-demo
 TEST_READY := .venv/.ready-test
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test bench lint format clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -23,6 +24,9 @@ demo: $(DEMO_READY) ## build the lab, move a user, watch the service follow, pri
 
 test: $(TEST_READY) ## run every test (PYTEST_ARGS=... to choose)
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec)
+	@$(BIN)/python -m tests.bench $(NAME)
 
 lint: $(TEST_READY) ## check style, format, types and import contracts
 	@$(BIN)/ruff check .
