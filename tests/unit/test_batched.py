@@ -132,14 +132,3 @@ def test_closed_from_within_it_answers_what_it_had_and_takes_no_more(run: Run, c
         assert one.drops == 1
 
     run(story())
-
-
-def test_the_largest_datagrams_come_whole_and_leave_no_trace_in_the_next(run: Run, client: socket.socket) -> None:
-    async def story() -> None:
-        one = await open_batched(LOCAL, lambda data, source: one.send(data, source))
-        for datagrams in ([b"\xff" * 65507] * 3, [b"", b"short", b"\0" * 100]):
-            said(client, one.local, *datagrams)
-            assert await heard(client, 3) == datagrams
-        one.close()
-
-    run(story())

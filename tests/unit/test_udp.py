@@ -64,6 +64,22 @@ def test_datagrams_go_both_ways_whole_and_in_order(run: Run, open_: Open, local:
 
 @LOOPS
 @KINDS
+def test_the_largest_datagrams_come_whole_and_leave_nothing_in_the_next(run: Run, open_: Open) -> None:
+    async def story() -> None:
+        inbox = Inbox()
+        one: UdpSocket = await open_(V4, inbox)
+        sent = [b"\xff" * 65507, b"", b"short", b"\0" * 65507, b"\0" * 100]
+        for number, data in enumerate(sent, start=1):
+            one.send(data, one.local)
+            assert (await inbox.wait_for(number))[-1] == data
+        one.close()
+        await asyncio.sleep(0)
+
+    run(story())
+
+
+@LOOPS
+@KINDS
 def test_a_dead_peer_and_a_closed_socket_do_no_harm(run: Run, open_: Open) -> None:
     async def story() -> None:
         inbox = Inbox()
