@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from lispfmc.wire import decode, encap, encode, formats
+from lispfmc.wire import decode, encode, formats
 from lispfmc.wire.address import Prefix, ip_of
 from lispfmc.wire.auth import Key, sign, verify
+from lispfmc.wire.codec import build_data_header, parse_data_header
+from lispfmc.wire.dataheader import DataHeader
 from lispfmc.wire.messages import (
     Ecm,
     EidRecord,
@@ -84,8 +86,8 @@ def _interpreted_ecm() -> Codec:
 def messages(*, rounds: int) -> dict[str, dict[str, float]]:
     """Parse and build: ours gives and takes values, construct its containers."""
     interpreted = Codec(formats.DataHeader.parse, formats.DataHeader.build)
-    header = encap.header(7)
-    ours = Codec(encap.parse, lambda _: encap.header(7))
+    ours = Codec(parse_data_header, build_data_header)
+    header = build_data_header(DataHeader.of(iid=7, nonce=0x123456, locator_status=3))
     results = {"data_header": _compared(header, ours, interpreted, rounds=rounds)}
     for name, datagram in samples().items():
         declared = formats.MESSAGES[datagram[0] >> 4]
