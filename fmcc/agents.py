@@ -12,8 +12,8 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from fmcc.coordinator import AgentReport, Failed, Prepared, Progress, Resumed, Stopped
 from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, StartMigration
+from fmcc.moves import AgentReport, Failed, Prepared, Progress, Resumed, Stopped
 from lispfmc.runtime.client import ApiClient, ApiError, Unreachable
 from lispfmc.wire.errors import LocalError
 

@@ -10,24 +10,22 @@ from collections.abc import Iterator, Mapping
 
 import msgspec
 
-from fmcc.coordinator import (
+from fmcc.coordinator import MoveEffect, Steer, step
+from fmcc.effects import FmccEffect
+from fmcc.locations import Locations, Nothing, ServicePublished, UserMoved, Whereabouts
+from fmcc.moves import (
     AgentReport,
     Confirmed,
     Failed,
     Move,
-    MoveEffect,
     MoveEvent,
     Observed,
     Placement,
     Requested,
     SiteAcknowledged,
     State,
-    Steer,
     TimedOut,
-    step,
 )
-from fmcc.effects import FmccEffect
-from fmcc.locations import Locations, Nothing, ServicePublished, UserMoved, Whereabouts
 from fmcc.policy import Candidate, Decision, Go, Policy, Stay, View
 from fmcc.steering import Acknowledged, Repeated, Steering
 from fmcc.subscriber import Subscriber

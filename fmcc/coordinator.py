@@ -2,140 +2,37 @@
 
 `step(placement, event, now)` returns the next placement and the effects. What the table does not list changes nothing:
 late, repeated and misplaced events are harmless. Failure before RESUMED leaves the service where it was; RESUMED is a
-fact about where it runs, and wins whenever it is heard. The order of phases: docs/protocol of moves.
+fact about where it runs, and wins whenever it is heard.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import StrEnum
 from typing import TypeAlias
 
 import msgspec
 
 from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, StartMigration
-from fmcc.steering import Redirect
-from fmcc.world import Limits, Service
-from lispfmc.core.effects import Emit, FieldValue
-
-
-class State(StrEnum):
-    """Where a move stands. `SETTLED` is a service that has not moved yet."""
-
-    SETTLED = "settled"
-    PREPARING = "preparing"
-    COPYING = "copying"
-    STOPPED = "stopped"
-    NOTIFIED = "notified"
-    COMMITTED = "committed"
-    UNCONFIRMED = "unconfirmed"  # runs at the target, but the Map-Server has not said so in time
-    FAILED = "failed"
-
-
-IN_FLIGHT = frozenset({State.PREPARING, State.COPYING, State.STOPPED, State.NOTIFIED})
-
-
-class Phase(msgspec.Struct, frozen=True, gc=False):
-    """A step of the move and when it happened (monotonic seconds)."""
-
-    name: str
-    at: float
-
-
-class Move(msgspec.Struct, frozen=True):
-    """One move of a service. `stopped_ns` and `resumed_ns` are the hypervisors' own clocks (CLOCK_MONOTONIC)."""
-
-    id: str
-    source: str
-    target: str
-    version: int
-    state: State
-    phases: tuple[Phase, ...]
-    deadline: float | None = None
-    reason: str = ""
-    driver: str = ""
-    emulated: bool | None = None
-    acknowledged: frozenset[str] = frozenset()
-    stopped_ns: int | None = None
-    resumed_ns: int | None = None
-
-
-class Placement(msgspec.Struct, frozen=True):
-    """Where a service runs, by which map-version, and its move, the last one or the one in flight."""
-
-    service: Service
-    datacenter: str
-    version: int = 0
-    move: Move | None = None
-
-    @property
-    def state(self) -> State:
-        return self.move.state if self.move else State.SETTLED
-
-    @property
-    def in_flight(self) -> bool:
-        return self.state in IN_FLIGHT
-
-
-# --- events -----------------------------------------------------------------------------------------------------------
-
-
-class Requested(msgspec.Struct, frozen=True, gc=False):
-    """Someone decided: the policy (`heard` = when the user's move was heard) or an operator (`heard` None)."""
-
-    move: str
-    target: str
-    heard: float | None = None
-
-
-class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """Both agents are ready."""
-
-    driver: str
-    emulated: bool
-
-
-class Progress(msgspec.Struct, frozen=True, gc=False):
-    percent: float
-
-
-class Stopped(msgspec.Struct, frozen=True, gc=False):
-    at_ns: int
-
-
-class Resumed(msgspec.Struct, frozen=True, gc=False):
-    at_ns: int
-
-
-class Failed(msgspec.Struct, frozen=True, gc=False):
-    reason: str
-
-
-class SiteAcknowledged(msgspec.Struct, frozen=True, gc=False):
-    """The tunnel router of this data centre has taken over the redirection."""
-
-    datacenter: str
-
-
-class Confirmed(msgspec.Struct, frozen=True, gc=False):
-    """The Map-Server has published every EID of the service at the target, by this move's version."""
-
-
-class Observed(msgspec.Struct, frozen=True, gc=False):
-    """The Map-Server publishes the service at a place, without a move of ours."""
-
-    datacenter: str
-    version: int
-
-
-class TimedOut(msgspec.Struct, frozen=True, gc=False):
-    """Nothing came before the move's deadline."""
-
-
-AgentReport: TypeAlias = Prepared | Progress | Stopped | Resumed | Failed
-MoveEvent: TypeAlias = (
-    Requested | Prepared | Progress | Stopped | Resumed | Failed | SiteAcknowledged | Confirmed | Observed | TimedOut
+from fmcc.moves import (
+    Confirmed,
+    Failed,
+    Move,
+    MoveEvent,
+    Observed,
+    Phase,
+    Placement,
+    Prepared,
+    Progress,
+    Requested,
+    Resumed,
+    SiteAcknowledged,
+    State,
+    Stopped,
+    TimedOut,
 )
+from fmcc.steering import Redirect
+from fmcc.world import Limits
+from lispfmc.core.effects import Emit, FieldValue
 
 
 class Steer(msgspec.Struct, frozen=True, gc=False):

@@ -11,8 +11,8 @@ from typing import Any
 from fmcc import views
 from fmcc.agents import Agents
 from fmcc.controller import Controller, RequestRefused
-from fmcc.coordinator import AgentReport
 from fmcc.effects import AbortMigration, FmccEffect, PrepareMigration, StartMigration
+from fmcc.moves import AgentReport
 from fmcc.policy.registry import POLICIES
 from fmcc.settings import CONTROL_PORT, FmccSettings
 from fmcc.steering.lisp import Fig9

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from fmcc.controller import Controller, MoveRecord
-from fmcc.coordinator import Move, Placement
+from fmcc.moves import Move, Placement
 
 Json: TypeAlias = dict[str, Any]
 

@@ -178,12 +178,13 @@ class Publisher:
         if subscription.rloc + 1 < len(subscription.itr_rlocs):
             subscription.rloc += 1
             return list(self._notices.start(notice, self._again(subscription), now))
-        self._end(subscription)
         lost = EidRecord.of(subscription.eid, ttl_minutes=0, action=Action.DROP_AUTH_FAILURE)
-        return [
+        effects: list[Effect] = [
             self._notify(subscription, (lost,), subscription.nonce),
             _event("subscription.removed", subscription, subscription.eid, cause="not acknowledged"),
         ]
+        self._end(subscription)
+        return effects
 
     def expired(self, now: float) -> list[Effect]:
         """End the temporary subscriptions whose time is over."""

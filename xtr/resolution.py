@@ -181,6 +181,9 @@ class Resolution:
         self._close(eid)
         if question.smr_invoked:
             return []  # what we have is better than nothing
+        mapping = self._forwarding.cache.lookup(eid)
+        if mapping is not None:  # the answer to another question covers it
+            return [self._forwarding.install(mapping)]
         return self._drop(eid, PAUSE_S, "unanswered", now)
 
     def _close(self, eid: Prefix) -> None:

@@ -9,7 +9,7 @@ from lispfmc.cli.output import print_table, print_text
 from lispfmc.lab.analysis import Figures, MoveFigures
 from lispfmc.lab.measurement import ALREADY_THERE
 from lispfmc.lab.phases import Outcome, Phase
-from lispfmc.lab.report import MoveReport
+from lispfmc.lab.report import Measured, MoveReport
 
 EMULATED = (
     "EMULATED VM: the service is a process in a namespace that is frozen and continued; "
@@ -64,9 +64,9 @@ def print_report(report: MoveReport, *, phases: bool) -> None:
     rtt = report.figures.rtt_ms
     print_text("")
     print_text(
-        f"round trip {report.user} - {report.service}: {_rtt(rtt.before)} before, "
-        f"{_rtt(rtt.during)} when the user had moved, {_rtt(rtt.after)} when the service had followed"
+        f"round trip {report.user} - {report.service}: {_rtt(rtt.before)} -> {_rtt(rtt.during)} -> {_rtt(rtt.after)}"
     )
+    print_text("(before; when the user had moved and the service had not; when the service had followed)")
     print_text("")
     _print_figures(report.figures.user_move, report.figures.service_move)
     print_text("")
@@ -74,6 +74,13 @@ def print_report(report: MoveReport, *, phases: bool) -> None:
         f"one probe per {report.interval_ms:g} ms and direction; D: the receiver's longest silence; "
         "B: link down to announcement (user), the service's own heartbeat (service)"
     )
+    if any(figures.added_ms < 0 for figures in _every_direction(report.figures)):
+        print_text("A below 0: the first packets of the new, shorter path came before the last ones of the old path")
+
+
+def _every_direction(figures: Measured) -> list[Figures]:
+    moves = (figures.user_move, figures.service_move)
+    return [direction for one in moves if one is not None for direction in one.directions.values()]
 
 
 def _headline(report: MoveReport) -> str:

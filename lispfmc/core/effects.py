@@ -1,6 +1,6 @@
 """What a core wants done, as values. A core returns a list of them; the driver performs them in order.
 
-Three effects are every daemon's; each daemon adds its own to the union it returns (`xtr/effects.py`, `fmcc/effects.py`).
+Three effects are every daemon's; each daemon adds its own to the union that it returns (`xtr/effects.py` and the like).
 """
 
 from __future__ import annotations

@@ -11,10 +11,11 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
@@ -28,6 +29,7 @@ from lispfmc.wire.address import ip_text
 from lispfmc.wire.errors import LocalError
 
 _READY_SECONDS = 30.0
+_LOCK_SECONDS = 0.5  # a child of a killed `up` holds its lock until it has become what it was started for
 _NAME = re.compile(r"^[a-z][a-z0-9]{0,12}$")
 _LOGS = "logs"
 
@@ -228,8 +230,17 @@ def _only_one(name: str) -> Iterator[Path]:
     folder = run_directory() / name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise LocalError(f"another up or down of lab {name} is at work; wait for it to end") from None
+        give_up = time.monotonic() + _LOCK_SECONDS
+        while not _locked(lock):
+            if time.monotonic() > give_up:
+                raise LocalError(f"another up or down of lab {name} is at work; wait for it to end")
+            time.sleep(0.02)
         yield folder
+
+
+def _locked(lock: IO[str]) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True

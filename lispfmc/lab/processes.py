@@ -36,15 +36,26 @@ class Recorded:
 
 
 def start(name: str, module: str, arguments: list[str], namespace: str, folder: Path) -> Recorded:
-    """Run `python -m module arguments` inside `namespace`; output goes to logs/NAME.log."""
+    """Run `python -m module arguments` inside `namespace`; output goes to logs/NAME.log.
+
+    The process waits for a line until its pid file is written, and ends when none comes: if we are killed in between,
+    nothing runs that `down` does not know of.
+    """
     command = ["nsenter", f"--net={WHERE / namespace}", sys.executable, "-m", module, *arguments]
     with (folder / "logs" / f"{name}.log").open("ab") as log:
         process = subprocess.Popen(  # noqa: S603 - our own modules
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            ["/bin/sh", "-c", 'read go && exec "$@" </dev/null', name, *command],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     _children.append(process)
     recorded = Recorded(name, process.pid, _start_time(process.pid) or "")
     (folder / f"{name}.pid").write_text(f"{recorded.pid} {recorded.start_time}\n")
+    assert process.stdin is not None
+    with process.stdin as go:
+        go.write(b"go\n")
     return recorded
 
 

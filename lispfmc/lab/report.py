@@ -32,7 +32,7 @@ class Instants(msgspec.Struct, frozen=True):
     end: int
 
 
-class Figures(msgspec.Struct, frozen=True):
+class Measured(msgspec.Struct, frozen=True):
     """What was measured."""
 
     user_move: MoveFigures
@@ -55,7 +55,7 @@ class MoveReport(msgspec.Struct, frozen=True):
     service_to: str | None = None
     driver: str | None = None
     emulated: bool | None = None
-    figures: Figures | None = None
+    figures: Measured | None = None
     interval_ms: float | None = None
     logs: str | None = None
     environment: dict[str, Any] | None = None
@@ -65,11 +65,13 @@ class MoveReport(msgspec.Struct, frozen=True):
         measured: dict[str, Any] = {}
         if self.figures is not None:
             user_move, service_move = self.figures.user_move, self.figures.service_move
+            rtt_ms = msgspec.to_builtins(self.figures.rtt_ms)
             measured = {
                 "interval_ms": self.interval_ms,
-                "user_move": _move_document(self.from_site, self.to_site, user_move),
-                "service_move": service_move and _move_document(self.service_from, self.service_to, service_move),
-                "rtt_ms": msgspec.to_builtins(self.figures.rtt_ms),
+                "user_move": _move_document(self.from_site, self.to_site, user_move, rtt_ms),
+                "service_move": service_move
+                and _move_document(self.service_from, self.service_to, service_move, rtt_ms),
+                "rtt_ms": rtt_ms,
                 "logs": self.logs,
                 "environment": self.environment,
             }
@@ -88,7 +90,7 @@ class MoveReport(msgspec.Struct, frozen=True):
         }
 
 
-def figures_of(logs: Logs, at: Instants) -> Figures:
+def figures_of(logs: Logs, at: Instants) -> Measured:
     """The figures of both moves. The user's window ends, and the service's begins, well before STOP."""
     split = at.end if at.stop is None else split_ns(at.announced, at.stop)
     user_window, service_window = Window(at.begin, split), Window(split, at.end)
@@ -103,9 +105,11 @@ def figures_of(logs: Logs, at: Instants) -> Figures:
         during=median_rtt_ms(logs.echoes, Window(at.announced, at.stop or at.end)),
         after=median_rtt_ms(logs.echoes, Window(at.committed or at.resume or at.end, at.end)),
     )
-    return Figures(user_move, service_move, rtt)
+    return Measured(user_move, service_move, rtt)
 
 
-def _move_document(source: str | None, target: str | None, figures: MoveFigures) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(figures)
-    return {"from": source, "to": target, **document}
+def _move_document(
+    source: str | None, target: str | None, figures: MoveFigures, rtt_ms: dict[str, float | None]
+) -> dict[str, Any]:
+    """One move's figures; it repeats the round-trip times, so that it can be read alone."""
+    return {"from": source, "to": target, **msgspec.to_builtins(figures), "rtt_ms": rtt_ms}

@@ -1,14 +1,7 @@
-"""An independent decoder reads what we emit: one batch of every message, nothing malformed, nothing undecoded.
-
-Wireshark's blind spots are stepped around: type 5 is shown to it as type 4, and RFC 9437's N- and I-bits of a
-Map-Request, with the trailer, are left out.
-"""
+"""An independent decoder reads what we emit: one batch of every message over every kind of EID-Prefix."""
 
 from __future__ import annotations
 
-import json
-import struct
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +10,6 @@ import pytest
 from lispfmc.wire import encode
 from lispfmc.wire.address import Prefix, ip_of
 from lispfmc.wire.auth import Algorithm, Key, sign
-from lispfmc.wire.checksum import internet_checksum, udp_checksum
 from lispfmc.wire.messages import (
     Action,
     Ecm,
@@ -30,9 +22,9 @@ from lispfmc.wire.messages import (
     MapRequest,
     RequestRecord,
 )
+from tests.integration.wireshark import assert_read_whole, visible
 
 pytestmark = pytest.mark.tshark
-MARKS = ("lisp.undecoded", "lisp.unexpected_field", "lisp.invalid_field", "lisp.expected_field", "_ws.malformed")
 RLOCS = [Locator.of(ip_of("198.18.0.11"), local=True), Locator.of(ip_of("2001:2::11"), priority=2, reachable=False)]
 XTR_ID, SITE_ID = bytes(range(16)), bytes(7) + b"\x07"
 PREFIXES = [Prefix.parse(text) for text in ("100.64.1.10/32", "100.64.1.0/24", "fd00:0:0:1::10/128", "[7]10.0.0.0/8")]
@@ -58,43 +50,11 @@ def emitted() -> Iterator[bytes]:
         yield sign(MapRegister.of(positive, negative, nonce=9, use_ttl=True), Key(1, b"s", Algorithm.HMAC_SHA_1_96))
         notify = MapNotify.of(positive, negative, nonce=9)
         yield sign(notify, key)
-        acknowledgement = sign(MapNotifyAck.of(notify), key)
-        yield bytes([acknowledgement[0] & 0x0F | 0x40]) + acknowledgement[1:]
+        yield sign(MapNotifyAck.of(notify), key)
         for source, destination in (("100.64.2.10", "100.64.1.10"), ("fd00::1", "fd00::2")):
             inner = {"source": ip_of(source), "destination": ip_of(destination)}
             yield encode(Ecm.of(request, source_port=50000, **inner))
 
 
-def capture(path: Path) -> int:
-    """A pcap of raw IP packets, UDP port 4342 to 4342."""
-    source, destination = ip_of("198.18.0.1"), ip_of("198.18.0.2")
-    whole = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)
-    count = 0
-    for payload in emitted():
-        count += 1
-        segment = struct.pack(">HHHH", 4342, 4342, 8 + len(payload), 0) + payload
-        segment = segment[:6] + udp_checksum(source, destination, segment).to_bytes(2, "big") + payload
-        head = struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(segment), 0, 0, 64, 17, 0) + source + destination
-        packet = head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:] + segment
-        whole += struct.pack("<IIII", 1, 0, len(packet), len(packet)) + packet
-    path.write_bytes(whole)
-    return count
-
-
 def test_tshark_reads_every_emitted_message_whole(tmp_path: Path) -> None:
-    file = tmp_path / "emitted.pcap"
-    count = capture(file)
-    command = ["tshark", "-r", str(file), "-T", "json", "--no-duplicate-keys", "-o", "udp.check_checksum:TRUE"]
-    command += ["-o", "ip.check_checksum:TRUE"]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    frames = json.loads(run.stdout)
-    assert len(frames) == count
-    for number, frame in enumerate(frames, 1):
-        text = json.dumps(frame)
-        assert '"lisp"' in text, number
-        assert '"lisp.data"' not in text
-        assert '"data.data"' not in text, f"frame {number}: bytes left over"
-        for mark in MARKS:
-            assert mark not in text, f"frame {number}: {mark}"
-        assert '"udp.checksum.status": "0"' not in text, f"frame {number}: bad UDP checksum"
-        assert '"ip.checksum.status": "0"' not in text, f"frame {number}: bad IP checksum"
+    assert assert_read_whole((visible(datagram) for datagram in emitted()), tmp_path / "emitted.pcap") > 20

@@ -14,8 +14,8 @@ import pytest
 
 from fmcc import views
 from fmcc.controller import Controller, RequestRefused
-from fmcc.coordinator import Failed, Prepared, Progress, Resumed, State, Stopped
 from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
+from fmcc.moves import Failed, Prepared, Progress, Resumed, State, Stopped
 from fmcc.policy.registry import POLICIES
 from fmcc.settings import FmccSettings
 from fmcc.steering.lisp import Fig9, records_of
@@ -361,6 +361,32 @@ def test_failure_before_resumed_leaves_the_service_where_it_was() -> None:
     assert net.fields("migration.failed")["reason"] == "the target is full of water"
     assert isinstance(net.asked[-1], AbortMigration)
     assert not net.routers["dc1"].notified
+
+
+def test_an_agent_that_starts_anew_has_forgotten_the_move() -> None:
+    net = Net()
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    net.tell(net.fmcc.agent_event, net.asked[-1].move, Prepared("emulated", emulated=True))
+    net.tell(net.fmcc.agent_restarted, "dc2")
+    assert net.placement.state is State.FAILED
+    assert net.fields("migration.failed")["reason"] == "the agent of dc2 was restarted"
+    net.tell(net.fmcc.agent_restarted, "dc2")
+    assert net.names().count("migration.failed") == 1
+
+
+def test_a_full_data_centre_takes_no_service_neither_by_policy_nor_by_request() -> None:
+    settings = fmcc_settings()
+    sites = [site.model_dump() | ({"capacity": 0} if site.name == "dc2" else {}) for site in settings.sites]
+    net = Net(sites=sites)
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    assert net.fields("decision.made")["reason"] == "nearer to access2 but full: dc2"
+    with pytest.raises(RequestRefused, match="it is full"):
+        net.fmcc.requested("app", "dc2", net.now)
+    assert not net.asked
 
 
 def test_a_silent_agent_ends_the_move_after_its_limit() -> None:

@@ -139,6 +139,18 @@ def test_when_the_new_registration_ends_nobody_is_told_any_more_and_anybody_may_
     assert world.mappings()[ALICE] == "access1"
 
 
+def test_when_the_new_registration_expires_nobody_is_told_any_more() -> None:
+    world = World(timers={"expiry_s": 2.0})
+    old, new = Xtr(world, "access1"), Xtr(world, "access2")
+    old.registers(ALICE)
+    new.registers(ALICE)
+    world.run(2.0)
+    assert ALICE not in world.mappings()
+    world.forget()
+    world.run(60)
+    assert world.sent == []
+
+
 def test_a_service_that_came_by_a_move_is_not_taken_by_an_unversioned_registration() -> None:
     world = World()
     source, target = Xtr(world, "dc1"), Xtr(world, "dc2")

@@ -71,6 +71,7 @@ def test_locators_are_told_in_order_whatever_the_order_of_registration() -> None
         ("100.64.2.130/32", "100.64.2.128/25", 1),  # beside the host that is registered inside it
         ("fd00:0:0:1::10/128", "fd00:0:0:1::/64", 1),
         ("100.64.3.1/32", "100.64.3.0/24", 15),  # nobody's: up to the edge of what is configured
+        ("100.64.100.1/32", "100.64.100.0/24", 15),  # ... even where nothing is registered yet
         ("10.1.2.3/32", "0.0.0.0/2", 15),
         ("[9]10.1.2.3/32", "[9]0.0.0.0/0", 15),
     ],

@@ -6,56 +6,56 @@ from collections.abc import Callable
 
 import pytest
 
-from lispfmc.core.effects import Send
+from fmcc.steering import Acknowledged, Redirect
+from fmcc.steering.lisp import Fig9
+from fmcc.world import DataCenter
+from lispfmc.core.effects import Reject, Send
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.auth import Key, sign
-from lispfmc.wire.messages import EidRecord, Locator, MapNotify, MapNotifyAck, MapRegister
+from lispfmc.wire.messages import EidRecord, Locator, MapNotify, MapNotifyAck, MapRegister, Message
 from tests.scenarios.network import CONTROL_PORT, Datagram, Faults, Node
-from tests.scenarios.sites import ALICE, ALICE_APP, RLOCS, World, pair_secret, rloc
+from tests.scenarios.sites import ALICE, ALICE_APP, RLOCS, SITES, World, pair_secret, rloc
 
 
 class Steering:
-    """The steering half of a controller: tells an xTR until it acknowledges. The decision half is not needed here."""
+    """The controller's steering scheme as a node's core; its decisions are not needed here."""
 
-    def __init__(self) -> None:
-        self.open: dict[int, Send] = {}
-        self.again_at: float | None = None
+    def __init__(self, scheme: Fig9) -> None:
+        self.scheme = scheme
+        self.heard: list[str] = []
 
-    def received(self, message: object, datagram: bytes, source: Endpoint, now: float) -> list[Send]:
-        if isinstance(message, MapNotifyAck):
-            self.open.pop(message.nonce, None)
-        return []
+    def received(self, message: Message, datagram: bytes, source: Endpoint, now: float) -> list[Reject]:
+        assert isinstance(message, MapNotifyAck)
+        outcome = self.scheme.acknowledged(message, datagram, source)
+        if isinstance(outcome, Acknowledged):
+            self.heard.append(outcome.datacenter)
+        return [outcome] if isinstance(outcome, Reject) else []
 
     def next_deadline(self) -> float | None:
-        return self.again_at if self.open else None
+        return self.scheme.next_deadline()
 
     def expired(self, now: float) -> list[Send]:
-        self.again_at = now + 0.2
-        return list(self.open.values())
+        return self.scheme.expired(now)
 
 
 class Fmcc:
     def __init__(self, world: World) -> None:
         self.world = world
-        self.steering = Steering()
         self.nonces = world.network.nonces()
+        sites = {site: tuple(ip_of(text) for text in RLOCS[site]) for site in SITES}
+        datacenters = {site: DataCenter(site, fmcc_key(site)) for site in ("dc1", "dc2")}
+        self.steering = Steering(Fig9(sites, datacenters, self.nonces))
         self.node = Node(world.network, "fmcc", tuple(ip_of(text) for text in RLOCS["fmcc"]), self.steering)
 
-    def redirects(self, eid: Prefix, to: str, version: int, tell: tuple[str, ...] = ("dc1", "dc2")) -> list[Send]:
-        locators = [Locator.of(ip_of(text), priority=priority) for priority, text in enumerate(RLOCS[to], start=1)]
-        record = EidRecord.of(eid, locators, ttl_minutes=1440, map_version=version)
-        sends = [
-            Send(
-                MapNotify.of(record, nonce=next(self.nonces)),
-                Endpoint(rloc(site), CONTROL_PORT),
-                Key(3, pair_secret(site, "fmcc").encode()),
-            )
-            for site in tell
-        ]
-        self.steering.open |= {send.message.nonce: send for send in sends if isinstance(send.message, MapNotify)}
-        self.steering.again_at = self.world.network.now + 0.2
-        self.node.apply(list(sends))
-        return sends
+    def redirects(self, eid: Prefix, to: str, version: int) -> None:
+        """The service runs at `to` now: both data centres are told."""
+        source = "dc1" if to == "dc2" else "dc2"
+        redirect = Redirect(f"move-{version}", "app", (eid,), version, source, to)
+        self.node.apply(list(self.steering.scheme.activate(redirect, self.world.network.now)))
+
+
+def fmcc_key(site: str) -> Key:
+    return Key(3, pair_secret(site, "fmcc").encode())
 
 
 def serving(seed: int = 1, faults: Faults = Faults()) -> tuple[World, Fmcc]:  # noqa: B008 - frozen
@@ -84,7 +84,7 @@ def test_the_controllers_word_moves_a_service_and_everybody_follows(seed: int) -
     assert version_at_map_server(world, ALICE_APP) == 1
     assert world.next_hops("access1", ALICE_APP) == (rloc("dc2"),)
     assert world.next_hops("dc1", ALICE_APP) == (rloc("dc2"),)
-    assert not fmcc.steering.open
+    assert sorted(fmcc.steering.heard) == ["dc1", "dc2"]
     last = world.send(ALICE, ALICE_APP)
     world.run(1)
     assert (app.got[-1].number, app.got[-1].hops) == (last, ("access1", "dc2"))
@@ -147,11 +147,13 @@ def test_an_older_word_that_arrives_late_changes_nothing() -> None:
     world.attach(app, "dc2")
     fmcc.redirects(ALICE_APP, "dc2", 5)
     world.run(5)
-    before = world.xtrs["dc1"].names()
-    fmcc.redirects(ALICE_APP, "dc1", 4, tell=("dc1",))
+    dc1 = world.xtrs["dc1"]
+    before = dc1.names()
+    older = MapNotify.of(_record("100.64.101.10/32", "198.18.0.21", version=4), nonce=next(fmcc.nonces))
+    dc1.datagram(sign(older, fmcc_key("dc1")), world.endpoint("fmcc"))
     world.run(5)
-    assert world.xtrs["dc1"].names() == before
-    assert world.xtrs["dc1"].rejects["stale-version"] > 0
+    assert dc1.names() == before
+    assert dc1.rejects == {"stale-version": 1}
     assert world.registered_at(ALICE_APP) == rloc("dc2")
 
 
@@ -186,17 +188,17 @@ def _wrong_key(world: World, notify: MapNotify) -> tuple[bytes, Endpoint]:
 
 
 def _unknown_sender(world: World, notify: MapNotify) -> tuple[bytes, Endpoint]:
-    return sign(notify, Key(3, pair_secret("dc1", "fmcc").encode())), Endpoint(ip_of("198.18.0.99"), CONTROL_PORT)
+    return sign(notify, fmcc_key("dc1")), Endpoint(ip_of("198.18.0.99"), CONTROL_PORT)
 
 
 def _altered(world: World, notify: MapNotify) -> tuple[bytes, Endpoint]:
-    data = bytearray(sign(notify, Key(3, pair_secret("dc1", "fmcc").encode())))
+    data = bytearray(sign(notify, fmcc_key("dc1")))
     data[-1] ^= 1
     return bytes(data), world.endpoint("fmcc")
 
 
 def _right_key(world: World, notify: MapNotify) -> tuple[bytes, Endpoint]:
-    return sign(notify, Key(3, pair_secret("dc1", "fmcc").encode())), world.endpoint("fmcc")
+    return sign(notify, fmcc_key("dc1")), world.endpoint("fmcc")
 
 
 def _record(eid: str, to: str, version: int = 7) -> EidRecord:

@@ -29,7 +29,7 @@ def flow(
     *,
     sent: range | list[int],
     transit_ms: int = 6,
-    lost: tuple[int, ...] | range = (),
+    lost: tuple[int, ...] | list[int] | range = (),
     extra: tuple[tuple[int, int], ...] = (),
 ) -> Flow:
     """Packet n leaves at n ms and arrives `transit_ms` later; `extra` adds more arrivals as (number, at_ms)."""
@@ -91,6 +91,11 @@ def test_a_silence_across_the_edge_counts_whole_on_both_sides() -> None:
     assert longest_silence_ns(path, Window(0, 500 * MS)) == 11 * MS
     assert longest_silence_ns(path, Window(500 * MS, 1000 * MS)) == 11 * MS
     assert longest_silence_ns(path, Window(600 * MS, 1000 * MS)) == 1 * MS
+
+
+def test_a_silence_before_or_after_the_window_is_not_its_own() -> None:
+    path = flow(sent=range(1000), lost=[*range(100, 160), *range(700, 760)])
+    assert longest_silence_ns(path, Window(200 * MS, 600 * MS)) == MS
 
 
 def test_a_silence_that_never_ends_counts_to_the_end_of_the_window() -> None:

@@ -7,12 +7,11 @@ from typing import get_args
 
 import pytest
 
-from fmcc.coordinator import (
+from fmcc.coordinator import TABLE, MoveEffect, Steer, next_version, step
+from fmcc.moves import (
     IN_FLIGHT,
-    TABLE,
     Confirmed,
     Failed,
-    MoveEffect,
     MoveEvent,
     Observed,
     Placement,
@@ -22,11 +21,8 @@ from fmcc.coordinator import (
     Resumed,
     SiteAcknowledged,
     State,
-    Steer,
     Stopped,
     TimedOut,
-    next_version,
-    step,
 )
 from fmcc.world import Limits, Service
 from lispfmc.core.effects import Emit

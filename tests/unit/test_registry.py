@@ -140,7 +140,7 @@ class StoreFollowsTheRule(RuleBasedStateMachine):
 
 
 TestStoreFollowsTheRule = StoreFollowsTheRule.TestCase
-TestStoreFollowsTheRule.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestStoreFollowsTheRule.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
 
 
 def apply(store: MemoryStore, message: Register) -> Accepted:
