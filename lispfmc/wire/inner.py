@@ -178,7 +178,7 @@ def headers(message: Ecm, payload: bytes) -> Encapsulated:
     # RFC 1071 §2: numbers of any length have the residue of the sum of their 16-bit words, as 2^16 is 1 there.
     addresses = int.from_bytes(source, "big") + int.from_bytes(destination, "big")
     ip: InnerIpv4 | InnerIpv6
-    if len(source) == 4 and not message.header:
+    if len(source) == 4 and message.header == b"":
         first, total, checked = _IHL_5, length + 20, True
         checksum = -(_PLAIN_SUM + addresses + total) % 0xFFFF
         ip = InnerIpv4(0, total, 0, DONT_FRAGMENT, _TTL, checksum, source, destination, b"")
@@ -196,14 +196,16 @@ def headers(message: Ecm, payload: bytes) -> Encapsulated:
 
 
 def _ip(message: Ecm, length: int) -> tuple[int, InnerIpv4 | InnerIpv6, bool]:
-    """The IP header with its first byte, and whether UDP has a checksum: our own, or as it was received."""
+    """The IP header with its first byte, and whether UDP has a checksum: as it was received, or our own of IPv6."""
     header = message.header[:-UDP_HEADER_BYTES]
-    if len(message.source) == 16:
-        if header and (len(header) != 40 or header[0] >> 4 != 6):
-            raise LocalError("Ecm.header is no IPv6 header followed by a UDP header")
-        first, kept, hops = (header[0], header[1:4], header[7]) if header else (_VERSION_6, b"\0\0\0", _TTL)
-        return first, InnerIpv6(kept, length, hops, message.source, message.destination), True
-    return header[0], _like(header, message, length), message.header[-2:] != b"\0\0"
+    if message.header and not header:
+        raise LocalError("Ecm.header is too short for an IP and a UDP header")
+    if len(message.source) == 4:
+        return header[0], _like(header, message, length), message.header[-2:] != b"\0\0"
+    if header and (len(header) != 40 or header[0] >> 4 != 6):
+        raise LocalError("Ecm.header is no IPv6 header followed by a UDP header")
+    first, kept, hops = (header[0], header[1:4], header[7]) if header else (_VERSION_6, b"\0\0\0", _TTL)
+    return first, InnerIpv6(kept, length, hops, message.source, message.destination), True
 
 
 def _like(header: bytes, message: Ecm, length: int) -> InnerIpv4:
@@ -212,8 +214,9 @@ def _like(header: bytes, message: Ecm, length: int) -> InnerIpv4:
     if size < 20 or size & 3 or header[0] != 0x40 | size >> 2:
         raise LocalError("Ecm.header is no IPv4 header followed by a UDP header")
     total, options = size + length, header[20:]
-    addresses = message.source + message.destination
-    checksum = internet_checksum(header[:2] + total.to_bytes(2, "big") + header[4:10] + addresses + options)
-    identification, fragment = header[4] << 8 | header[5], (header[6] << 8 | header[7]) & ~FRAGMENT
+    fragment = (header[6] << 8 | header[7]) & ~FRAGMENT  # what came whole goes out whole
+    before = header[:2] + total.to_bytes(2, "big") + header[4:6] + fragment.to_bytes(2, "big") + header[8:10]
+    checksum = internet_checksum(before + message.source + message.destination + options)
+    identification = header[4] << 8 | header[5]
     fields = header[1], total, identification, fragment, header[8], checksum, message.source, message.destination
     return InnerIpv4(*fields, options)
