@@ -78,14 +78,8 @@ ALIASES: dict[tuple[type, str], str] = {
 }
 _compiler = Compiler(_values(), ALIASES)
 
-
-def _both(declared: Any, *, whole: bool = True) -> tuple[str, str]:
-    """The names of the parse and the build function of a declaration."""
-    return _compiler.parser(declared, whole=whole)[0], _compiler.builder(declared)[0]
-
-
-_MESSAGE = {kind: _both(declared) for kind, declared in formats.MESSAGES.items()}
-_DATA, _SHIM = _both(formats.DataHeader), _both(formats.ShimHeader, whole=False)
+_MESSAGE = {kind: _compiler.both(declared) for kind, declared in formats.MESSAGES.items()}
+_DATA, _SHIM = _compiler.both(formats.DataHeader), _compiler.both(formats.ShimHeader, whole=False)
 _space = _compiler.load()
 
 PARSERS: dict[int, Callable[[bytes], Any]] = {kind: _space[parse] for kind, (parse, _) in _MESSAGE.items()}

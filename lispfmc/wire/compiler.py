@@ -63,6 +63,14 @@ class Compiler:
         taken = sum(name == stem or name.startswith(stem + "_") for name, _ in self._functions.values())
         return f"{stem}_{taken + 1}" if taken else stem
 
+    def both(self, declared: Any, *, whole: bool = True) -> tuple[str, str]:
+        """The names of the parse and the build function of a declaration that stands for itself."""
+        made = self.parser(declared, whole=whole), self.builder(declared)
+        for name, free in made:
+            if free:
+                raise NotImplementedError(f"{name} wants {free}, which nothing around it gives")
+        return made[0][0], made[1][0]
+
     def parser(self, declared: Any, *, whole: bool) -> tuple[str, list[Path]]:
         """The name and the free names of `parse(b)`, or with `whole` False of `parse(b, o) -> (value, o)`."""
         return self._function(declared, "parse" if whole else "read", lambda name: Parser(self, name, whole=whole))
