@@ -10,6 +10,7 @@ from __future__ import annotations
 import linecache
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -37,6 +38,7 @@ class Compiler:
         self._declared = {(value, called): field for (value, field), called in aliases.items()}
         self._structs: dict[tuple[str, str], str] = {}
         self._functions: dict[tuple[int, str], tuple[str, list[Path]]] = {}
+        self._stems: Counter[str] = Counter()
         self._kept: list[Any] = []  # declarations whose ids are keys
         self.source: dict[str, str] = {}  # by the name that it defines
 
@@ -60,8 +62,8 @@ class Compiler:
         """A name for the function of a declaration: that of its value where it has one."""
         value = self.values.get(id(declared))
         stem = f"{verb}_{value.__name__ if value else 'address' if isinstance(declared, c.Switch) else 'lcaf'}"
-        taken = sum(name == stem or name.startswith(stem + "_") for name, _ in self._functions.values())
-        return f"{stem}_{taken + 1}" if taken else stem
+        self._stems[stem] += 1
+        return f"{stem}_{self._stems[stem]}" if self._stems[stem] > 1 else stem
 
     def both(self, declared: Any, *, whole: bool = True) -> tuple[str, str]:
         """The names of the parse and the build function of a declaration that stands for itself."""
@@ -71,13 +73,17 @@ class Compiler:
                 raise NotImplementedError(f"{name} wants {free}, which nothing around it gives")
         return made[0][0], made[1][0]
 
-    def parser(self, declared: Any, *, whole: bool) -> tuple[str, list[Path]]:
-        """The name and the free names of `parse(b)`, or with `whole` False of `parse(b, o) -> (value, o)`."""
-        return self._function(declared, "parse" if whole else "read", lambda name: Parser(self, name, whole=whole))
+    def parser(self, declared: Any, *, whole: bool, rare: bool = False) -> tuple[str, list[Path]]:
+        """The name and the free names of `parse(b)`, or with `whole` False of `parse(b, o) -> (value, o)`.
 
-    def builder(self, declared: Any) -> tuple[str, list[Path]]:
+        What is `rare` is written short: it is to be compiled fast rather than to run fast.
+        """
+        verb = "parse" if whole else "read"
+        return self._function(declared, verb, lambda name: Parser(self, name, whole=whole, rare=rare))
+
+    def builder(self, declared: Any, *, rare: bool = False) -> tuple[str, list[Path]]:
         """The name and the free names of `build(m) -> bytes`."""
-        return self._function(declared, "build", lambda name: Builder(self, name))
+        return self._function(declared, "build", lambda name: Builder(self, name, rare=rare))
 
     def _function(self, declared: Any, verb: str, emitter: Callable[[str], Any]) -> tuple[str, list[Path]]:
         declared = bare(declared)

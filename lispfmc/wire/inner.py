@@ -167,7 +167,8 @@ def _check_udp_checksum(parsed: Encapsulated, datagram: bytes, udp_at: int) -> N
 def headers(message: Ecm, payload: bytes) -> Encapsulated:
     """What `formats.Ecm` is built from. Raises LocalError for what cannot be sent."""
     source, destination = message.source, message.destination
-    if len(source) != len(destination) or len(source) not in (4, 16):
+    size = len(source)
+    if size != len(destination) or (size != 4 and size != 16):
         raise LocalError("the inner header of an ECM has two addresses of one family")
     source_port, destination_port = message.source_port, message.destination_port
     if source_port == DATA_PORT or (destination_port != CONTROL_PORT and not _allowed(source_port, destination_port)):
@@ -178,7 +179,7 @@ def headers(message: Ecm, payload: bytes) -> Encapsulated:
     # RFC 1071 §2: numbers of any length have the residue of the sum of their 16-bit words, as 2^16 is 1 there.
     addresses = int.from_bytes(source, "big") + int.from_bytes(destination, "big")
     ip: InnerIpv4 | InnerIpv6
-    if len(source) == 4 and message.header == b"":
+    if size == 4 and message.header == b"":
         first, total, checked = _IHL_5, length + 20, True
         checksum = -(_PLAIN_SUM + addresses + total) % 0xFFFF
         ip = InnerIpv4(0, total, 0, DONT_FRAGMENT, _TTL, checksum, source, destination, b"")
@@ -191,8 +192,9 @@ def headers(message: Ecm, payload: bytes) -> Encapsulated:
             covered <<= 8
         covered += addresses + source_port + destination_port + 2 * length + formats.UDP
         checksum = -covered % 0xFFFF or 0xFFFF
-    security = message.security
-    return Encapsulated(message.word, security, first, ip, source_port, destination_port, length, checksum, payload)
+    return Encapsulated(
+        message.word, message.security, first, ip, source_port, destination_port, length, checksum, payload
+    )
 
 
 def _ip(message: Ecm, length: int) -> tuple[int, InnerIpv4 | InnerIpv6, bool]:
