@@ -116,6 +116,16 @@ def decode(
 
 
 @app.command()
+def wire(
+    source: Annotated[str, typer.Option("--source", metavar="MESSAGE", help="for example MapRegister; all: every one")],
+) -> None:
+    """Print the code that the wire codec generated from its declarations, for review."""
+    from lispfmc.cli.wire import wire as verb
+
+    raise typer.Exit(verb(source))
+
+
+@app.command()
 def monitor(
     snapshot: Annotated[bool, typer.Option("--snapshot", help="first the events that the daemons still keep")] = False,  # noqa: FBT002 - likewise
     eid: Annotated[str | None, typer.Option("--eid", help="only events that name this EID")] = None,
