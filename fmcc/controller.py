@@ -38,7 +38,6 @@ from lispfmc.wire.address import Endpoint
 from lispfmc.wire.errors import LocalError
 from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapReply, Message
 
-IN_FLIGHT = Stay("a move is in flight: decided when it has ended", "in-flight", "decided again after it")
 MOVES_KEPT = 256
 """Finished moves that /v1/moves still shows."""
 
@@ -196,7 +195,7 @@ class Controller:
             return []
         if placement.in_flight:
             self._decide_again.add(service.name)
-            return [self._decided(placement, site, IN_FLIGHT)]
+            return [self._decided(placement, site, None)]
         decision = self.deliberation.decide(self.deliberation.view(placement, site, now), now)
         emit = self._decided(placement, site, decision)
         if isinstance(decision, Stay) or not self.world.acts:
@@ -204,7 +203,8 @@ class Controller:
         requested = Requested(self._new_move_id(), decision.datacenter, heard=now)
         return [emit, *self._step(service.name, requested, now)]
 
-    def _decided(self, placement: Placement, site: str, decision: Decision) -> Emit:
+    def _decided(self, placement: Placement, site: str, decision: Decision | None) -> Emit:
+        """The event of a decision; None = it has to wait for the end of the move in flight."""
         going = isinstance(decision, Go)
         return Emit(
             "decision.made",
@@ -212,12 +212,12 @@ class Controller:
                 "user": placement.service.user,
                 "service": placement.service.name,
                 "site": site,
-                "decision": "move" if going else "stay",
+                "decision": "later" if decision is None else "move" if going else "stay",
                 "from": placement.datacenter,
                 "to": decision.datacenter if isinstance(decision, Go) else placement.datacenter,
-                "reason": decision.reason,
-                "rule": decision.rule or self.policy.name,
-                "runner_up": decision.runner_up,
+                "reason": decision.reason if decision else "a move is in flight: decided when it has ended",
+                "rule": (decision.rule or self.policy.name) if decision else "in-flight",
+                "runner_up": decision.runner_up if decision else "",
                 "policy": self.policy_of(placement.service.service_class),
                 "mode": "act" if self.world.acts else "observe",
             },

@@ -136,6 +136,16 @@ def decode(
 
 
 @app.command()
+def wire(
+    source: Annotated[str, typer.Option("--source", metavar="MESSAGE", help="for example MapRegister; all: every one")],
+) -> None:
+    """Print the code that the wire codec generated from its declarations, for review."""
+    from lispfmc.cli.wire import wire as verb
+
+    raise typer.Exit(verb(source))
+
+
+@app.command()
 def monitor(
     snapshot: Annotated[bool, typer.Option("--snapshot", help="first the events that the daemons still keep")] = False,  # noqa: FBT002 - likewise
     eid: Annotated[str | None, typer.Option("--eid", help="only events that name this EID")] = None,
@@ -372,7 +382,7 @@ def _code_of(error: Exception) -> int:
     """The exit code of an error of the lab, the client or the configuration. Loaded here: only failures pay for it."""
     from fmcc.policy.models.checks import BadParameter
     from fmcc.policy.simulation.faults import TraceError
-    from lispfmc.lab.installation import Ambiguous, NotUp
+    from lispfmc.lab.installation import Ambiguous, BadName, NotUp
     from lispfmc.runtime.client import Unreachable
     from lispfmc.runtime.config import ConfigError
 
@@ -380,7 +390,7 @@ def _code_of(error: Exception) -> int:
         return CONFIG
     if isinstance(error, Unreachable | NotUp):
         return UNREACHABLE
-    if isinstance(error, Ambiguous | BadParameter):
+    if isinstance(error, Ambiguous | BadName | BadParameter):
         return USAGE
     return 1
 

@@ -52,8 +52,7 @@ def emitted() -> Iterator[bytes]:
         yield sign(notify, key)
         yield sign(MapNotifyAck.of(notify), key)
         for source, destination in (("100.64.2.10", "100.64.1.10"), ("fd00::1", "fd00::2")):
-            inner = {"source": ip_of(source), "destination": ip_of(destination)}
-            yield encode(Ecm.of(request, source_port=50000, **inner))
+            yield encode(Ecm.of(request, source=ip_of(source), destination=ip_of(destination), source_port=50000))
 
 
 def test_tshark_reads_every_emitted_message_whole(tmp_path: Path) -> None:
