@@ -10,8 +10,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from fmcc.moves import Placement, State
-from fmcc.policy import Candidate, Decision, Learner, Policy, View
+from fmcc.moves import Placement
+from fmcc.moves import State as MoveState
+from fmcc.policy import Candidate, Decision, Learner, Policy, State, View
 from fmcc.policy.rules import Rules
 from fmcc.world import Service, World
 from lispfmc.core.effects import Emit, FieldValue
@@ -118,6 +119,40 @@ class Deliberation:
         }
         return [Emit("migration.pingpong", fields)]
 
+    # --- what a restart must not forget -------------------------------------------------------------------------------
+
+    def state(self, service: str) -> State | None:
+        """What is known of one service, as plain values; None = nothing."""
+        learned = self.policy.state(service) if isinstance(self.policy, Learner) else None
+        copied_s, ping_pongs = self._copied_s.get(service), self.ping_pongs.get(service, 0)
+        if learned is None and copied_s is None and not ping_pongs:
+            return None
+        policy = self._policy_of(service)
+        return {"policy": policy, "learned": learned, "copied_s": copied_s, "ping_pongs": ping_pongs}
+
+    def restore(self, service: str, state: State) -> None:
+        """Go on from a saved state. Raises LocalError when it is none of ours; what another policy had learned is let
+        go."""
+        if service not in self.world.services:
+            raise LocalError(f"no service {service!r}: it is not configured; what is known of it is let go")
+        copied_s, ping_pongs, learned = state.get("copied_s"), state.get("ping_pongs", 0), state.get("learned")
+        timed = copied_s is None or (isinstance(copied_s, int | float) and 0.0 <= copied_s < float("inf"))
+        if not timed or not isinstance(ping_pongs, int) or ping_pongs < 0:
+            raise LocalError(f"what is known of {service}: impossible values; it is learned anew")
+        if learned is not None and state.get("policy") == self._policy_of(service):
+            if isinstance(self.policy, Rules):
+                self.policy.restore(service, learned, self.world.services[service].service_class)
+            elif isinstance(self.policy, Learner):
+                self.policy.restore(service, learned)
+        if copied_s is not None:
+            self._copied_s[service] = float(copied_s)
+        if ping_pongs:
+            self.ping_pongs[service] = ping_pongs
+
+    def _policy_of(self, service: str) -> str:
+        policy, known = self.policy, self.world.services[service]
+        return policy.policy_of(known.service_class) if isinstance(policy, Rules) else policy.name
+
     # --- what is asked ------------------------------------------------------------------------------------------------
 
     def rtt_ms(self, a: str, b: str, now: float) -> float | None:
@@ -194,7 +229,7 @@ def _occupied(placement: Placement) -> set[str]:
 def _copied_s(placement: Placement) -> float | None:
     """How long the move that has just ended copied; None when this change was no move of ours."""
     move = placement.move
-    if move is None or move.state is not State.NOTIFIED:
+    if move is None or move.state is not MoveState.NOTIFIED:
         return None
     at = {phase.name: phase.at for phase in move.phases}
     started, resumed = at.get("copy.started"), at.get("resumed")

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import msgspec
 
 from fmcc.policy import Decision, Go, Learner, Policy, State, Stay, View
+from fmcc.policy.threshold import next_nearest
 
 
 class ClassRules(msgspec.Struct, frozen=True):
@@ -37,7 +38,8 @@ class Rules:
         rules = self._of(view.service_class)
         wanted = rules.policy.decide(view)
         if not wanted.rule:
-            wanted = msgspec.structs.replace(wanted, rule=rules.policy.name, runner_up=wanted.runner_up or "none")
+            runner_up = f"stay at {view.datacenter}" if isinstance(wanted, Go) else next_nearest(view)
+            wanted = msgspec.structs.replace(wanted, rule=rules.policy.name, runner_up=runner_up)
         if rules.follow is not None:
             follow = rules.follow.decide(view)
             why = f"class {view.service_class} always follows: {follow.reason}"

@@ -15,7 +15,7 @@ def compared(view: View, reading: Reading, threshold: float, rule: str, why: str
         why_not = f"nearer but full: {', '.join(reading.fuller)}" if reading.fuller else "no distance is known"
         return Stay(f"no data centre to go to from {view.site}: {why_not}", rule, "none")
     if best.datacenter == view.datacenter:
-        return Stay(f"{view.datacenter} is the best for {view.site} ({told(best)}){full}", rule, _next(view))
+        return Stay(f"{view.datacenter} is the best for {view.site} ({told(best)}){full}", rule, next_nearest(view))
     if distance is None:
         reason = f"{told(best)} from {view.site} instead of an unknown distance"
         return Go(best.datacenter, reason, rule, f"stay at {view.datacenter}")
@@ -27,7 +27,7 @@ def compared(view: View, reading: Reading, threshold: float, rule: str, why: str
     return Stay(reach, rule, f"move to {best.datacenter}, from a distance of {threshold:.3g} on")
 
 
-def _next(view: View) -> str:
+def next_nearest(view: View) -> str:
     """The nearest of the other places."""
     others = [
         (each.rtt_ms, each.datacenter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -203,3 +204,42 @@ def test_the_configuration_of_policies_becomes_policies() -> None:
     assert app.service_class == "film"
     assert world.transfer_s(app, "dc2", "dc1") == 80.0
     assert app.eids == tuple(map(Prefix.parse, ("100.64.101.10/32", "fd00:0:0:101::10/128")))
+
+
+def test_what_was_learned_goes_on_after_a_restart() -> None:
+    net = Net(policy="learned")
+    net.settles()
+    back_and_forth(net, 24, copy_s=80.0)
+    saved = json.loads(json.dumps(net.fmcc.deliberation.state("app")))
+    assert saved["policy"] == "learned"
+    assert saved["ping_pongs"] > 0
+    again = Net(policy="learned").fmcc.deliberation
+    assert again.state("app") is None
+    again.restore("app", saved)
+    assert again.state("app") == saved
+    view = net.fmcc.deliberation.view(net.placement, "access2", net.now)
+    assert again.policy.decide(view) == net.fmcc.policy.decide(view)
+    other = Net(policy="mdp").fmcc.deliberation
+    other.restore("app", saved)
+    assert other.state("app") == {**saved, "policy": "mdp", "learned": None}
+
+
+@pytest.mark.parametrize(
+    "damage", [{"copied_s": -1}, {"copied_s": "long"}, {"ping_pongs": -2}, {"learned": {"costs": 3}}]
+)
+def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
+    deliberation = Net(policy="learned").fmcc.deliberation
+    with pytest.raises(LocalError, match="learned anew"):
+        deliberation.restore("app", {"policy": "learned", "copied_s": 1.0, "ping_pongs": 1, "learned": None, **damage})
+    assert deliberation.state("app") is None
+    with pytest.raises(LocalError, match="not configured"):
+        deliberation.restore("nobody", {})
+
+
+def test_the_load_of_a_data_centre_is_part_of_its_distance() -> None:
+    net = Net(sites=with_capacity(4), policy="always", model={"load_ms": 1000.0})
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    loads = {each["datacenter"]: (each["load"], each["free"]) for each in explained(net)["candidates"]}
+    assert loads == {"dc1": (0.25, 4), "dc2": (0.0, 4)}
