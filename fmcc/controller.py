@@ -183,7 +183,8 @@ class Controller:
         effects: list[FmccEffect] = [Emit("user.moved", fields)]
         if moved.site is not None:
             for service in self.world.services_of(moved.user):
-                self.deliberation.observe(self._placements[service.name], moved.site, now)
+                if moved.before is not None:  # to be seen for the first time is no handover
+                    self.deliberation.observe(self._placements[service.name], moved.site, now)
                 effects += self._consider(service, moved.site, now)
         return effects
 

@@ -8,7 +8,7 @@ from fmcc.policy.models.checks import amount
 
 
 def compared(view: View, reading: Reading, threshold: float, rule: str, why: str = "") -> Decision:
-    """Go when the best place is at least `threshold` steps nearer. A tie in distance stays: nothing is gained."""
+    """Go when the best place is at least `threshold` steps nearer. Of equal places the service's own is the best."""
     best, distance = reading.best, reading.distance
     full = f"; full: {', '.join(reading.fuller)}" if reading.fuller else ""
     if best is None:
@@ -22,7 +22,7 @@ def compared(view: View, reading: Reading, threshold: float, rule: str, why: str
     reach = f"{best.datacenter} is {distance:.3g} steps nearer to {view.site} ({told(best)} instead of " + (
         f"{told(reading.here)}), the threshold is {threshold:.3g}{why}{full}"
     )
-    if distance > 0 and distance >= threshold:
+    if distance >= threshold:
         return Go(best.datacenter, reach, rule, f"stay at {view.datacenter}, below a distance of {threshold:.3g}")
     return Stay(reach, rule, f"move to {best.datacenter}, from a distance of {threshold:.3g} on")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from fmcc import views
@@ -137,6 +138,16 @@ def test_a_user_that_goes_back_and_forth_is_counted_and_held_by_the_settling_tim
     assert "settling" in {fields["rule"] for _, name, fields in held.events if name == "decision.made"}
 
 
+def test_only_a_return_is_a_ping_pong_and_only_a_soon_one() -> None:
+    net = Net()
+    deliberation, home = net.fmcc.deliberation, net.placement
+    away, farther = (msgspec.structs.replace(home, datacenter=name) for name in ("dc2", "dc3"))
+    assert deliberation.replaced(home, away, 0.0) == []
+    assert deliberation.replaced(away, farther, 1.0) == []
+    assert len(deliberation.replaced(farther, away, 300.0)) == 1
+    assert deliberation.replaced(away, farther, 601.0) == [], "it stayed for longer than ping_pong_s"
+
+
 def test_the_time_that_a_copy_took_is_what_the_next_one_is_expected_to_cost() -> None:
     net = Net(policy="mdp")
     net.settles()
@@ -160,9 +171,21 @@ def test_the_learned_policy_stops_following_a_commuter_whose_service_costs_too_m
     back_and_forth(net, 16, copy_s=80.0)
     seen = len(net.events)
     back_and_forth(net, 5, copy_s=80.0)
-    late = [fields["decision"] for _, name, fields in net.events[seen:] if name == "decision.made"]
-    assert set(late) == {"stay"}
-    assert "handovers replayed" in explained(net)["reason"]
+    late = [fields for _, name, fields in net.events[seen:] if name == "decision.made"]
+    assert {fields["decision"] for fields in late} == {"stay"}
+    assert any("handovers replayed" in fields["reason"] for fields in late)
+
+
+def test_to_be_seen_for_the_first_time_is_no_handover() -> None:
+    net = Net(policy="learned")
+    net.settles()
+    assert net.fmcc.whereabouts("alice").site == "access1"
+    assert net.fmcc.deliberation.state("app") is None
+    net.alice_moves()
+    net.run(0.1)
+    state = net.fmcc.deliberation.state("app")
+    assert state is not None
+    assert state["learned"]["handovers"] == 1
 
 
 def test_room_is_counted_through_a_move_and_after_it() -> None:

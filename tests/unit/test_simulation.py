@@ -228,6 +228,13 @@ def test_a_long_silence_begins_a_session_and_is_told(tmp_path: Path) -> None:
         load(written(tmp_path, text), refuse_gaps=True)
 
 
+def test_a_session_that_begins_where_the_last_one_ended_begins_all_the_same(tmp_path: Path) -> None:
+    trace = load(written(tmp_path, f"0,0,0\n0,{STEP},60\n0,{STEP},5000\n0,{STEP * 2},5060\n"))
+    (journey,) = trace.journeys.values()
+    assert journey.begins.tolist() == [True, False, True, False]
+    assert journey.pay(np.array([[np.inf]]), 5.0, 1.0).cost.tolist() == [[2.0]]
+
+
 def test_several_users_headers_in_other_words_and_iso_times(tmp_path: Path) -> None:
     text = (
         "id,timestamp,latitude,longitude\n"
