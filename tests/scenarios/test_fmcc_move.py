@@ -467,6 +467,26 @@ def test_a_restarted_controller_learns_where_everything_is() -> None:
     assert net.placement.state is State.SETTLED
 
 
+def test_a_restarted_controller_decides_on_no_service_before_it_has_heard_of_it() -> None:
+    """One publication tells of several services: the last of them must not be moved by what was known before."""
+    other = (Prefix.parse("100.64.101.20/32"), Prefix.parse("fd00:0:0:101::20/128"))
+    services = [
+        {"name": name, "user": "alice", "eids": [str(eid) for eid in eids], "datacenter": "dc1"}
+        for name, eids in (("app", APP), ("other", other))
+    ]
+    net = Net(services=services)
+    net.settles()
+    net.routers["dc1"].registers(*APP, *other, version=7)
+    net.alice_moves()
+    net.run(1.0)
+    net.asked.clear()
+    net.fmcc = net.new_controller(net.fmcc.world)
+    net.run(1.0)
+    assert {asked.machine for asked in net.asked} == {"app", "other"}
+    moves = [placement.move for placement in net.fmcc.placements.values()]
+    assert [move.version for move in moves if move is not None] == [8, 8]
+
+
 @pytest.mark.parametrize(
     ("service", "datacenter", "status"),
     [("nothing", "dc2", 404), ("app", "dc9", 403), ("app", "access1", 403), ("app", "dc1", 409)],
