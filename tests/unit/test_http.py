@@ -56,6 +56,11 @@ async def running(listen: str, token: str | None = None) -> AsyncIterator[tuple[
             await world.api.close()
 
 
+def _post(body: bytes) -> bytes:
+    head = "POST /v1/moves HTTP/1.0\r\nAuthorization: Bearer t\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 @LOOPS
 def test_the_daemon_answers_on_a_private_unix_socket_and_on_loopback(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
@@ -108,6 +113,31 @@ def test_errors_say_what_why_and_what_to_do(run: Run, tmp_path: Path) -> None:
                     assert set((await answer.json())["error"]) == {"what", "why", "do"}
 
     run(story())
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /v1/status HTTP/1.0\r\nAuthorization: Bearer \xff\r\n\r\n", 401),
+        (b"GET /v1/events?after=%C2%B2 HTTP/1.0\r\nAuthorization: Bearer t\r\n\r\n", 400),
+        (b"GET /v1/events?after=" + b"9" * 5000 + b" HTTP/1.0\r\nAuthorization: Bearer t\r\n\r\n", 400),
+        (_post(b"[" * 200_000), 400),
+        (_post(b"\xff"), 400),
+        (_post(b" " * (1 << 20) + b"{} "), 413),
+    ],
+)
+def test_no_request_from_outside_counts_as_a_bug_of_ours(request_: bytes, status: int) -> None:
+    async def story() -> None:
+        async with running("127.0.0.1:0", token="t") as (world, _client):
+            reader, writer = await asyncio.open_connection("127.0.0.1", world.api.port)
+            writer.write(request_)
+            answer = await reader.read()
+            writer.close()
+            assert answer.startswith(b"HTTP/1.0 %d " % status)
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["what"]
+            assert world.rejects.bugs == 0
+
+    asyncio.run(story())
 
 
 @LOOPS
