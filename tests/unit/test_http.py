@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -136,6 +137,28 @@ def test_no_request_from_outside_counts_as_a_bug_of_ours(request_: bytes, status
             assert answer.startswith(b"HTTP/1.0 %d " % status)
             assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["what"]
             assert world.rejects.bugs == 0
+
+    asyncio.run(story())
+
+
+def test_event_streams_are_bounded_and_a_closed_one_makes_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(http, "STREAMS", 1)
+
+    async def story() -> None:
+        async with running(f"unix:{tmp_path}/a.sock") as (world, client):
+            world.events.append("host.arrived")
+            first, second = client.events(0), client.events(0)
+            await anext(first)
+            with pytest.raises(ApiError, match="too many event streams"):
+                await anext(second)
+            await first.aclose()
+            async with asyncio.timeout(5):
+                while True:
+                    with contextlib.suppress(ApiError):
+                        await anext(client.events(0))
+                        return
+                    world.events.append("host.lost")  # the daemon notices a closed stream when it writes
+                    await asyncio.sleep(0.01)
 
     asyncio.run(story())
 
