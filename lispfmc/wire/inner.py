@@ -65,23 +65,37 @@ class Encapsulated(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
-def kept(parsed: Encapsulated, datagram: bytes) -> bytes:
-    """What `Ecm.header` has to keep: nothing when the headers are those that we would build ourselves.
+Checked = tuple[int, Any, int, int, EcmSecurity | None, bytes, bytes]
+"""Word, IP header, ports, security, what `Ecm.header` has to keep, payload."""
+
+
+def checked(
+    datagram: bytes,
+    word: int,
+    security: EcmSecurity | None,
+    first: int,
+    ip: Any,
+    source_port: int,
+    destination_port: int,
+    length: int,
+    checksum: int,
+    payload: bytes,
+) -> Checked:
+    """What the parser of an ECM makes of its fields, in place of an Encapsulated: those that `Ecm` needs.
 
     Raises PeerError for lengths, checksums, fragments and ports that cannot be right. What nearly every ECM is, right
-    and over IPv4 with a header like ours, is known in few steps.
+    and over IPv4 with a header like ours, is known in few steps; of such a header nothing has to be kept.
     """
-    ip, length = parsed.ip, parsed.udp_length
     if (
-        parsed.first == _IHL_5
+        first == _IHL_5
         and ip.fragment == DONT_FRAGMENT
         and ip.ttl == _TTL
         and not (ip.tos or ip.identification)
-        and parsed.destination_port == CONTROL_PORT
-        and parsed.source_port != DATA_PORT
-        and length == len(parsed.payload) + UDP_HEADER_BYTES
+        and destination_port == CONTROL_PORT
+        and source_port != DATA_PORT
+        and length == len(payload) + UDP_HEADER_BYTES
         and ip.total_length == length + 20
-        and parsed.udp_checksum
+        and checksum
         and ip.checksum != 0xFFFF  # which has the residue of zero, and is not what a sender computes
     ):
         at = len(datagram) - length - 20
@@ -92,9 +106,11 @@ def kept(parsed: Encapsulated, datagram: bytes) -> bytes:
             covered <<= 8
         header = int.from_bytes(datagram[at : at + 20], "big")
         if header % 0xFFFF == 0 and (covered + length + formats.UDP) % 0xFFFF == 0:
-            return b""
+            return word, ip, source_port, destination_port, security, b"", payload
+    parsed = Encapsulated(word, security, first, ip, source_port, destination_port, length, checksum, payload)
     at, payload_at = _check(parsed, datagram)
-    return b"" if _plain(parsed) else datagram[at:payload_at]
+    kept = b"" if _plain(parsed) else datagram[at:payload_at]
+    return word, ip, source_port, destination_port, security, kept, payload
 
 
 def _plain(parsed: Encapsulated) -> bool:

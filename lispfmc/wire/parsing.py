@@ -151,7 +151,10 @@ class Parser:
                 given[name] = scope.names.get(field) or scope.resolve(("_", field))
         if len(given) != len(wanted):
             raise NotImplementedError(f"{value.__name__} has {sorted(wanted)}, its declaration {sorted(given)}")
-        return f"{value.__name__}({', '.join(given[name] for name in wanted)})"
+        arguments = ", ".join(given[name] for name in wanted)
+        if value in self.compiler.makers:
+            return f"{self.compiler.makers[value].__name__}(b, {arguments})"
+        return f"{value.__name__}({arguments})"
 
     def word(self, subcons: list[Any], index: int, scope: Scope, fields: Fields) -> int:
         """A bit word, and the count that shares its bytes; how many more subcons that is."""
