@@ -38,7 +38,7 @@ class Compiler:
         aliases: Mapping[tuple[type, str], str],
         makers: Mapping[type, Callable[..., Any]] | None = None,
     ) -> None:
-        self.values = values  # by the id of the Struct
+        self.values = values  # by the id of the Struct; what never leaves the codec is a NamedTuple: a bare tuple
         self.makers = makers or {}  # called with the bytes and the fields, in place of the class, when parsing
         self._aliases = dict(aliases)
         self._declared = {(value, called): field for (value, field), called in aliases.items()}
@@ -51,6 +51,12 @@ class Compiler:
     def alias(self, value: type, field: str) -> str:
         """What a declared field is called in the value."""
         return self._aliases.get((value, field), field)
+
+    @staticmethod
+    def fields(value: Any) -> tuple[str, ...]:
+        """The names of a value's fields, in its order."""
+        names: tuple[str, ...] = value._fields if issubclass(value, tuple) else value.__struct_fields__
+        return names
 
     def declared(self, value: type, name: str) -> str:
         """The declared field behind a field of the value."""

@@ -29,7 +29,7 @@ def decode(datagram: bytes) -> Message:
 
 
 def _ecm(checked: inner.Checked, datagram: bytes) -> Ecm:
-    word, ip, source_port, destination_port, security, header, payload = checked
+    word, source, destination, source_port, destination_port, security, header, payload = checked
     try:
         kind = payload[0] >> 4
         if kind == ECM:
@@ -37,4 +37,4 @@ def _ecm(checked: inner.Checked, datagram: bytes) -> Ecm:
         message: Message = PARSERS[kind](payload)
     except (Refused, struct.error, IndexError, KeyError) as error:
         raise refusal(payload, len(datagram) - len(payload)) from error
-    return Ecm(word, ip.source, ip.destination, source_port, destination_port, message, security, header)
+    return Ecm(word, source, destination, source_port, destination_port, message, security, header)
