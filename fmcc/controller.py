@@ -13,7 +13,7 @@ import msgspec
 from fmcc.coordinator import MoveEffect, Steer, step
 from fmcc.deliberation import Deliberation
 from fmcc.effects import FmccEffect
-from fmcc.locations import Locations, Nothing, ServicePublished, UserMoved, Whereabouts
+from fmcc.locations import Locations, ServicePublished, UserMoved, Whereabouts
 from fmcc.moves import (
     AgentReport,
     Confirmed,
@@ -105,14 +105,14 @@ class Controller:
             case MapNotify():
                 news = self.subscriber.notified(message, datagram, source, now)
                 effects: list[FmccEffect] = list(news.effects)
-                for record in news.records:
-                    match self._locations.learn(record, now):
-                        case UserMoved() as moved:
-                            effects += self._user_moved(moved, now)
-                        case ServicePublished() as published:
-                            effects += self._service_published(published, now)
-                        case Nothing():
-                            pass
+                # the whole message before any decision: it may tell of one service ahead of the next
+                learned = [self._locations.learn(record, now) for record in news.records]
+                for published in learned:
+                    if isinstance(published, ServicePublished):
+                        effects += self._service_published(published, now)
+                for moved in learned:
+                    if isinstance(moved, UserMoved):
+                        effects += self._user_moved(moved, now)
                 return effects + self._reconsidered(now)
             case MapNotifyAck():
                 return self._acknowledged(message, datagram, source, now)
@@ -129,7 +129,7 @@ class Controller:
         effects: list[FmccEffect] = [*self.subscriber.expired(now), *self.steering.expired(now)]
         for service in list(self._deadlines.pop_expired(now)):
             effects += self._step(service, TimedOut(), now)
-        return effects
+        return effects + self._reconsidered(now)
 
     def agent_event(self, move: str, report: AgentReport, now: float) -> list[FmccEffect]:
         """What a hypervisor agent tells of a move; moves that are not the service's last are of the past."""
@@ -137,7 +137,7 @@ class Controller:
         current = self._placements[record.service].move if record is not None else None
         if record is None or current is None or current.id != move:
             return []
-        return self._step(record.service, report, now)
+        return self._step(record.service, report, now) + self._reconsidered(now)
 
     def agent_restarted(self, datacenter: str, now: float) -> list[FmccEffect]:
         """The agent of `datacenter` has started anew: it has forgotten the moves that it had under way."""
@@ -146,7 +146,7 @@ class Controller:
             move = placement.move
             if move is not None and datacenter in {move.source, move.target}:
                 effects += self._step(service, Failed(f"the agent of {datacenter} was restarted"), now)
-        return effects
+        return effects + self._reconsidered(now)
 
     def requested(self, service: str, datacenter: str, now: float) -> list[FmccEffect]:
         """An operator wants `service` at `datacenter`. Raises RequestRefused."""
@@ -262,7 +262,7 @@ class Controller:
         effects += self.deliberation.replaced(before, after, now)
         if after.move is not None:
             self._keep(service, after.move)
-        return effects if after.in_flight else effects + self._reconsidered(now)
+        return effects
 
     def _reconsidered(self, now: float) -> list[FmccEffect]:
         """The decisions that had to wait, for the end of a move or for the Map-Server's first word."""

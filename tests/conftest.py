@@ -6,17 +6,21 @@ An error that asyncio could only log (an exception in a task that nobody awaited
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 TUN_DEVICE = Path("/dev/net/tun")
+_held: list[IO[str]] = []  # the machine's lock, until this process ends
 
 
 def _works(*command: str) -> bool:
@@ -71,6 +75,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # by the file's markers only: a file whose tests share one lab stays together
     whole_machine = ("namespaces", "compose")
     items.sort(key=lambda item: sum(item.get_closest_marker(marker) is not None for marker in whole_machine))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Namespaces are the machine's: a second run, in another checkout, waits, else each takes the other's labs down."""
+    if _held or not item.get_closest_marker("namespaces") or no_namespaces():
+        return
+    lock = (Path(tempfile.gettempdir()) / "lispfmc-tests.lock").open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    _held.append(lock)
 
 
 @pytest.hookimpl(trylast=True)

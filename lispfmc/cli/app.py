@@ -7,11 +7,11 @@ import os
 import sys
 from collections.abc import Coroutine, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
 
+from lispfmc.cli.computing import model_app, simulate
 from lispfmc.cli.failure import CONFIG, DONE, UNREACHABLE, USAGE, Failure
 from lispfmc.cli.output import Format, say
 
@@ -23,28 +23,21 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 app = typer.Typer(
     name="lispfmc",
     help="Follow-Me Cloud on LISP: users move, their services follow, no connection is lost.",
+    epilog="Begin with: lispfmc lab demo. Exit codes: 0 done, 1 condition not met, 2 cannot reach, 64 usage, "
+    "78 bad configuration.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 lab_app = typer.Typer(help="A whole network on this machine.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(lab_app, name="lab")
-model_app = typer.Typer(help="The papers' analytic models.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(model_app, name="model")
+app.add_typer(lab_app, name="lab", short_help="A whole network on this machine")
+app.add_typer(model_app, name="model", short_help="The papers' analytic models")
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
 Lab = Annotated[str | None, typer.Option("--lab", envvar="LISPFMC_LAB", help="which lab, when several are up")]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="which lab, when several are up")]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="S", min=0.1, help="seconds to wait at most")]
-Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="draw it too (.svg, .png, .pdf)")]
-Rings = Annotated[int, typer.Option("--rings", "-k", metavar="K", help="the ring at which the service moves")]
-ObjectBits = Annotated[float, typer.Option("--size", metavar="BITS", help="what a migration copies")]
-Fraction = Annotated[float, typer.Option("--fraction", min=0.0, max=1.0, help="the share of it that is copied")]
-MoveCost = Annotated[float, typer.Option("--cost", "--cm", metavar="CM", help="what a migration costs")]
-Quality = Annotated[float, typer.Option("--quality", metavar="K", help="what one step of distance costs a handover")]
-Gamma = Annotated[float, typer.Option("--gamma", help="how much the next handover counts against this one")]
-Outward = Annotated[float, typer.Option("--p", help="probability that a handover leads outward")]
-Keeping = Annotated[float, typer.Option("--stay", help="probability that a handover keeps the distance")]
 Topology = Annotated[str, typer.Option("--topology", help="fig5, metro, or a TOML file")]
 
 
@@ -59,15 +52,7 @@ class Table(StrEnum):
     rejects = "rejects"
 
 
-class Method(StrEnum):
-    """How `model policy` solves."""
-
-    closed = "closed-form"
-    policy = "policy-iteration"
-    value = "value-iteration"
-
-
-@app.command()
+@app.command(short_help="Move a user to another site")
 def move(
     user: Annotated[str, typer.Argument(help="who moves, for example alice")],
     to: Annotated[str, typer.Option("--to", metavar="SITE", help="the access network to move to")],
@@ -83,7 +68,7 @@ def move(
     _finish(verb(user, to, lab_name=lab, wait=wait, measure=measure, timeout_s=timeout, output=output))
 
 
-@app.command()
+@app.command(short_help="Is every daemon and node there and ready?")
 def status(
     wait: Annotated[bool, typer.Option("--wait", help="until everything is ready")] = False,  # noqa: FBT002 - likewise
     timeout: Timeout = 30.0,
@@ -96,7 +81,7 @@ def status(
     _finish(verb(lab_name=lab, wait_s=timeout if wait else 0.0, output=output))
 
 
-@app.command()
+@app.command(short_help="One table of the daemons' state")
 def show(
     table: Annotated[Table, typer.Argument(help="which table")],
     at: Annotated[str | None, typer.Option("--at", metavar="DAEMON", help="only this daemon's")] = None,
@@ -109,7 +94,7 @@ def show(
     _finish(verb(table.value, at=at, lab_name=lab, output=output))
 
 
-@app.command()
+@app.command(short_help="Ask a Map-Resolver where an EID is")
 def lookup(
     eid: Annotated[str, typer.Argument(help="an address or prefix, for example 100.64.1.10 or fd00:0:0:1::10")],
     via: Annotated[str | None, typer.Option("--via", metavar="MR", help="address of the Map-Resolver to ask")] = None,
@@ -124,7 +109,7 @@ def lookup(
     _finish(verb(eid, via=via, iid=iid, count=count, lab_name=lab, output=output))
 
 
-@app.command()
+@app.command(short_help="Show what LISP messages say")
 def decode(
     what: Annotated[str, typer.Argument(metavar="HEX|FILE.pcap", help="a message in hex, or a capture")],
     output: Output = Format.table,
@@ -135,7 +120,7 @@ def decode(
     raise typer.Exit(verb(what, output=output))
 
 
-@app.command()
+@app.command(short_help="Show the generated wire code")
 def wire(
     source: Annotated[str, typer.Option("--source", metavar="MESSAGE", help="for example MapRegister; all: every one")],
 ) -> None:
@@ -145,7 +130,7 @@ def wire(
     raise typer.Exit(verb(source))
 
 
-@app.command()
+@app.command(short_help="Every event of every daemon, as it happens")
 def monitor(
     snapshot: Annotated[bool, typer.Option("--snapshot", help="first the events that the daemons still keep")] = False,  # noqa: FBT002 - likewise
     eid: Annotated[str | None, typer.Option("--eid", help="only events that name this EID")] = None,
@@ -158,7 +143,7 @@ def monitor(
     _finish(verb(lab_name=lab, snapshot=snapshot, eid=eid, output=output))
 
 
-@app.command()
+@app.command(short_help="Why a service moved, or did not")
 def explain(
     user: Annotated[str, typer.Argument(help="whose services, for example alice")],
     lab: Lab = None,
@@ -170,128 +155,10 @@ def explain(
     _finish(verb(user, lab_name=lab, output=output))
 
 
-@app.command()
-def simulate(
-    mobility: Annotated[
-        str, typer.Option("--mobility", metavar="walk1d|hex|trace:FILE", help="where users go")
-    ] = "walk1d",
-    policy: Annotated[list[str] | None, typer.Option("--policy", help="whom to score; may be repeated")] = None,
-    users: Annotated[int, typer.Option("--users", min=1, help="of a walk")] = 100,
-    handovers: Annotated[int, typer.Option("--handovers", min=2, help="of each user of a walk")] = 1000,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="the same seed gives the same walk")] = 1,
-    p: Outward = 0.5,
-    stay: Keeping = 0.0,
-    cost: MoveCost = 5.0,
-    quality: Quality = 1.0,
-    gamma: Gamma = 0.95,
-    thr: Annotated[int, typer.Option("--thr", min=1, max=100, help="the longest distance that tables know")] = 10,
-    hexagon: Annotated[float, typer.Option("--hexagon", metavar="M", help="metres between cells of a trace")] = 500.0,
-    session_gap: Annotated[
-        float, typer.Option("--session-gap", metavar="S", help="a silence that ends a session of a trace")
-    ] = 900.0,
-    refuse_gaps: Annotated[bool, typer.Option("--refuse-gaps", help="a silence is an error")] = False,  # noqa: FBT002 - likewise
-    plot: Plot = None,
-    output: Output = Format.table,
-) -> None:
-    """Score policies on walks or on a GPS trace: the first half teaches, the second half counts."""
-    from lispfmc.cli.simulate import Mobility
-    from lispfmc.cli.simulate import simulate as verb
-
-    where = Mobility(mobility, users, handovers, seed, p, stay, hexagon, session_gap, refuse_gaps)
-    policies = policy or ["mdp", "learned"]
-    raise typer.Exit(verb(policies, where, cost=cost, quality=quality, gamma=gamma, thr=thr, output=output, to=plot))
+app.command("simulate", short_help="Score policies on walks and traces")(simulate)
 
 
-@model_app.command("ctmc")
-def model_ctmc(
-    rings: Rings,
-    size: ObjectBits = 1e9,
-    fraction: Fraction = 1.0,
-    signal: Annotated[float, typer.Option("--signal", metavar="BITS", help="a signalling message's size")] = 0.0,
-    full: Annotated[bool, typer.Option("--full", help="the chain over single cells, as a check")] = False,  # noqa: FBT002 - likewise
-    plot: Plot = None,
-    output: Output = Format.table,
-) -> None:
-    """Where users are relative to their data centre, and how often services move."""
-    from lispfmc.cli.model import position as verb
-
-    raise typer.Exit(
-        verb(rings, object_bits=size, fraction=fraction, signal_bits=signal, whole=full, output=output, to=plot)
-    )
-
-
-@model_app.command("sdt")
-def model_sdt(
-    rings: Annotated[
-        int | None, typer.Option("--rings", "-k", metavar="K", help="rings apart: 0.01 K^2 seconds")
-    ] = None,
-    rtt: Annotated[
-        float | None, typer.Option("--rtt", metavar="S", help="round-trip time, in place of --rings")
-    ] = None,
-    size: ObjectBits = 1e9,
-    fraction: Fraction = 1.0,
-    loss: Annotated[float, typer.Option("--loss", help="probability that a segment is lost")] = 0.0,
-    mss: Annotated[int, typer.Option("--mss", metavar="BYTES", help="of a segment")] = 1460,
-    window: Annotated[int, typer.Option("--window", metavar="SEGMENTS", help="the largest window")] = 44,
-    plot: Plot = None,
-    output: Output = Format.table,
-) -> None:
-    """How long a migration disturbs its service, by the paper's equation (11)."""
-    from lispfmc.cli.model import sdt as verb
-
-    raise typer.Exit(
-        verb(
-            rings,
-            rtt_s=rtt,
-            object_bits=size,
-            fraction=fraction,
-            loss=loss,
-            mss=mss,
-            window=window,
-            output=output,
-            to=plot,
-        )
-    )
-
-
-@model_app.command("policy")
-def model_policy(
-    p: Outward = 0.5,
-    stay: Keeping = 0.0,
-    cost: MoveCost = 5.0,
-    gamma: Gamma = 0.95,
-    thr: Annotated[int, typer.Option("--thr", help="the distance at which the service must move")] = 50,
-    quality: Quality = 1.0,
-    dimension: Annotated[int, typer.Option("--dimension", min=1, max=2, help="1: a line, 2: hexagons")] = 1,
-    method: Annotated[Method, typer.Option("--method", help="how it is solved")] = Method.closed,
-    plot: Plot = None,
-    output: Output = Format.table,
-) -> None:
-    """The distance from which on a service should follow its user."""
-    from lispfmc.cli.model import policy as verb
-
-    raise typer.Exit(
-        verb(
-            p=p, stay=stay, cost=cost, gamma=gamma, thr=thr, quality=quality, dimension=dimension, method=method.value,
-            output=output, to=plot,
-        )
-    )  # fmt: skip
-
-
-@model_app.command("fig14")
-def model_fig14(
-    reconstruction: Annotated[str, typer.Option("--reconstruction", metavar="F|L", help="which model")] = "F",
-    table: Annotated[str, typer.Option("--table", metavar="a|b", help="which of the paper's two tables")] = "a",
-    plot: Plot = None,
-    output: Output = Format.table,
-) -> None:
-    """The paper's policy tables, by models that are reconstructions."""
-    from lispfmc.cli.model import tables as verb
-
-    raise typer.Exit(verb(reconstruction, table, output=output, to=plot))
-
-
-@lab_app.command("up")
+@lab_app.command("up", short_help="Bring a network up in namespaces")
 def lab_up(
     topology: Topology = "fig5",
     name: Annotated[str | None, typer.Option("--name", help="the lab's name; the topology's unless given")] = None,
@@ -303,7 +170,7 @@ def lab_up(
     raise typer.Exit(up(topology, name, output=output))
 
 
-@lab_app.command("status")
+@lab_app.command("status", short_help="What of the network is there")
 def lab_status(name: Name = None, output: Output = Format.table) -> None:
     """What of the network is there."""
     from lispfmc.cli.lab import status as verb
@@ -311,7 +178,7 @@ def lab_status(name: Name = None, output: Output = Format.table) -> None:
     raise typer.Exit(verb(name, output=output))
 
 
-@lab_app.command("down")
+@lab_app.command("down", short_help="Remove it, or what a killed up left")
 def lab_down(name: Name = None, output: Output = Format.table) -> None:
     """Remove the network and whatever a killed `up` left behind."""
     from lispfmc.cli.lab import down
@@ -319,7 +186,11 @@ def lab_down(name: Name = None, output: Output = Format.table) -> None:
     raise typer.Exit(down(name, output=output))
 
 
-@lab_app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab_app.command(
+    "exec",
+    short_help="Run a command inside a site",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 def lab_exec(
     place: Annotated[str, typer.Argument(metavar="SITE", help="a site, a daemon or a node")],
     command: Annotated[list[str], typer.Argument(metavar="CMD...")],
@@ -332,7 +203,7 @@ def lab_exec(
     raise typer.Exit(execute(place, command, lab, output=output))
 
 
-@lab_app.command("demo")
+@lab_app.command("demo", short_help="Build, move, measure, remove")
 def lab_demo(topology: Topology = "fig5", output: Output = Format.table) -> None:
     """Build the network, move a user, watch the service follow, say what it cost, remove the network."""
     from lispfmc.cli.lab import demo

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lispfmc.cli.failure import CONDITION, DONE, USAGE, Failure
-from lispfmc.cli.output import Format, print_json, print_text
+from lispfmc.cli.output import Format, print_json, print_text, say
 from lispfmc.wire import decode as decode_message
 from lispfmc.wire.describe import describe, describe_data
-from lispfmc.wire.errors import PeerError
+from lispfmc.wire.errors import LocalError, PeerError
 from lispfmc.wire.pcap import Packet, packets
 from lispfmc.wire.tree import tree
 
@@ -23,15 +23,22 @@ _SEPARATORS = re.compile(r"0[xX]|[\s:,]")
 
 def decode(what: str, *, output: Format) -> int:
     """Exit 1 when something is malformed; it is shown up to there, with where and why."""
-    messages = list(_from_file(Path(what)) if Path(what).is_file() else [Shown(_bytes(what))])
+    messages: list[Shown] = []
+    broken = ""
+    try:
+        messages.extend(_from_file(Path(what)) if Path(what).is_file() else [Shown(_bytes(what))])
+    except LocalError as error:  # a capture that was cut off: what came before is shown
+        broken = f"lispfmc: {what}: {error}"
     shown = [one.described() for one in messages]
     if output is Format.json:
         print_json({"messages": shown})
     elif shown:
         print_text("\n\n".join("\n".join(_lines(*pair)) for pair in zip(messages, shown, strict=True)))
-    else:
+    elif not broken:
         print_text("no LISP message in it")
-    return CONDITION if any("error" in one for one in shown) else DONE
+    if broken:
+        say(broken)
+    return CONDITION if broken or any("error" in one for one in shown) else DONE
 
 
 def _bytes(text: str) -> bytes:
@@ -40,7 +47,8 @@ def _bytes(text: str) -> bytes:
         return bytes.fromhex(digits)
     except ValueError:
         if "/" in text or text.endswith((".pcap", ".cap")):
-            raise Failure(USAGE, text, "no such file", "give a capture that exists, or a message in hex") from None
+            why = "no such file" if not Path(text).exists() else "not a file"
+            raise Failure(USAGE, text, why, "give a capture that exists, or a message in hex") from None
         bad = re.search(r"[^0-9a-fA-F]", digits)
         why = f"{bad.group()!r} is no hex digit" if bad else "an odd number of hex digits"
         raise Failure(USAGE, f"{text[:40]!r}", why, "give a message in hex, or an existing pcap file") from None

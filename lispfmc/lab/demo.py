@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+import msgspec
+
 from lispfmc.lab import lifecycle
 from lispfmc.lab.following import site_of
 from lispfmc.lab.installation import Installation, NodeEntry, run_directory
@@ -44,7 +46,8 @@ async def _measure(lab: Installation, say: Callable[[str], None], on_phase: Call
     user = lab.users()[0]
     site = await _elsewhere(user)
     say(f"measuring; {user.name} moves to {site}")
-    return await move(lab, user, site, wait=True, measure=True, timeout_s=TIMEOUT_S, on_phase=on_phase)
+    report = await move(lab, user, site, wait=True, measure=True, timeout_s=TIMEOUT_S, on_phase=on_phase)
+    return msgspec.structs.replace(report, logs=None)  # they go with the lab
 
 
 async def _elsewhere(user: NodeEntry) -> str:

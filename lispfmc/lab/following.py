@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -15,6 +16,7 @@ from lispfmc.runtime.node_client import call
 from lispfmc.wire.errors import LocalError
 
 AFTERMATH_S = 1.0  # acknowledgements may come after the commit: how long they are waited for
+AT_THE_NODE = ("link_down", "link_up", "announced")
 
 
 class Follower:
@@ -58,17 +60,20 @@ class Follower:
 
     async def until_over(self, timeout_s: float) -> None:
         """Return when the service has followed, or will not. Raises TimeoutError, or what broke a stream."""
-        async with asyncio.timeout(timeout_s):
-            await self._until(lambda: self.phases.over)
         try:
-            async with asyncio.timeout(AFTERMATH_S):
-                await self._until(
-                    lambda: (
-                        self.phases.outcome is not Outcome.committed or self.phases.at_ns("acknowledged") is not None
-                    )
-                )
-        except TimeoutError:
-            return
+            async with asyncio.timeout(timeout_s):
+                await self._until(lambda: self.phases.over)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(AFTERMATH_S):
+                    await self._until(self._is_whole)
+        finally:
+            self._tell(whole=True)
+
+    def _is_whole(self) -> bool:
+        """True when nothing is missing that comes by another stream, or after the commit."""
+        at = self.phases.at_ns
+        acknowledged = self.phases.outcome is not Outcome.committed or at("acknowledged") is not None
+        return acknowledged and at("registered") is not None
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached():
@@ -89,9 +94,11 @@ class Follower:
             self.phases.happened(event["name"], event["fields"], at_ns)
             self._tell()
 
-    def _tell(self) -> None:
+    def _tell(self, *, whole: bool = False) -> None:
+        """Phases as they become known, in order: what the controller says waits for the Map-Server's word."""
+        whole = whole or self.phases.at_ns("registered") is not None
         for phase in self.phases.list():
-            if phase.name not in self._told:
+            if phase.name not in self._told and (whole or phase.name in AT_THE_NODE):
                 self._told.add(phase.name)
                 self._on_phase(phase)
         self._changed.set()

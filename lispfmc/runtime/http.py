@@ -10,6 +10,7 @@ import asyncio
 import hmac
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Awaitable, Callable
@@ -33,6 +34,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 KEEP_ALIVE = 15.0  # seconds between comments on a quiet event stream, so that both ends notice a dead one
 SLOW_CLIENT = 10.0  # seconds that one write to an event stream may take before the client is dropped
 STREAMS = 64  # event streams at a time
+_EVENT_ID = re.compile(r"[0-9]{1,19}")
 RETRY_MS = 1000
 """What the event stream tells clients to wait before they come back."""
 
@@ -103,7 +105,7 @@ class Api:
                 )
             try:
                 body = json.loads(await request.read() or b"{}")
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise Refused("the body is not JSON", why=str(error), do="send one JSON object") from error
             if not isinstance(body, dict):
                 raise Refused("the body is not a JSON object", do="send one JSON object")
@@ -161,6 +163,8 @@ class Api:
             return _json(
                 Refused(f"{request.path} does not take {request.method}", do=f"use {allowed}").body, status=405
             )
+        except web.HTTPRequestEntityTooLarge as error:
+            return _json(Refused("the request is too large", why=str(error.text), do="send less").body, status=413)
         except web.HTTPException:
             raise
         except LocalError as error:
@@ -173,7 +177,8 @@ class Api:
         if self._token is None or not request.path.startswith("/v1/"):
             return
         given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self._token.encode()):
+        # aiohttp hands bytes that are no UTF-8 on as surrogates
+        if not hmac.compare_digest(given.encode(errors="surrogateescape"), self._token.encode()):
             raise Refused("not authorised", why="no valid token", do="send Authorization: Bearer TOKEN", status=401)
 
     async def _healthz(self, _request: web.Request) -> web.StreamResponse:
@@ -267,7 +272,7 @@ def _sse(event: Event) -> str:
 def _event_id(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdigit():
+    if not _EVENT_ID.fullmatch(text):
         raise Refused(f"{text!r} is no event id", do="give the id of the last event you have seen, or 0")
     return int(text)
 

@@ -79,11 +79,16 @@ class Builder:
         """All fields of a Struct whose value is `owner`."""
         value = self.compiler.values.get(id(declared))
         single = value is None and single_field(declared)
+        bare_tuple = value is not None and issubclass(value, tuple)
+        if value is not None and bare_tuple:
+            unpacked = {name: self.fresh(name) for name in self.compiler.fields(value)}
+            self.line(f"{', '.join(unpacked.values())} = {owner}")
         tags = address_tags(declared)
         for one in declared.subcons:
             if one.name and one.name not in tags:
                 called = self.compiler.alias(value, one.name) if value else one.name
-                scope.names[one.name] = owner if single == one.name else f"{owner}.{called}"
+                own = unpacked.get(called, "") if bare_tuple else f"{owner}.{called}"
+                scope.names[one.name] = owner if single == one.name else own
         skip = 0
         for index, named in enumerate(declared.subcons):
             if skip:

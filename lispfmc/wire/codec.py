@@ -76,7 +76,7 @@ ALIASES: dict[tuple[type, str], str] = {
     (InstanceAddress, "reserved2"): "iid_mask_length",
     (OpaqueLcaf, "content"): "body",
 }
-_compiler = Compiler(_values(), ALIASES)
+_compiler = Compiler(_values(), ALIASES, {inner.Encapsulated: inner.checked})
 
 _MESSAGE = {kind: _compiler.both(declared) for kind, declared in formats.MESSAGES.items()}
 _DATA, _SHIM = _compiler.both(formats.DataHeader), _compiler.both(formats.ShimHeader, whole=False)

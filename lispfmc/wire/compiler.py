@@ -32,8 +32,14 @@ class Refused(Exception):  # noqa: N818 - it never leaves the codec: decode and 
 class Compiler:
     """Collects the functions for some declarations; `load` makes them callable."""
 
-    def __init__(self, values: Mapping[int, type], aliases: Mapping[tuple[type, str], str]) -> None:
-        self.values = values  # by the id of the Struct
+    def __init__(
+        self,
+        values: Mapping[int, type],
+        aliases: Mapping[tuple[type, str], str],
+        makers: Mapping[type, Callable[..., Any]] | None = None,
+    ) -> None:
+        self.values = values  # by the id of the Struct; what never leaves the codec is a NamedTuple: a bare tuple
+        self.makers = makers or {}  # called with the bytes and the fields, in place of the class, when parsing
         self._aliases = dict(aliases)
         self._declared = {(value, called): field for (value, field), called in aliases.items()}
         self._structs: dict[tuple[str, str], str] = {}
@@ -45,6 +51,12 @@ class Compiler:
     def alias(self, value: type, field: str) -> str:
         """What a declared field is called in the value."""
         return self._aliases.get((value, field), field)
+
+    @staticmethod
+    def fields(value: Any) -> tuple[str, ...]:
+        """The names of a value's fields, in its order."""
+        names: tuple[str, ...] = value._fields if issubclass(value, tuple) else value.__struct_fields__
+        return names
 
     def declared(self, value: type, name: str) -> str:
         """The declared field behind a field of the value."""
@@ -101,7 +113,8 @@ class Compiler:
         """Run the source; tracebacks find its lines."""
         text = "".join(self.source.values())
         names = {value.__name__: value for value in self.values.values()}
-        space: dict[str, Any] = {"struct": struct, "Refused": Refused, "__name__": __name__, **names}
+        makers = {maker.__name__: maker for maker in self.makers.values()}
+        space: dict[str, Any] = {"struct": struct, "Refused": Refused, "__name__": __name__, **names, **makers}
         exec(compile(text, FILE, "exec"), space)  # noqa: S102 - our own text, made of our own declarations
         linecache.cache[FILE] = (len(text), None, text.splitlines(keepends=True), FILE)
         return space

