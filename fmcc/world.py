@@ -6,6 +6,7 @@ Built once from the settings (`fmcc.settings`); every core of the controller rea
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 
 import msgspec
 
@@ -48,7 +49,7 @@ class Limits(msgspec.Struct, frozen=True, gc=False):
     commit_s: float = 60.0
 
 
-class World(msgspec.Struct, frozen=True):
+class World(msgspec.Struct, frozen=True, dict=True):
     """Everything configured that decisions depend on."""
 
     rlocs: tuple[Ip, ...]
@@ -77,4 +78,12 @@ class World(msgspec.Struct, frozen=True):
         return None if service.size_bytes is None or rate is None else service.size_bytes * 8 / rate
 
     def services_of(self, user: str) -> tuple[Service, ...]:
-        return tuple(service for service in self.services.values() if service.user == user)
+        return self._followers.get(user, ())
+
+    @cached_property
+    def _followers(self) -> Mapping[str, tuple[Service, ...]]:
+        """Services by user: asked for at every handover."""
+        followers: dict[str, tuple[Service, ...]] = {}
+        for service in self.services.values():
+            followers[service.user] = (*followers.get(service.user, ()), service)
+        return followers
