@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from fmcc.coordinator import MoveEffect, Steer, step
+from fmcc.deliberation import Deliberation
 from fmcc.effects import FmccEffect
 from fmcc.locations import Locations, ServicePublished, UserMoved, Whereabouts
 from fmcc.moves import (
@@ -26,7 +27,8 @@ from fmcc.moves import (
     State,
     TimedOut,
 )
-from fmcc.policy import Candidate, Decision, Go, Policy, Stay, View
+from fmcc.policy import Decision, Go, Policy, Stay
+from fmcc.policy.rules import Rules
 from fmcc.steering import Acknowledged, Repeated, Steering
 from fmcc.subscriber import Subscriber
 from fmcc.world import Service, World
@@ -66,6 +68,7 @@ class Controller:
         self._locations = Locations(world)
         self.subscriber = Subscriber(world, self._locations.knows, nonces)
         self._placements = {s.name: Placement(s, s.datacenter) for s in world.services.values()}
+        self.deliberation = Deliberation(world, policy, self._placements)
         self._moves: dict[str, MoveRecord] = {}
         self._deadlines: Deadlines[str] = Deadlines()
         self._decide_again: set[str] = set()
@@ -87,6 +90,10 @@ class Controller:
         if move is None:
             raise LocalError(f"{service} has not moved yet")
         return MoveRecord(service, move)
+
+    def policy_of(self, service_class: str) -> str:
+        """The name of the policy that decides for the services of a class."""
+        return self.policy.policy_of(service_class) if isinstance(self.policy, Rules) else self.policy.name
 
     def whereabouts(self, user: str) -> Whereabouts:
         return self._locations.user(user)
@@ -165,7 +172,7 @@ class Controller:
             raise RequestRefused(
                 f"{service} cannot move to {datacenter}", "it is there already", "choose another data centre", 409
             )
-        if not self._candidate(placement, datacenter, None).has_room:
+        if not self.deliberation.has_room(placement, datacenter):
             why = f"it is full ({self.world.datacenters[datacenter].capacity} services)"
             raise RequestRefused(f"{service} cannot move to {datacenter}", why, "move another service away first", 409)
 
@@ -176,6 +183,8 @@ class Controller:
         effects: list[FmccEffect] = [Emit("user.moved", fields)]
         if moved.site is not None:
             for service in self.world.services_of(moved.user):
+                if moved.before is not None:  # to be seen for the first time is no handover
+                    self.deliberation.observe(self._placements[service.name], moved.site, now)
                 effects += self._consider(service, moved.site, now)
         return effects
 
@@ -188,14 +197,7 @@ class Controller:
         if placement.in_flight:
             self._decide_again.add(service.name)
             return [self._decided(placement, site, None)]
-        view = View(
-            service=service.name,
-            user=service.user,
-            site=site,
-            datacenter=placement.datacenter,
-            candidates=tuple(self._candidate(placement, name, site) for name in service.allowed),
-        )
-        decision = self.policy.decide(view)
+        decision = self.deliberation.decide(self.deliberation.view(placement, site, now), now)
         emit = self._decided(placement, site, decision)
         if isinstance(decision, Stay) or not self.world.acts:
             return [emit]
@@ -215,18 +217,12 @@ class Controller:
                 "from": placement.datacenter,
                 "to": decision.datacenter if isinstance(decision, Go) else placement.datacenter,
                 "reason": decision.reason if decision else "a move is in flight: decided when it has ended",
-                "policy": self.policy.name,
+                "rule": (decision.rule or self.policy.name) if decision else "in-flight",
+                "runner_up": decision.runner_up if decision else "",
+                "policy": self.policy_of(placement.service.service_class),
                 "mode": "act" if self.world.acts else "observe",
             },
         )
-
-    def _candidate(self, placement: Placement, datacenter: str, site: str | None) -> Candidate:
-        rtt_ms = self.world.rtt_ms(site, datacenter) if site is not None else None
-        capacity = self.world.datacenters[datacenter].capacity
-        if capacity is None:
-            return Candidate(datacenter, rtt_ms)
-        others = (other for name, other in self._placements.items() if name != placement.service.name)
-        return Candidate(datacenter, rtt_ms, free=capacity - sum(_occupies(other, datacenter) for other in others))
 
     # --- from what the mapping system and the routers say to the move -------------------------------------------------
 
@@ -263,6 +259,7 @@ class Controller:
         after, wanted = step(before, event, now, self.world.limits)
         effects = self._led(wanted, now)
         self._placements[service] = after
+        effects += self.deliberation.replaced(before, after, now)
         if after.move is not None:
             self._keep(service, after.move)
         return effects
@@ -310,9 +307,3 @@ class Controller:
 
     def _new_move_id(self) -> str:
         return f"{next(self._nonces):016x}"
-
-
-def _occupies(placement: Placement, datacenter: str) -> bool:
-    """A service takes room where it runs, and where it is going."""
-    going = placement.in_flight and placement.move is not None and placement.move.target == datacenter
-    return placement.datacenter == datacenter or going

@@ -13,7 +13,6 @@ from fmcc.agents import Agents
 from fmcc.controller import Controller, RequestRefused
 from fmcc.effects import AbortMigration, FmccEffect, PrepareMigration, StartMigration
 from fmcc.moves import AgentReport
-from fmcc.policy.registry import POLICIES
 from fmcc.settings import CONTROL_PORT, FmccSettings
 from fmcc.steering.lisp import Fig9
 from lispfmc.core.effects import Emit, Reject, Send
@@ -26,6 +25,7 @@ from lispfmc.runtime.nonces import ordered_nonces
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.runtime.udp import Sockets, open_dgram
 from lispfmc.wire.address import Endpoint
+from lispfmc.wire.errors import LocalError
 
 
 class Daemon:
@@ -38,7 +38,7 @@ class Daemon:
         world = settings.world()
         self._nonces = ordered_nonces(settings.state_dir)
         steering = Fig9(world.sites, world.datacenters, self._nonces)
-        self._controller = Controller(world, POLICIES[settings.policy](), steering, self._nonces)
+        self._controller = Controller(world, settings.make_policy(), steering, self._nonces)
         self._clients = {
             site.name: ApiClient(str(site.agent), token=site.agent_token)
             for site in settings.sites
@@ -104,7 +104,10 @@ class Daemon:
         api.get("/v1/users", lambda: views.users(self._controller, time.monotonic()))
         api.get("/v1/placements", lambda: views.placements(self._controller))
         api.get("/v1/moves", lambda: views.moves(self._controller))
+        api.get("/v1/decisions", lambda: views.decisions(self._controller, time.monotonic()))
         api.post("/v1/moves", self._request_move)
+        api.post("/v1/distances", self._measured)
+        api.post("/v1/remaining", self._remaining)
         return api
 
     async def _request_move(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -117,6 +120,30 @@ class Daemon:
             raise Refused(refused.what, why=refused.why, do=refused.do, status=refused.status) from refused
         self._driver.tell(self._controller.requested, name, datacenter)
         return views.move(self._controller.last_move(name), self._controller.steering.scheme)
+
+    async def _measured(self, body: dict[str, Any]) -> dict[str, Any]:
+        a, b, ms = body.get("a"), body.get("b"), body.get("ms")
+        named = isinstance(a, str) and isinstance(b, str) and set(body) == {"a", "b", "ms"}
+        if not named or isinstance(ms, bool) or not isinstance(ms, int | float):
+            raise Refused("not a valid distance", why="it needs a, b and ms", do='send {"a": …, "b": …, "ms": …}')
+        now = time.monotonic()
+        try:
+            self._controller.deliberation.measured(str(a), str(b), ms, now)
+        except LocalError as error:
+            raise Refused(str(error)) from error
+        return {"a": a, "b": b, "ms": self._controller.deliberation.rtt_ms(str(a), str(b), now)}
+
+    async def _remaining(self, body: dict[str, Any]) -> dict[str, Any]:
+        service, seconds = body.get("service"), body.get("remaining_s")
+        numeric = seconds is None or (isinstance(seconds, int | float) and not isinstance(seconds, bool))
+        if not isinstance(service, str) or not numeric or set(body) != {"service", "remaining_s"}:
+            why, do = "it needs service and remaining_s (null: not known)", 'send {"service": …, "remaining_s": 90}'
+            raise Refused("not valid", why=why, do=do)
+        try:
+            self._controller.deliberation.remaining(service, seconds, time.monotonic())
+        except LocalError as error:
+            raise Refused(str(error)) from error
+        return {"service": service, "remaining_s": seconds}
 
     def _status(self) -> dict[str, Any]:
         return {

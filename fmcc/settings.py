@@ -13,7 +13,11 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from fmcc.policy.registry import POLICIES
+from fmcc.policy import Policy
+from fmcc.policy.gauge import Curve
+from fmcc.policy.models.checks import BadParameter
+from fmcc.policy.registry import COST_PER_S, Parameters, check, make
+from fmcc.policy.rules import ClassRules, Rules
 from fmcc.world import DataCenter, Limits, Service, User, World
 from lispfmc.runtime.config import ApiSettings, EndpointField, IpField, LogSettings, PrefixField, Settings, Wrong
 from lispfmc.wire.address import Endpoint, Prefix
@@ -66,11 +70,12 @@ class SiteSettings(Settings):
 
 
 class RttSettings(Settings):
-    """The round-trip time between two sites."""
+    """The round-trip time between two sites; between data centres also the rate at which machines are copied."""
 
     a: str
     b: str
     ms: float = Field(ge=0)
+    mbit_s: float | None = Field(default=None, gt=0)
 
 
 class UserSettings(Settings):
@@ -79,13 +84,41 @@ class UserSettings(Settings):
 
 
 class ServiceSettings(Settings):
-    """`datacenter` is where it starts; `allowed` where it may go (default: every data centre)."""
+    """`datacenter` is where it starts; `allowed` where it may go (default: every data centre). `size_bytes` is what a
+    move copies, until one has been timed."""
 
     name: str
     user: str
     eids: tuple[PrefixField, ...] = Field(min_length=1)
     datacenter: str
     allowed: tuple[str, ...] = ()
+    service_class: str = ""
+    size_bytes: int | None = Field(default=None, gt=0)
+
+
+class ModelSettings(Settings):
+    """What distance and cost are to the policies `always`, `threshold:T`, `mdp` and `learned`."""
+
+    step_ms: float = Field(default=10.0, gt=0)
+    load_ms: float = Field(default=0.0, ge=0)
+    gamma: float = Field(default=0.95, gt=0, lt=1)
+    thr: int = Field(default=10, ge=1, le=100)
+    cost_per_s: float = Field(default=COST_PER_S, ge=0)
+    link_mbit_s: float | None = Field(default=None, gt=0)
+    ping_pong_s: float = Field(default=300.0, ge=0)
+
+
+class ServiceClassSettings(Settings):
+    """Rules for the services of a class. `always_follows` is for what must be near whatever it costs; a service that
+    will have finished within `finishing_s` (default: the time of its copy) stays."""
+
+    name: str
+    policy: str | None = None
+    always_follows: bool = False
+    finishing_s: float | None = Field(default=None, ge=0)
+    hysteresis_ms: float = Field(default=0.0, ge=0)
+    settle_s: float = Field(default=0.0, ge=0)
+    latency_curve: tuple[tuple[float, float], ...] = ()
 
 
 class LimitSettings(Settings):
@@ -113,6 +146,8 @@ class FmccSettings(Settings):
     rtts: tuple[RttSettings, ...] = ()
     users: tuple[UserSettings, ...] = ()
     services: tuple[ServiceSettings, ...] = ()
+    model: ModelSettings = ModelSettings()
+    service_classes: tuple[ServiceClassSettings, ...] = ()
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
     limits: LimitSettings = LimitSettings()
     api: ApiSettings = ApiSettings()
@@ -120,11 +155,10 @@ class FmccSettings(Settings):
 
     @model_validator(mode="after")
     def _refers_to_what_is_there(self) -> Self:
-        if self.policy not in POLICIES:
-            raise Wrong(f"no policy {self.policy!r}, known are {', '.join(sorted(POLICIES))}; choose one", "policy")
+        self._check_policies()
         if all(len(rloc) != len(self.map_server.address) for rloc in self.rlocs):
             raise Wrong("no address of ours has the Map-Server's family; add one to rlocs", "rlocs")
-        for table in ("sites", "users", "services"):
+        for table in ("sites", "users", "services", "service_classes"):
             _unique(table, [item.name for item in getattr(self, table)])
         sites = {site.name for site in self.sites}
         for index, rtt in enumerate(self.rtts):
@@ -136,6 +170,17 @@ class FmccSettings(Settings):
         self._check_eids()
         self._check_services()
         return self
+
+    def _check_policies(self) -> None:
+        _check_policy(self.policy, "policy")
+        for index, each in enumerate(self.service_classes):
+            if each.policy is not None:
+                _check_policy(each.policy, "service_classes", index, "policy")
+            if each.latency_curve:
+                try:
+                    Curve(each.latency_curve)
+                except BadParameter as error:
+                    raise Wrong(str(error), "service_classes", index, "latency_curve") from error
 
     def _check_eids(self) -> None:
         owners: dict[Prefix, str] = {}
@@ -156,10 +201,14 @@ class FmccSettings(Settings):
     def _check_services(self) -> None:
         users = {user.name for user in self.users}
         datacenters = {site.name for site in self.sites if site.kind == "datacenter"}
+        classes = {each.name for each in self.service_classes}
         for index, service in enumerate(self.services):
             if service.user not in users:
                 why = f"no user {service.user!r}, known are {_list(users)}; correct it"
                 raise Wrong(why, "services", index, "user")
+            if service.service_class and service.service_class not in classes:
+                why = f"no service class {service.service_class!r}, known are {_list(classes)}; correct it"
+                raise Wrong(why, "services", index, "service_class")
             for key, names in (("datacenter", (service.datacenter,)), ("allowed", service.allowed)):
                 for name in names:
                     if name not in datacenters:
@@ -184,7 +233,13 @@ class FmccSettings(Settings):
             users={user.name: User(user.name, self._all_placed(user.eids)) for user in self.users},
             services={
                 each.name: Service(
-                    each.name, each.user, self._all_placed(each.eids), each.datacenter, each.allowed or everywhere
+                    each.name,
+                    each.user,
+                    self._all_placed(each.eids),
+                    each.datacenter,
+                    each.allowed or everywhere,
+                    each.service_class,
+                    each.size_bytes,
                 )
                 for each in self.services
             },
@@ -192,7 +247,29 @@ class FmccSettings(Settings):
             rtts_ms={frozenset((rtt.a, rtt.b)): rtt.ms for rtt in self.rtts},
             acts=self.mode == "act",
             limits=Limits(**self.limits.model_dump()),
+            rates_bit_s={frozenset((rtt.a, rtt.b)): rtt.mbit_s * 1e6 for rtt in self.rtts if rtt.mbit_s is not None},
+            link_bit_s=None if self.model.link_mbit_s is None else self.model.link_mbit_s * 1e6,
+            ping_pong_s=self.model.ping_pong_s,
         )
+
+    def make_policy(self) -> Policy:
+        """The configured policy with the rules of the service classes around it."""
+        classes = {each.name: self._rules(each) for each in self.service_classes}
+        return Rules(ClassRules(make(self.policy, self._parameters())), classes)
+
+    def _rules(self, each: ServiceClassSettings) -> ClassRules:
+        parameters = self._parameters(each.latency_curve)
+        return ClassRules(
+            policy=make(each.policy or self.policy, parameters),
+            follow=make("always", parameters) if each.always_follows else None,
+            finishing_s=each.finishing_s,
+            hysteresis_ms=each.hysteresis_ms,
+            settle_s=each.settle_s,
+        )
+
+    def _parameters(self, curve: tuple[tuple[float, float], ...] = ()) -> Parameters:
+        model = self.model
+        return Parameters(model.step_ms, curve, model.load_ms, model.gamma, model.thr, model.cost_per_s)
 
     def _all_placed(self, prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
         return tuple(self._placed(prefix) for prefix in prefixes)
@@ -203,6 +280,13 @@ def _datacenter(site: SiteSettings) -> DataCenter:
     assert site.secret is not None, "checked for data centres"
     key = Key(site.key_id, site.secret.encode(), site.algorithm, site.auth_compat)
     return DataCenter(site.name, key, site.capacity)
+
+
+def _check_policy(name: str, *where: str | int) -> None:
+    try:
+        check(name)
+    except BadParameter as error:
+        raise Wrong(str(error), *where) from error
 
 
 def _unique(table: str, names: list[str]) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from fmcc.controller import Controller, MoveRecord
+from fmcc.deliberation import Considered
 from fmcc.moves import Move, Placement
+from fmcc.policy import Go
 
 Json: TypeAlias = dict[str, Any]
 
@@ -23,12 +25,18 @@ def _user(controller: Controller, name: str, now: float) -> Json:
         "eids": [str(eid) for eid in controller.world.users[name].eids],
         "site": here.site,
         "since_s": None if here.since is None else round(now - here.since, 3),
-        "distance_ms": controller.world.rtt_ms(here.site, at) if here.site and at else None,
+        "distance_ms": controller.deliberation.rtt_ms(here.site, at, now) if here.site and at else None,
     }
 
 
 def placements(controller: Controller) -> Json:
-    return {"items": [_placement(placement) for placement in controller.placements.values()]}
+    ping_pongs = controller.deliberation.ping_pongs
+    return {
+        "items": [
+            {**_placement(placement), "ping_pongs": ping_pongs.get(name, 0)}
+            for name, placement in controller.placements.items()
+        ]
+    }
 
 
 def _placement(placement: Placement) -> Json:
@@ -41,6 +49,43 @@ def _placement(placement: Placement) -> Json:
         "version": placement.version,
         "state": str(placement.state),
         "move": placement.move.id if placement.move else None,
+    }
+
+
+def decisions(controller: Controller, now: float) -> Json:
+    """The last decision of each service that had one: the rule that won, the runner-up, and what was weighed."""
+    return {"items": [_considered(controller, each, now) for each in controller.deliberation.latest.values()]}
+
+
+def _considered(controller: Controller, considered: Considered, now: float) -> Json:
+    view, decision = considered.view, considered.decision
+    return {
+        "service": view.service,
+        "user": view.user,
+        "site": view.site,
+        "service_class": view.service_class,
+        "decision": "move" if isinstance(decision, Go) else "stay",
+        "from": view.datacenter,
+        "to": decision.datacenter if isinstance(decision, Go) else view.datacenter,
+        "rule": decision.rule or controller.policy.name,
+        "reason": decision.reason,
+        "runner_up": decision.runner_up,
+        "policy": controller.policy_of(view.service_class),
+        "mode": "act" if considered.acts else "observe",
+        "age_s": round(now - considered.at, 3),
+        "ping_pongs": controller.deliberation.ping_pongs.get(view.service, 0),
+        "settled_s": view.settled_s,
+        "remaining_s": view.remaining_s,
+        "candidates": [
+            {
+                "datacenter": each.datacenter,
+                "rtt_ms": each.rtt_ms,
+                "free": each.free,
+                "load": round(each.load, 4),
+                "transfer_s": each.transfer_s,
+            }
+            for each in view.candidates
+        ],
     }
 
 

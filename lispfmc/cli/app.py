@@ -11,6 +11,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from lispfmc.cli.computing import model_app, simulate
 from lispfmc.cli.failure import CONFIG, DONE, UNREACHABLE, USAGE, Failure
 from lispfmc.cli.output import Format, say
 
@@ -31,6 +32,7 @@ app = typer.Typer(
 )
 lab_app = typer.Typer(help="A whole network on this machine.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(lab_app, name="lab", short_help="A whole network on this machine")
+app.add_typer(model_app, name="model", short_help="The papers' analytic models")
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
 Lab = Annotated[str | None, typer.Option("--lab", envvar="LISPFMC_LAB", help="which lab, when several are up")]
@@ -141,6 +143,21 @@ def monitor(
     _finish(verb(lab_name=lab, snapshot=snapshot, eid=eid, output=output))
 
 
+@app.command(short_help="Why a service moved, or did not")
+def explain(
+    user: Annotated[str, typer.Argument(help="whose services, for example alice")],
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Why the controller moved a user's services, or did not: the rule that won, and the runner-up."""
+    from lispfmc.cli.explain import explain as verb
+
+    _finish(verb(user, lab_name=lab, output=output))
+
+
+app.command("simulate", short_help="Score policies on walks and traces")(simulate)
+
+
 @lab_app.command("up", short_help="Bring a network up in namespaces")
 def lab_up(
     topology: Topology = "fig5",
@@ -234,15 +251,17 @@ def _usage(error: Exception) -> int:
 
 def _code_of(error: Exception) -> int:
     """The exit code of an error of the lab, the client or the configuration. Loaded here: only failures pay for it."""
+    from fmcc.policy.models.checks import BadParameter
+    from fmcc.policy.simulation.faults import TraceError
     from lispfmc.lab.installation import Ambiguous, BadName, NotUp
     from lispfmc.runtime.client import Unreachable
     from lispfmc.runtime.config import ConfigError
 
-    if isinstance(error, ConfigError):
+    if isinstance(error, ConfigError | TraceError):
         return CONFIG
     if isinstance(error, Unreachable | NotUp):
         return UNREACHABLE
-    if isinstance(error, Ambiguous | BadName):
+    if isinstance(error, Ambiguous | BadName | BadParameter):
         return USAGE
     return 1
 

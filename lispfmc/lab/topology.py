@@ -9,10 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
+from fmcc.policy.models.checks import BadParameter
+from fmcc.policy.registry import check as check_policy
 from lispfmc.runtime.config import ConfigError, IpField, PrefixField, Settings, Wrong, load
 from lispfmc.wire.address import Ip, Prefix, ip_text
 
@@ -61,7 +63,15 @@ class MapServer(Settings):
 class Fmcc(Settings):
     rlocs: tuple[IpField, ...] = Field(min_length=1)
     mode: Literal["act", "observe"] = "act"
-    policy: Literal["nearest", "never"] = "nearest"
+    policy: str = "nearest"
+
+    @model_validator(mode="after")
+    def _known_policy(self) -> Self:
+        try:
+            check_policy(self.policy)
+        except BadParameter as error:
+            raise Wrong(str(error), "policy") from error
+        return self
 
 
 class Emulation(Settings):

@@ -22,7 +22,7 @@ from timeit import Timer
 from typing import IO, Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("construct", "msgspec", "uvloop", "asyncio-dgram")
+PACKAGES = ("construct", "msgspec", "uvloop", "asyncio-dgram", "numpy")
 
 
 class Call(NamedTuple):

@@ -7,7 +7,7 @@ import socket
 import time
 
 from lispfmc.wire.address import Endpoint, ip_of
-from tests.bench import codec, harness, load, udp
+from tests.bench import codec, controller, harness, load, udp
 from tests.bench.harness import Call, timed
 
 
@@ -34,6 +34,14 @@ def test_the_codec_benchmark_has_every_key() -> None:
         assert set(figures) == {"parse_us", "build_us", "parse_vs_construct", "build_vs_construct"}
         assert all(value > 0 for value in figures.values())
     assert set(codec.authentication(rounds=1)) == {"verify_us"}
+
+
+def test_the_controllers_benchmark_has_every_key() -> None:
+    assert controller.closed_form(rounds=1) > 0
+    assert controller.batched(rounds=1) > 0
+    for figures in controller.policies(rounds=1).values():
+        assert set(figures) == {"observe_us", "decide_us"}
+        assert all(value > 0 for value in figures.values())
 
 
 def test_every_endpoint_answers_the_load() -> None:

@@ -199,6 +199,32 @@ async def test_a_requested_move_is_answered_with_its_id(world: World) -> None:
     assert (await world.event("migration.requested"))["move"] == move["id"]
 
 
+async def test_a_decision_explains_itself_and_what_is_told_of_the_world_counts(world: World) -> None:
+    assert await world.api.post("/v1/distances", {"a": "access2", "b": "dc2", "ms": 7.5}) == {
+        "a": "access2", "b": "dc2", "ms": 7.5,
+    }  # fmt: skip
+    await world.api.post("/v1/remaining", {"service": "app", "remaining_s": 3600})
+    await world.registers("access2", ALICE)
+    await world.event("decision.made")
+    (decision,) = (await world.api.get("/v1/decisions"))["items"]
+    assert (decision["user"], decision["decision"], decision["to"]) == ("alice", "move", "dc2")
+    assert (decision["rule"], decision["policy"]) == ("nearest", "nearest")
+    assert decision["runner_up"]
+    assert {each["datacenter"]: each["rtt_ms"] for each in decision["candidates"]} == {"dc1": 250, "dc2": 7.5}
+    for path, body in (
+        ("/v1/distances", {"a": "access2", "b": "nowhere", "ms": 1}),
+        ("/v1/distances", {"a": "access2", "b": "dc2", "ms": -1}),
+        ("/v1/distances", {"a": "access2", "b": "dc2", "ms": True}),
+        ("/v1/distances", {"a": "access2"}),
+        ("/v1/remaining", {"service": "none", "remaining_s": 1}),
+        ("/v1/remaining", {"service": "app", "remaining_s": -1}),
+        ("/v1/remaining", {"service": "app"}),
+    ):
+        with pytest.raises(ApiError) as refused:
+            await world.api.post(path, body)
+        assert refused.value.status == 400, body
+
+
 async def test_sigterm_ends_the_controller_at_once_and_cleanly(world: World) -> None:
     process = world.processes["fmcc"]
     process.terminate()

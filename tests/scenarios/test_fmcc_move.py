@@ -16,7 +16,6 @@ from fmcc import views
 from fmcc.controller import MOVES_KEPT, Controller, RequestRefused
 from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
 from fmcc.moves import Failed, Prepared, Progress, Resumed, State, Stopped
-from fmcc.policy.registry import POLICIES
 from fmcc.settings import FmccSettings
 from fmcc.steering.lisp import Fig9, records_of
 from lispfmc.core.effects import Emit, Reject, Send
@@ -143,8 +142,8 @@ class Net:
         self._order = itertools.count()
         self._random = random.Random(seed)
         self._loss, self._jitter_s, self._delay_s = loss, jitter_s, delay_s
-        world = fmcc_settings(**settings).world()
-        self.fmcc = self.new_controller(world)
+        self._settings = fmcc_settings(**settings)
+        self.fmcc = self.new_controller(self._settings.world())
         self.mapserver = MapServer(mapserver_settings(), self.nonces)
         self.routers = {site: Router(self, site) for site in SITES}
         self.events: list[tuple[float, str, dict[str, Any]]] = []
@@ -153,8 +152,9 @@ class Net:
         self.sent_by_fmcc = 0
 
     def new_controller(self, world: Any) -> Controller:
-        policy = POLICIES[fmcc_settings().policy if world.acts else "nearest"]()
-        return Controller(world, policy, Fig9(world.sites, world.datacenters, self.nonces), self.nonces)
+        return Controller(
+            world, self._settings.make_policy(), Fig9(world.sites, world.datacenters, self.nonces), self.nonces
+        )
 
     def carry(self, datagram: bytes, source: Ip, to: Endpoint) -> None:
         if self._random.random() >= self._loss:

@@ -87,6 +87,21 @@ def test_everything_lies_in_the_configured_instance(tmp_path: Path) -> None:
     ("good", "bad", "line", "says"),
     [
         ('policy = "nearest"', 'policy = "fastest"', 2, "no policy 'fastest'"),
+        ('policy = "nearest"', 'policy = "threshold:far"', 2, "write threshold:3, for example"),
+        ('datacenter = "dc1"\n', 'datacenter = "dc1"\nservice_class = "film"\n', 34, "no service class 'film'"),
+        ("capacity = 10\n", "capacity = 10\n[model]\nthr = 0\n", 23, "greater than or equal to 1"),
+        (
+            "[[rtts]]",
+            '[[service_classes]]\nname = "film"\nlatency_curve = [[0, 0], [0, 1]]\n[[rtts]]',
+            24,
+            "milliseconds must rise",
+        ),
+        (
+            "[[rtts]]",
+            '[[service_classes]]\nname = "film"\npolicy = "quick"\n[[rtts]]',
+            24,
+            "no policy 'quick'",
+        ),
         ('rlocs = ["198.18.0.2", "2001:2::2"]', 'rlocs = ["2001:2::2"]', 3, "Map-Server's family"),
         ('agent_token = "token"\n', "", 14, "lacks agent_token"),
         ('b = "dc1"', 'b = "dc7"', 24, "no site 'dc7'"),
