@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import assert_never
 
-from lispfmc.core.effects import Effect, Emit, Reject, Send
+from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
 from lispfmc.runtime import config, logs, service
 from lispfmc.runtime.driver import Driver
 from lispfmc.runtime.events import EventLog
@@ -77,7 +77,7 @@ class Daemon:
 
 def _perform(effect: Effect) -> None:
     match effect:
-        case Send() | Emit() | Reject():
+        case Send() | Transmit() | Emit() | Reject():
             raise TypeError("the driver performs these itself")
         case _:
             assert_never(effect)

@@ -1,6 +1,6 @@
 """What a core wants done, as values. A core returns a list of them; the driver performs them in order.
 
-Three effects are every daemon's; each daemon adds its own to the union that it returns (`xtr/effects.py` and the like).
+Four effects are every daemon's; each daemon adds its own to the union that it returns (`xtr/effects.py` and the like).
 """
 
 from __future__ import annotations
@@ -25,6 +25,13 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     key: Key | None = None
 
 
+class Transmit(msgspec.Struct, frozen=True, gc=False):
+    """Send a datagram as it stands: what was encoded before, and signed if need be. The way of the busy paths."""
+
+    datagram: bytes
+    to: Endpoint
+
+
 class Emit(msgspec.Struct, frozen=True):
     """State changed: one event, which the log, the event stream and the metrics all show.
 
@@ -46,5 +53,5 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
     detail: str = ""
 
 
-Effect: TypeAlias = Send | Emit | Reject
+Effect: TypeAlias = Send | Transmit | Emit | Reject
 """The effects that every daemon's driver performs."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send, Transmit
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.wire import decode, encode
@@ -37,7 +37,7 @@ class Core(Protocol[E]):
 
 
 class Driver(Generic[E]):
-    """Performs Send, Emit and Reject itself; every other effect goes to the daemon's `perform`."""
+    """Performs Send, Transmit, Emit and Reject itself; every other effect goes to the daemon's `perform`."""
 
     def __init__(
         self,
@@ -118,6 +118,8 @@ class Driver(Generic[E]):
 
     def _one(self, effect: E) -> None:
         match effect:
+            case Transmit(datagram=datagram, to=to):
+                self._send(datagram, to)
             case Send(message=message, to=to, key=None):
                 self._send(encode(message), to)
             case Send(message=MapRegister() | MapNotify() | MapNotifyAck() as message, to=to, key=Key() as key):

@@ -1,0 +1,50 @@
+"""Token buckets for answers that strangers can ask for: so many at once, so many a second after that, for each key.
+
+A bucket is one number, the time at which it is full again (the "virtual scheduling" form of the leaky bucket). A full
+bucket needs no entry, so entries are kept in two generations and the older one is forgotten as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+
+
+class TokenBuckets(Generic[K]):
+    """`burst` at once and `rate` a second for each key; at most twice `entries` keys are remembered.
+
+    When senders invent keys faster than buckets fill up, the older generation goes early: memory stays bounded, and
+    who loses is the limit, not the service.
+    """
+
+    def __init__(self, rate: float, burst: float, entries: int) -> None:
+        self._cost_s = 1.0 / rate
+        self._depth_s = burst / rate
+        self._entries = entries
+        self._full_at: dict[K, float] = {}
+        self._older: dict[K, float] = {}
+        self._rotate_at = float("-inf")
+
+    def take(self, key: K, now: float) -> bool:
+        """Take a token; False when there is none."""
+        if now >= self._rotate_at or len(self._full_at) >= self._entries:
+            self._rotate(now)
+        full_at = self._full_at.get(key)
+        if full_at is None:
+            full_at = self._older.get(key, now)
+        full_at = (full_at if full_at > now else now) + self._cost_s
+        if full_at - now > self._depth_s + 1e-9:
+            return False
+        self._full_at[key] = full_at
+        return True
+
+    def _rotate(self, now: float) -> None:
+        # whatever was taken longer than a full depth ago has been filled up again
+        self._older = self._full_at if now < self._rotate_at + self._depth_s else {}
+        self._full_at = {}
+        self._rotate_at = now + self._depth_s
+
+    def __len__(self) -> int:
+        return len(self._full_at) + len(self._older)
