@@ -1,31 +1,27 @@
-"""Publish/subscribe (RFC 9437): who may subscribe, what a subscriber is told at once, and every change afterwards.
+"""Publications (RFC 9437 §7): every change goes to those who subscribed, until they acknowledge it.
 
-A subscription is answered by a Map-Notify, a refusal by a negative Map-Reply. What is to be published is planned
-first, from the state before the change, and becomes state only by `commit`.
+What is to be published is planned first, from the state before the change, and becomes state only by `commit`. A large
+fan-out is paced: as many Map-Notifies at once as configured, the rest at a configured rate, with what is current then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Sequence
 
 import msgspec
 
-from lispfmc.core.effects import Effect, Emit, Reject, Send
+from lispfmc.core.effects import Effect, Emit, Send
+from lispfmc.core.limits import Pace
 from lispfmc.core.registry import Change, Kind, View
-from lispfmc.core.subscriptions import MUTED, Subscription, Subscriptions
-from lispfmc.wire.address import Endpoint, Ip, Prefix
-from lispfmc.wire.messages import Action, EidRecord, MapNotify, MapRequest
+from lispfmc.core.subscriptions import Subscription, Subscriptions
+from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.wire.messages import Action, EidRecord, MapNotify
 from mapserver.notices import Notices, Publication
-from mapserver.resolver import HOLE_MINUTES, Resolver
-from mapserver.settings import MapServerSettings, SubscriberSettings
+from mapserver.settings import MapServerSettings
 
-
-class Refused(msgspec.Struct, frozen=True, gc=False):
-    """RFC 9437 §5: the request is answered with a negative Map-Reply whose ACT says why."""
-
-    action: Action
-    detail: str
+TOLD_APART = 64
+"""More subscribers than this are one `publication.sent` event with their number: telling must not cost like sending."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -36,96 +32,40 @@ class Plan(msgspec.Struct, frozen=True):
     notify: Send | None
 
 
-Subscribing: TypeAlias = list[Effect] | Refused
-
-
 class Publisher:
     """Subscriptions and their publications."""
 
-    def __init__(self, settings: MapServerSettings, resolver: Resolver, notices: Notices) -> None:
+    def __init__(self, settings: MapServerSettings, notices: Notices) -> None:
         self.subscriptions = Subscriptions()
         self._settings = settings
-        self._resolver = resolver
         self._notices = notices
-        self._families = {len(ip) for ip in settings.listen}
+        self._pace = Pace(settings.limits.publications_rate, settings.limits.publications_burst)
+        self._queued: dict[Publication, None] = {}  # in order; no more of them than subscriptions
+        self._queue_at = float("-inf")
 
-    def requested(self, request: MapRequest, eid: Prefix, outer: Endpoint, view: View, now: float) -> Subscribing:
-        """A Map-Request whose record for `eid` has the N-bit; `outer` is the source of the datagram itself."""
-        xtr_id = request.xtr_id
-        if xtr_id is None:
-            return Refused(Action.DROP_AUTH_FAILURE, "a subscription needs an xTR-ID (RFC 9437 §5)")
-        subscriber = self._subscriber(xtr_id, request, outer)
-        if isinstance(subscriber, Refused):
-            return subscriber
-        if not subscriber.may_subscribe(eid):
-            return Refused(Action.DROP_POLICY_DENIED, f"{subscriber.name} may not subscribe to {eid}")
-        last_nonce = self.subscriptions.last_nonce(eid, xtr_id)
-        if last_nonce is not None and request.nonce <= last_nonce:
-            return [Reject("replayed-nonce", outer, f"subscription to {eid}")]
-        if request.itr_rlocs == (None,):  # RFC 9437 §6: AFI 0 as the only ITR-RLOC ends the subscription
-            return self._unsubscribe(request, eid, xtr_id, subscriber, outer, view)
-        count = self.subscriptions.count(subscriber.name)
-        known = self.subscriptions.get(eid, xtr_id) is not None
-        if not known and count >= self._settings.limits.subscriptions_per_subscriber:
-            return Refused(Action.DROP_POLICY_DENIED, f"{subscriber.name} has {count} subscriptions")
-        return self._subscribe(request, eid, xtr_id, subscriber, view, now)
-
-    def _subscriber(self, xtr_id: bytes, request: MapRequest, outer: Endpoint) -> SubscriberSettings | Refused:
-        """RFC 9437 §5: the xTR-ID must be one that may use the N-bit, and the ITR-RLOCs its own."""
-        rlocs = {rloc for rloc in request.itr_rlocs if rloc is not None} or {outer.ip}
-        unknown = False
-        for subscriber in self._settings.subscribers:
-            if subscriber.xtr_id and subscriber.xtr_id != xtr_id:
-                continue
-            if rlocs <= set(subscriber.address):
-                return subscriber
-            unknown = unknown or bool(subscriber.xtr_id)
-        if unknown:
-            return Refused(Action.DROP_AUTH_FAILURE, "the ITR-RLOCs are not those of this xTR-ID")
-        return Refused(Action.DROP_POLICY_DENIED, "no subscriber is configured with this xTR-ID and these ITR-RLOCs")
-
-    def _subscribe(
-        self, request: MapRequest, eid: Prefix, xtr_id: bytes, subscriber: SubscriberSettings, view: View, now: float
-    ) -> Subscribing:
-        rlocs = tuple(rloc for rloc in request.itr_rlocs if isinstance(rloc, bytes) and len(rloc) in self._families)
-        if not rlocs:
-            return Refused(Action.DROP_POLICY_DENIED, "no ITR-RLOC of an address family that we have")
-        records = {prefix: each for each in self._resolver.everything(eid, view) if (prefix := each.prefix)}
-        subscription = Subscription(eid, xtr_id, subscriber.name, subscriber.key, rlocs, request.nonce, {})
-        known = self.subscriptions.get(eid, xtr_id) is not None
-        sent = subscription.next_records(records)
-        notify = self._notify(subscription, sent, request.nonce)
-        found = any(record.locators for record in sent)
-        # RFC 9437 §5: a subscription to an EID that nobody serves is temporary
-        until = None if found or self._resolver.is_configured(eid) else now + HOLE_MINUTES * 60.0
-        self.subscriptions.put(subscription, until)
-        subscription.publish(records, sent, request.nonce)
-        added = [] if known else [_event("subscription.added", subscription, eid)]
-        return [*self._notices.start(Publication(eid, xtr_id), notify, now), *added]
-
-    def _unsubscribe(
+    def begin(
         self,
-        request: MapRequest,
-        eid: Prefix,
-        xtr_id: bytes,
-        subscriber: SubscriberSettings,
-        outer: Endpoint,
-        view: View,
-    ) -> Subscribing:
-        held = self.subscriptions.get(eid, xtr_id)
-        above = self.subscriptions.covering(eid, xtr_id)
-        # RFC 9437 §6: the removal is confirmed to the source of the request, with its nonce
-        notify = MapNotify.of(*self._resolver.answer(eid, view), nonce=request.nonce)
-        effects: list[Effect] = [Send(notify, Endpoint(outer.ip, self._settings.port), subscriber.key)]
-        if held is not None:
-            self._end(held, request.nonce)
-            effects.append(_event("subscription.removed", held, eid, cause="unsubscribed"))
-        elif above is not None:
-            if len(above.muted) >= MUTED:
-                return Refused(Action.DROP_POLICY_DENIED, f"{MUTED} more-specifics are unsubscribed already")
-            above.muted |= {eid}
-            self.subscriptions.remove(eid, xtr_id, request.nonce)
-        return effects
+        subscription: Subscription,
+        records: dict[Prefix, EidRecord],
+        until: float | None,
+        now: float,
+        *,
+        known: bool,
+    ) -> list[Effect]:
+        """Keep `subscription`, and tell it `records` with the nonce of its request (RFC 9437 §5)."""
+        sent = subscription.next_records(records)
+        notify = self._notify(subscription, sent, subscription.nonce)
+        self._queued.pop(_notice(subscription), None)
+        self.subscriptions.put(subscription, until)
+        subscription.publish(records, sent, subscription.nonce)
+        added = [] if known else [event("subscription.added", subscription, subscription.eid)]
+        return [*self._notices.start(_notice(subscription), notify, now), *added]
+
+    def end(self, subscription: Subscription, nonce: int | None = None) -> None:
+        """Forget `subscription`, not its nonce, or the later `nonce` that ended it."""
+        self._queued.pop(_notice(subscription), None)
+        self._notices.cancel(_notice(subscription))
+        self.subscriptions.remove(subscription.eid, subscription.xtr_id, nonce)
 
     def plan(self, changes: Sequence[Change], view: View) -> list[Plan]:
         """The publications of `changes`, each subscription once, from the state before them."""
@@ -141,18 +81,23 @@ class Publisher:
 
     def commit(self, plans: Sequence[Plan], now: float) -> list[Effect]:
         """Make the plans state and send them."""
-        effects: list[Effect] = []
+        sends: list[Effect] = []
+        told: list[tuple[Subscription, Send, dict[Prefix, EidRecord]]] = []
         for plan in plans:
             subscription = plan.subscription
-            if plan.notify is None or not isinstance(plan.notify.message, MapNotify):
-                subscription.pending.update(plan.fresh)  # the window is full: they follow the acknowledgement
-                continue
-            message = plan.notify.message
-            subscription.publish(plan.fresh, message.records, message.nonce)
             self.subscriptions.keep(subscription.eid, subscription.xtr_id)
-            effects.extend(self._notices.start(_notice(subscription), plan.notify, now))
-            effects.extend(_event("publication.sent", subscription, eid, to=str(plan.notify.to)) for eid in plan.fresh)
-        return effects
+            message = plan.notify.message if plan.notify else None
+            if plan.notify is None or not isinstance(message, MapNotify):
+                subscription.pending.update(plan.fresh)  # the window is full: they follow the acknowledgement
+            elif self._queued or not self._pace.take(now):
+                subscription.pending.update(plan.fresh)
+                self._queued[_notice(subscription)] = None
+                self._queue_at = self._pace.next(now)
+            else:
+                subscription.publish(plan.fresh, message.records, message.nonce)
+                sends.extend(self._notices.start(_notice(subscription), plan.notify, now))
+                told.append((subscription, plan.notify, plan.fresh))
+        return [*sends, *_sent(told)]
 
     def acknowledged(self, notice: Publication, after_s: float, now: float) -> list[Effect]:
         """The subscriber has what was in flight; what has gathered meanwhile goes out."""
@@ -161,13 +106,13 @@ class Publisher:
             return []
         after_ms = round(after_s * 1000, 3)
         effects: list[Effect] = [
-            _event("publication.acknowledged", subscription, eid, after_ms=after_ms)
+            event("publication.acknowledged", subscription, eid, after_ms=after_ms)
             for record in subscription.sent
             if (eid := record.prefix) is not None
         ]
         subscription.acknowledge()
         if subscription.pending:
-            effects.extend(self.commit([self._plan(subscription, {})], now))
+            effects[:0] = self.commit([self._plan(subscription, {})], now)
         return effects
 
     def given_up(self, notice: Publication, now: float) -> list[Effect]:
@@ -181,24 +126,51 @@ class Publisher:
         lost = EidRecord.of(subscription.eid, ttl_minutes=0, action=Action.DROP_AUTH_FAILURE)
         effects: list[Effect] = [
             self._notify(subscription, (lost,), subscription.nonce),
-            _event("subscription.removed", subscription, subscription.eid, cause="not acknowledged"),
+            event("subscription.removed", subscription, subscription.eid, cause="not acknowledged"),
         ]
-        self._end(subscription)
+        self.end(subscription)
         return effects
 
     def expired(self, now: float) -> list[Effect]:
-        """End the temporary subscriptions whose time is over."""
+        """Send what had to wait for its turn; end the temporary subscriptions whose time is over."""
+        effects = self._work_off(now)
         ended = self.subscriptions.expired(now)
         for subscription in ended:
+            self._queued.pop(_notice(subscription), None)
             self._notices.cancel(_notice(subscription))
-        return [_event("subscription.removed", each, each.eid, cause="no mapping appeared") for each in ended]
+        return [
+            *effects,
+            *(event("subscription.removed", each, each.eid, cause="no mapping appeared") for each in ended),
+        ]
 
     def next_deadline(self) -> float | None:
-        return self.subscriptions.next_deadline()
+        temporary = self.subscriptions.next_deadline()
+        if not self._queued:
+            return temporary
+        return self._queue_at if temporary is None else min(temporary, self._queue_at)
 
-    def pending(self) -> Iterator[tuple[Subscription, int]]:
-        """Every subscription with the number of records that it has not acknowledged."""
-        return ((subscription, len(subscription.pending)) for subscription in self.subscriptions)
+    def queued(self) -> int:
+        """Subscriptions whose next Map-Notify waits for its turn."""
+        return len(self._queued)
+
+    def _work_off(self, now: float) -> list[Effect]:
+        sends: list[Effect] = []
+        told: list[tuple[Subscription, Send, dict[Prefix, EidRecord]]] = []
+        while self._queued and self._pace.take(now):
+            notice = next(iter(self._queued))
+            del self._queued[notice]
+            subscription = self.subscriptions.get(notice.eid, notice.xtr_id)
+            plan = self._plan(subscription, {}) if subscription is not None and subscription.pending else None
+            if subscription is None or plan is None or plan.notify is None:
+                continue
+            message = plan.notify.message
+            if isinstance(message, MapNotify):
+                fresh = {prefix: each for each in message.records if (prefix := each.prefix)}
+                subscription.publish({}, message.records, message.nonce)
+                sends.extend(self._notices.start(notice, plan.notify, now))
+                told.append((subscription, plan.notify, fresh))
+        self._queue_at = self._pace.next(now)
+        return [*sends, *_sent(told)]
 
     def _plan(self, subscription: Subscription, fresh: dict[Prefix, EidRecord]) -> Plan:
         records = subscription.next_records(fresh)
@@ -210,18 +182,26 @@ class Publisher:
         return self._notify(subscription, subscription.sent, subscription.nonce)
 
     def _notify(self, subscription: Subscription, records: tuple[EidRecord, ...], nonce: int) -> Send:
-        to: Ip = subscription.address
-        return Send(MapNotify.of(*records, nonce=nonce), Endpoint(to, self._settings.port), subscription.key)
+        to = Endpoint(subscription.address, self._settings.port)
+        return Send(MapNotify.of(*records, nonce=nonce), to, subscription.key)
 
-    def _end(self, subscription: Subscription, nonce: int | None = None) -> None:
-        self._notices.cancel(_notice(subscription))
-        self.subscriptions.remove(subscription.eid, subscription.xtr_id, nonce)
+
+def event(name: str, subscription: Subscription, eid: Prefix, **fields: str | float) -> Emit:
+    """An event about what `subscription` hears of `eid`."""
+    what = {"eid": str(eid), "subscriber": subscription.subscriber, "xtr_id": subscription.xtr_id.hex()}
+    return Emit(name, {**what, "subscription": str(subscription.eid), **fields})
 
 
 def _notice(subscription: Subscription) -> Publication:
     return Publication(subscription.eid, subscription.xtr_id)
 
 
-def _event(name: str, subscription: Subscription, eid: Prefix, **fields: str | float) -> Emit:
-    what = {"eid": str(eid), "subscriber": subscription.subscriber, "xtr_id": subscription.xtr_id.hex()}
-    return Emit(name, {**what, "subscription": str(subscription.eid), **fields})
+def _sent(told: Sequence[tuple[Subscription, Send, dict[Prefix, EidRecord]]]) -> list[Effect]:
+    if len(told) <= TOLD_APART:
+        return [
+            event("publication.sent", subscription, eid, to=str(send.to))
+            for subscription, send, fresh in told
+            for eid in fresh
+        ]
+    numbers = Counter(eid for _, _, fresh in told for eid in fresh)
+    return [Emit("publication.sent", {"eid": str(eid), "subscribers": number}) for eid, number in numbers.items()]

@@ -1,28 +1,39 @@
-"""Map-Requests (RFC 9301 §8.3-8.4): answered by proxy, forwarded to the ETR that wants them, or a subscription."""
+"""Map-Requests (RFC 9301 §8.3-8.4): answered by proxy, forwarded to the ETR that wants them, or a subscription.
+
+Anybody may ask, and name any address for the answer: so answers are limited for each RLOC and EID-Prefix, and for each
+RLOC altogether (RFC 9301 §5.4 wants the former).
+"""
 
 from __future__ import annotations
 
 from lispfmc.core.effects import Effect, Reject, Send
+from lispfmc.core.limits import TokenBuckets
 from lispfmc.core.registry import Registration, View
 from lispfmc.store import Query, Store
-from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import Ecm, EidRecord, MapReply, MapRequest
-from mapserver.publisher import Publisher, Refused
 from mapserver.resolver import Resolver, refused
 from mapserver.settings import MapServerSettings
+from mapserver.subscribing import Declined, Refused, Subscribing
 
 QUESTIONS = 8  # EIDs that one Map-Request may ask for; senders use one (RFC 9301 §5.2)
+BUCKETS = 262_144  # (RLOC, EID-Prefix) pairs whose answers are counted; see `TokenBuckets` for when there are more
 
 
 class Requests:
     """Answers Map-Requests and counts what became of them."""
 
-    def __init__(self, settings: MapServerSettings, store: Store, resolver: Resolver, publisher: Publisher) -> None:
+    def __init__(self, settings: MapServerSettings, store: Store, resolver: Resolver, subscribing: Subscribing) -> None:
         self._settings = settings
         self._store = store
         self._resolver = resolver
-        self._publisher = publisher
+        self._subscribing = subscribing
         self._families = {len(ip) for ip in settings.listen}
+        limits = settings.limits
+        self._per_prefix: TokenBuckets[tuple[Ip, Prefix | None]] = TokenBuckets(
+            limits.reply_rate, limits.reply_burst, BUCKETS
+        )
+        self._per_rloc: TokenBuckets[Ip] = TokenBuckets(limits.rloc_rate, limits.rloc_burst, BUCKETS)
         self.answers = {"positive": 0, "negative": 0, "forwarded": 0}
 
     def requested(self, request: MapRequest, ecm: Ecm | None, source: Endpoint, now: float) -> list[Effect]:
@@ -36,11 +47,16 @@ class Requests:
         view = self._store.view(Query(eids))
         if subscribes:
             return self._subscribed(request, eids, ecm, source, view, now)
+        return self._answered(request, eids, ecm, source, view, now)
+
+    def _answered(
+        self, request: MapRequest, eids: tuple[Prefix, ...], ecm: Ecm | None, source: Endpoint, view: View, now: float
+    ) -> list[Effect]:
         etr = view.longest(eids[0])
-        if ecm is not None and etr is not None and not etr.lease.register.proxy_reply:
-            return self._forwarded(ecm, etr)
+        if ecm is not None and etr is not None and not etr.registrant.proxy_reply:
+            return self._forwarded(ecm, etr, source, now)
         answers = {record.prefix: record for eid in eids for record in self._resolver.answer(eid, view)}
-        return self._replied(request, tuple(answers.values()), ecm, source)
+        return self._replied(request, tuple(answers.values()), ecm, source, now)
 
     def _subscribed(
         self,
@@ -52,26 +68,36 @@ class Requests:
         now: float,
     ) -> list[Effect]:
         effects: list[Effect] = []
-        answers: list[EidRecord] = []
+        refusals: list[EidRecord] = []
+        others: list[Prefix] = []
         for record, eid in zip(request.records, eids, strict=True):
             if not record.notification_requested:
-                answers.extend(self._resolver.answer(eid, view))
+                others.append(eid)
                 continue
-            outcome = self._publisher.requested(request, eid, source, view, now)
+            outcome = self._subscribing.requested(request, eid, source, view, now)
             if isinstance(outcome, Refused):
                 effects.append(Reject("subscription-refused", source, outcome.detail))
-                answers.append(refused(eid, outcome.action))
+                refusals.append(refused(eid, outcome.action))
+            elif isinstance(outcome, Declined):
+                others.append(eid)
             else:
                 effects.extend(outcome)
-        return [*(self._replied(request, tuple(answers), ecm, source) if answers else ()), *effects]
+        if refusals:
+            effects[:0] = self._replied(request, tuple(refusals), ecm, source, now)
+        if others:
+            effects[:0] = self._answered(request, tuple(others), ecm, source, view, now)
+        return effects
 
-    def _forwarded(self, ecm: Ecm, etr: Registration) -> list[Effect]:
+    def _forwarded(self, ecm: Ecm, etr: Registration, source: Endpoint, now: float) -> list[Effect]:
         # RFC 9301 §8.3: without the proxy-reply bit the ETR answers; the request goes to it unmodified
+        to = etr.registrant.source.ip
+        if not self._per_rloc.take(to, now):
+            return [Reject("rate-limited", source, f"request for {etr.eid} to its ETR")]
         self.answers["forwarded"] += 1
-        return [Send(ecm, Endpoint(etr.lease.register.source.ip, self._settings.port))]
+        return [Send(ecm, Endpoint(to, self._settings.port))]
 
     def _replied(
-        self, request: MapRequest, answers: tuple[EidRecord, ...], ecm: Ecm | None, source: Endpoint
+        self, request: MapRequest, answers: tuple[EidRecord, ...], ecm: Ecm | None, source: Endpoint, now: float
     ) -> list[Effect]:
         """RFC 9301 §5.4: to an ITR-RLOC that we can reach, and the port that the request came from."""
         if request.no_reply:
@@ -82,6 +108,9 @@ class Requests:
         rlocs = (rloc for rloc in request.itr_rlocs if isinstance(rloc, bytes) and len(rloc) in self._families)
         if (rloc := next(rlocs, None)) is None:
             return [Reject("no-itr-rloc", source, "no ITR-RLOC of an address family that we have")]
+        about = answers[0].prefix
+        if not (self._per_prefix.take((rloc, about), now) and self._per_rloc.take(rloc, now)):
+            return [Reject("rate-limited", source, f"answer about {about} to {ip_text(rloc)}")]
         positive = any(record.locators for record in answers)
         self.answers["positive" if positive else "negative"] += 1
         return [Send(MapReply.of(*answers, nonce=request.nonce), Endpoint(rloc, port))]

@@ -6,6 +6,7 @@ nobody registered gets the hole around it, for one minute where somebody may reg
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 
 import msgspec
@@ -17,7 +18,9 @@ from lispfmc.wire.messages import Action, EidRecord, address_of
 from mapserver.settings import MapServerSettings
 
 MORE_SPECIFICS = 16
-"""More-specifics that one answer carries; beyond that it names the part of the match that has none."""
+ANSWER_BYTES = 1200
+"""What one answer carries at most, so that it fits a packet and a question of 64 bytes with somebody else's address in
+it does not bring that much more there; beyond it the answer names the part of the match that has no more-specifics."""
 HOLE_MINUTES = 15  # RFC 9301 §8.1: no such EID is configured anywhere
 UNREGISTERED_MINUTES = 1  # RFC 9301 §8.1: configured, but nobody has registered it now
 
@@ -43,7 +46,7 @@ class Resolver:
         if match is None:
             return self._unmatched(eid, view)
         inside = [each.mapping for each in islice(view.within(match.eid), MORE_SPECIFICS + 2) if each is not match]
-        if len(inside) > MORE_SPECIFICS:
+        if inside and _too_much(match.mapping, *inside):
             # too many for a packet: what covers the question and no more-specific can be cached without them
             part = view.hole(eid, match.eid.length)
             return (_narrowed(match.mapping, part),)
@@ -52,17 +55,23 @@ class Resolver:
     def _unmatched(self, eid: Prefix, view: View) -> tuple[EidRecord, ...]:
         """Nothing covers the question; a question about a whole range may still have registrations within it."""
         inside = tuple(each.mapping for each in islice(view.within(eid), MORE_SPECIFICS + 1))
-        if len(inside) > MORE_SPECIFICS:
+        if _too_much(*inside):
             record = EidRecord.of(eid, ttl_minutes=UNREGISTERED_MINUTES, action=Action.SEND_MAP_REQUEST)
             return (record,)  # ask about the EIDs themselves
         return _same_ttl(inside) if inside else (self.negative(eid, view),)
 
-    def everything(self, eid: Prefix, view: View) -> tuple[EidRecord, ...]:
-        """The match of `eid` and every registration within it: what a new subscriber must know."""
+    def everything(self, eid: Prefix, view: View) -> Iterator[EidRecord]:
+        """The match of `eid` and every registration within it: what a new subscriber must know. At least one."""
         match = view.longest(eid)
-        inside = tuple(each.mapping for each in view.within(eid) if each is not match)
-        records = (match.mapping, *inside) if match else inside
-        return records or (self.negative(eid, view),)
+        if match is not None:
+            yield match.mapping
+        inside = (each.mapping for each in view.within(eid) if each is not match)
+        first = next(inside, None)
+        if first is not None:
+            yield first
+            yield from inside
+        elif match is None:
+            yield self.negative(eid, view)
 
     def negative(self, eid: Prefix, view: View) -> EidRecord:
         """RFC 9301 §8.1: the least-specific prefix that covers the question and no EID that exists."""
@@ -77,6 +86,11 @@ class Resolver:
 def refused(eid: Prefix, action: Action) -> EidRecord:
     """RFC 9437 §5: the negative record that refuses a subscription."""
     return EidRecord.of(eid, ttl_minutes=UNREGISTERED_MINUTES, action=action)
+
+
+def _too_much(*records: EidRecord) -> bool:
+    """More than one packet should carry; addresses are counted as IPv6."""
+    return len(records) > MORE_SPECIFICS + 1 or sum(28 + 24 * len(each.locators) for each in records) > ANSWER_BYTES
 
 
 def _narrowed(mapping: EidRecord, part: Prefix) -> EidRecord:

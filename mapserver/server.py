@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from lispfmc.core.effects import Effect, Emit, Reject
 from lispfmc.core.registry import Registration
 from lispfmc.core.retransmission import Schedule
+from lispfmc.core.roundtrips import RoundTrips
 from lispfmc.core.subscriptions import Subscription
 from lispfmc.store import Released, Store
 from lispfmc.store.memory import MemoryStore
@@ -22,6 +23,7 @@ from mapserver.registrar import Registrar
 from mapserver.requests import Requests
 from mapserver.resolver import Resolver
 from mapserver.settings import MapServerSettings
+from mapserver.subscribing import Subscribing
 
 LONGEST_NOTIFY_S = 60.0
 
@@ -32,11 +34,15 @@ class MapServer:
     def __init__(self, settings: MapServerSettings, nonces: Iterator[int], store: Store | None = None) -> None:
         timers = settings.timers
         self._store: Store = store if store is not None else MemoryStore()
-        self._notices = Notices(Schedule(timers.notify_first_s, LONGEST_NOTIFY_S, timers.notify_tries))
+        first_s = timers.notify_first_s
+        roundtrips = RoundTrips(first_s=first_s, least_s=min(timers.notify_least_s, first_s), most_s=first_s)
+        schedule = Schedule(first_s, LONGEST_NOTIFY_S, timers.notify_tries)
+        self._notices = Notices(schedule, roundtrips)
         resolver = Resolver(settings)
-        self._publisher = Publisher(settings, resolver, self._notices)
+        self._publisher = Publisher(settings, self._notices)
         self._registrar = Registrar(settings, self._store, self._notices, self._publisher, nonces)
-        self._requests = Requests(settings, self._store, resolver, self._publisher)
+        subscribing = Subscribing(settings, resolver, self._publisher)
+        self._requests = Requests(settings, self._store, resolver, subscribing)
 
     def received(self, message: Message, datagram: bytes, source: Endpoint, now: float) -> list[Effect]:
         """One control message."""
@@ -79,6 +85,7 @@ class MapServer:
             "registrations": len(self._store),
             "subscriptions": len(self._publisher.subscriptions),
             "notifies_pending": len(self._notices),
+            "publications_queued": self._publisher.queued(),
         }
 
     def answers(self) -> dict[str, int]:

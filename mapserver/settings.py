@@ -43,7 +43,8 @@ class SiteSettings(Settings):
 class SubscriberSettings(Settings):
     """Who may ask to be kept informed (RFC 9437 §4): the EIDs, the key, and where publications may go.
 
-    Known by `xtr_id` when that is given, else by its address. `address` is one address or several.
+    Known by `xtr_id` when that is given, else by its address. `address` is one address or several. With `site_id`, that
+    must be its Site-ID.
     """
 
     name: str = Field(min_length=1)
@@ -53,6 +54,7 @@ class SubscriberSettings(Settings):
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
     address: tuple[IpField, ...] = Field(min_length=1)
     xtr_id: bytes = b""
+    site_id: int | None = Field(default=None, ge=0, lt=1 << 64)
 
     @field_validator("address", mode="before")
     @classmethod
@@ -91,19 +93,37 @@ class MobilityRange(Settings):
 
 class TimerSettings(Settings):
     """`expiry_s`: how long a registration lasts (RFC 9301 §5.6). A Map-Notify to a displaced xTR or a subscriber is
-    sent again after `notify_first_s`, then after twice as long each time, `notify_tries` times in all."""
+    sent again after its round-trip time, but not before `notify_least_s`, and after `notify_first_s` at the latest and
+    while that time is not known; then after twice as long each time, `notify_tries` times in all.
+    `temporary_subscription_s`: how long somebody may wait for an EID that no site may register (RFC 9437 §5)."""
 
     expiry_s: float = Field(default=180.0, gt=0)
     notify_first_s: float = Field(default=0.2, gt=0)
-    notify_tries: int = Field(default=6, ge=1)
+    notify_least_s: float = Field(default=0.05, gt=0)
+    notify_tries: int = Field(default=8, ge=1)
+    temporary_subscription_s: float = Field(default=900.0, gt=0)
 
 
 class LimitSettings(Settings):
-    """Bounds of what the network can make us keep; holders of a key can reach them, nobody else."""
+    """Bounds of what the network can make us keep or send. Holders of a key can reach those of the tables, nobody else.
+
+    Token buckets, so many at once (`burst`) and so many a second after that (`rate`): answers for one RLOC about one
+    EID-Prefix (`reply`), answers for one RLOC about anything (`rloc`), requests of one subscriber about one EID-Prefix
+    (`subscribe`), publications altogether (`publications`; these wait, they are not dropped).
+    """
 
     registrations: int = Field(default=1_000_000, ge=1)
     xtrs: int = Field(default=65_536, ge=1)
     subscriptions_per_subscriber: int = Field(default=4096, ge=1)
+    records_per_subscription: int = Field(default=65_536, ge=1)
+    reply_rate: float = Field(default=1.0, gt=0)
+    reply_burst: float = Field(default=5.0, ge=1)
+    rloc_rate: float = Field(default=1000.0, gt=0)
+    rloc_burst: float = Field(default=4000.0, ge=1)
+    subscribe_rate: float = Field(default=1.0, gt=0)
+    subscribe_burst: float = Field(default=5.0, ge=1)
+    publications_rate: float = Field(default=20_000.0, gt=0)
+    publications_burst: float = Field(default=1000.0, ge=1)
 
 
 class MapServerSettings(Settings):

@@ -48,3 +48,23 @@ class TokenBuckets(Generic[K]):
 
     def __len__(self) -> int:
         return len(self._full_at) + len(self._older)
+
+
+class Pace:
+    """One bucket for what we send of our own accord: `burst` at once, `rate` a second after that."""
+
+    def __init__(self, rate: float, burst: float) -> None:
+        self._cost_s = 1.0 / rate
+        self._depth_s = burst / rate
+        self._full_at = float("-inf")
+
+    def take(self, now: float) -> bool:
+        """Take a token; False when there is none."""
+        if self.next(now) > now:
+            return False
+        self._full_at = max(self._full_at, now) + self._cost_s
+        return True
+
+    def next(self, now: float) -> float:
+        """When there is a token: `now`, or later."""
+        return max(now, self._full_at + self._cost_s - self._depth_s - 1e-9)

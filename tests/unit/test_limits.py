@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lispfmc.core.limits import TokenBuckets
+from lispfmc.core.limits import Pace, TokenBuckets
 from lispfmc.core.roundtrips import PEERS_KEPT, RoundTrips
 
 
@@ -70,3 +70,12 @@ def test_round_trip_times_are_kept_of_so_many_peers() -> None:
     for peer in range(PEERS_KEPT + 10):
         trips.measured(peer.to_bytes(4, "big"), 0.001)
     assert len(trips) == PEERS_KEPT
+
+
+def test_a_pace_says_when_its_next_token_comes() -> None:
+    pace = Pace(rate=10, burst=2)
+    assert [pace.take(5.0) for _ in range(3)] == [True, True, False]
+    assert pace.next(5.0) == pytest.approx(5.1)
+    assert pace.take(pace.next(5.0))
+    assert not pace.take(5.1)
+    assert [pace.take(9.0) for _ in range(3)] == [True, True, False]
