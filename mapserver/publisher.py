@@ -37,7 +37,7 @@ class Publisher:
 
     def __init__(self, settings: MapServerSettings, notices: Notices) -> None:
         self.subscriptions = Subscriptions()
-        self._settings = settings
+        self._ports = {each.name: each.port or settings.port for each in settings.subscribers}
         self._notices = notices
         self._pace = Pace(settings.limits.publications_rate, settings.limits.publications_burst)
         self._queued: dict[Publication, None] = {}  # in order; no more of them than subscriptions
@@ -182,7 +182,7 @@ class Publisher:
         return self._notify(subscription, subscription.sent, subscription.nonce)
 
     def _notify(self, subscription: Subscription, records: tuple[EidRecord, ...], nonce: int) -> Send:
-        to = Endpoint(subscription.address, self._settings.port)
+        to = Endpoint(subscription.address, self._ports[subscription.subscriber])
         return Send(MapNotify.of(*records, nonce=nonce), to, subscription.key)
 
 

@@ -44,7 +44,7 @@ class SubscriberSettings(Settings):
     """Who may ask to be kept informed (RFC 9437 §4): the EIDs, the key, and where publications may go.
 
     Known by `xtr_id` when that is given, else by its address. `address` is one address or several. With `site_id`, that
-    must be its Site-ID.
+    must be its Site-ID. Publications go to `port`, the control port unless it is given.
     """
 
     name: str = Field(min_length=1)
@@ -53,6 +53,7 @@ class SubscriberSettings(Settings):
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
     address: tuple[IpField, ...] = Field(min_length=1)
+    port: int | None = Field(default=None, ge=1, le=65535)
     xtr_id: bytes = b""
     site_id: int | None = Field(default=None, ge=0, lt=1 << 64)
 

@@ -140,7 +140,8 @@ class Subscribing:
         above = subscriptions.covering(eid, xtr_id)
         # RFC 9437 §6: the removal is confirmed to the source of the request, with its nonce
         notify = MapNotify.of(*self._resolver.answer(eid, view), nonce=asked.request.nonce)
-        effects: list[Effect] = [Send(notify, Endpoint(asked.outer.ip, self._settings.port), asked.subscriber.key)]
+        to = Endpoint(asked.outer.ip, asked.subscriber.port or self._settings.port)
+        effects: list[Effect] = [Send(notify, to, asked.subscriber.key)]
         if held is not None:
             self._publisher.end(held, asked.request.nonce)
             effects.append(event("subscription.removed", held, eid, cause="unsubscribed"))

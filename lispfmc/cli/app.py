@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Coroutine, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -91,17 +92,32 @@ def show(
 
 @app.command()
 def lookup(
-    eid: Annotated[str, typer.Argument(help="an address or prefix, for example 100.64.1.10 or fd00:0:0:1::10")],
+    eid: Annotated[str, typer.Argument(help="an address or prefix, for example 100.64.1.10; or self")],
     via: Annotated[str | None, typer.Option("--via", metavar="MR", help="address of the Map-Resolver to ask")] = None,
     iid: Annotated[int, typer.Option("--iid", min=0, max=(1 << 24) - 1, help="Instance-ID")] = 0,
     count: Annotated[int, typer.Option("--count", min=1, max=5, help="requests to send at most")] = 3,
+    subscribe: Annotated[bool, typer.Option("--subscribe", help="stay, and show every change")] = False,  # noqa: FBT002 - likewise
+    identity: Annotated[Path | None, typer.Option("--identity", metavar="FILE", help="as whom to subscribe")] = None,
+    at: Annotated[str | None, typer.Option("--at", metavar="XTR", help="self: only this tunnel router")] = None,
     lab: Lab = None,
     output: Output = Format.table,
 ) -> None:
-    """Ask a Map-Resolver where an EID is, as any tunnel router would."""
+    """Ask a Map-Resolver where an EID is, as any tunnel router would; `self`: are ours registered?"""
     from lispfmc.cli.lookup import lookup as verb
 
-    _finish(verb(eid, via=via, iid=iid, count=count, lab_name=lab, output=output))
+    _finish(
+        verb(
+            eid,
+            via=via,
+            iid=iid,
+            count=count,
+            lab_name=lab,
+            output=output,
+            live=subscribe,
+            identity=identity,
+            at=at,
+        )
+    )
 
 
 @app.command()
