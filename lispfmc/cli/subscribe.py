@@ -21,7 +21,7 @@ from lispfmc.cli.records import print_records
 from lispfmc.runtime import config
 from lispfmc.runtime.nonces import ordered_nonces
 from lispfmc.wire import decode, encode
-from lispfmc.wire.address import Ip, Prefix, ip_text
+from lispfmc.wire.address import Address, Ip, Prefix, ip_text
 from lispfmc.wire.auth import Key, sign, verify
 from lispfmc.wire.describe import describe
 from lispfmc.wire.errors import PeerError
@@ -29,7 +29,6 @@ from lispfmc.wire.messages import (
     SITE_ID_BYTES,
     XTR_ID_BYTES,
     Action,
-    Address,
     Ecm,
     MapNotify,
     MapNotifyAck,
