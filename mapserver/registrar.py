@@ -8,20 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from lispfmc.core.claims import claims, lifetime_s
 from lispfmc.core.effects import Effect, Emit, FieldValue, Reject, Send
-from lispfmc.core.registry import (
-    Accepted,
-    Change,
-    Kind,
-    Owner,
-    Refusal,
-    Register,
-    Replayed,
-    lifetime_s,
-    merge,
-)
+from lispfmc.core.merging import merge
+from lispfmc.core.registry import Accepted, Change, Kind, Owner, Refusal, Register, Registrant, Replayed
 from lispfmc.store import Query, Store
 from lispfmc.wire.address import Endpoint, ip_text
+from lispfmc.wire.auth import AUTH_OFFSET
 from lispfmc.wire.messages import EidRecord, MapNotify, MapRegister
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher
@@ -55,7 +48,8 @@ class Registrar:
             return [refusal]
         owner = Owner(site.name, message.xtr_id or source.ip)
         life_s = lifetime_s(message.records, use_ttl=message.use_ttl, default_s=self._settings.timers.expiry_s)
-        register = Register(owner, site.key, message.nonce, source, message.records, message.proxy_reply, life_s)
+        registrant = Registrant(owner, site.key, source, message.word)
+        register = Register(registrant, message.nonce, claims(message.records), life_s, _memo(datagram, message))
         view = self._store.view(_query(register))
         if view.last_nonce(owner, site.key_id) is None and view.xtrs() >= self._settings.limits.xtrs:
             return [Reject("too-many-xtrs", source, site.name)]
@@ -75,7 +69,7 @@ class Registrar:
         view = self._store.view(Query(tuple(change.eid for change in gone)))
         plans = self._publisher.plan(gone, view)
         for change in gone:
-            self._notices.settle(change.eid, None)
+            self._notices.settle(change.eid, change.after.owner if change.after else None)
         return [*self._publisher.commit(plans, now), *(_event(change) for change in gone)]
 
     def _inadmissible(self, site: SiteSettings, message: MapRegister, source: Endpoint) -> Reject | None:
@@ -98,7 +92,7 @@ class Registrar:
         effects: list[Effect] = list(self._acknowledgement(accepted, message))
         effects.extend(_event(change) for change in accepted.changes if change.kind is not Kind.REFRESHED)
         effects.extend(_notified(move, send) for move, send in told if move not in self._notices)
-        effects.extend(_refused(refusal, register.source) for refusal in accepted.refusals)
+        effects.extend(_refused(refusal, register.registrant.source) for refusal in accepted.refusals)
         # everything is decided: from here on state changes, and nothing is decided any more
         self._store.apply([accepted], now)
         for change in accepted.changes:
@@ -115,7 +109,11 @@ class Registrar:
         records = tuple(record for record in message.records if record.prefix not in stands)
         if message.want_notify and records:
             register = accepted.register
-            yield Send(MapNotify.of(*records, nonce=message.nonce), self._control(register.source), register.key)
+            yield Send(
+                MapNotify.of(*records, nonce=message.nonce),
+                self._control(register.registrant.source),
+                register.registrant.key,
+            )
 
     def _moves(self, change: Change) -> Iterator[tuple[Move, Send]]:
         """RFC 9301 §8.2: the xTR that the EID has left is told the new mapping, and so is every earlier one that has
@@ -123,11 +121,10 @@ class Registrar:
         if change.after is None or change.kind is Kind.REFRESHED:
             return
         left = {each.owner: each for each in self._store.displaced(change.eid)}
-        if change.displaced is not None:
-            left[change.displaced.owner] = change.displaced
+        left.update((each.owner, each) for each in change.displaced)
         left.pop(change.after.owner, None)
         for owner, registration in left.items():
-            yield Move(change.eid, owner), self._move(change.after.mapping, registration.lease.register)
+            yield Move(change.eid, owner), self._move(change.after.mapping, registration.registrant)
 
     def _objections(self, accepted: Accepted) -> Iterator[tuple[Move, Send]]:
         """A refused xTR is answered with the Map-Notify that it has not acknowledged yet, or with a new one."""
@@ -135,9 +132,9 @@ class Registrar:
             if refusal.reason == "not-owner":
                 continue
             move = Move(refusal.eid, accepted.register.owner)
-            yield move, self._notices.pending(move) or self._move(refusal.current.mapping, accepted.register)
+            yield move, self._notices.pending(move) or self._move(refusal.current.mapping, accepted.register.registrant)
 
-    def _move(self, mapping: EidRecord, to: Register) -> Send:
+    def _move(self, mapping: EidRecord, to: Registrant) -> Send:
         return Send(MapNotify.of(mapping, nonce=next(self._nonces)), self._control(to.source), to.key)
 
     def _control(self, source: Endpoint) -> Endpoint:
@@ -145,8 +142,12 @@ class Registrar:
 
 
 def _query(register: Register) -> Query:
-    eids = tuple(eid for record in register.records if (eid := record.prefix) is not None)
-    return Query(eids, register.owner, register.key.id)
+    return Query(tuple(claim.eid for claim in register.claims), register.owner, register.registrant.key.id)
+
+
+def _memo(datagram: bytes, message: MapRegister) -> int:
+    """What tells whether two messages differ in more than nonce and authentication data. Hashes of bytes are keyed."""
+    return hash((datagram[:4], datagram[AUTH_OFFSET + len(message.auth) :])) or 1
 
 
 def _event(change: Change) -> Emit:

@@ -7,8 +7,9 @@ under a prefix and the neighbours of a hole without a walk. Each (Instance-ID, f
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -16,39 +17,53 @@ from lispfmc.wire.address import Ip, Prefix, masked
 
 V = TypeVar("V")
 
+_IPV4 = 4  # bytes
 _BLOCK = 1024  # addresses in a block of `_Ordered`: an insertion moves at most this many pointers
 
 
 class _Ordered:
-    """Addresses of one family in ascending order, in blocks so that insertion into a million stays cheap."""
+    """Addresses of one family in ascending order, in blocks so that insertion into a million stays cheap.
 
-    __slots__ = ("_blocks", "_lasts")
+    IPv4 addresses are kept as machine words: a fraction of the memory, and nothing for the garbage collector to visit.
+    """
 
-    def __init__(self) -> None:
-        self._blocks: list[list[Ip]] = []
-        self._lasts: list[Ip] = []
+    __slots__ = ("_blocks", "_lasts", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._blocks: list[array[int] | list[int]] = []
+        self._lasts: list[int] = []
 
     def add(self, ip: Ip) -> None:
         """Insert an address that is not there yet."""
+        number = int.from_bytes(ip, "big")
         if not self._blocks:
-            self._blocks.append([ip])
-            self._lasts.append(ip)
+            self.fill([number])
             return
-        at = min(bisect_left(self._lasts, ip), len(self._blocks) - 1)
+        at = bisect_left(self._lasts, number)
+        if at == len(self._lasts):
+            at -= 1
+            self._lasts[at] = number
         block = self._blocks[at]
-        insort(block, ip)
+        insort(block, number)
         if len(block) > _BLOCK:
             half = len(block) // 2
             self._blocks[at : at + 1] = [block[:half], block[half:]]
             self._lasts[at : at + 1] = [block[half - 1], block[-1]]
-        else:
-            self._lasts[at] = block[-1]
+
+    def fill(self, numbers: list[int]) -> None:
+        """Take these, all in order, in place of what is there."""
+        step = _BLOCK * 3 // 4  # room for what comes later
+        parts = [numbers[at : at + step] for at in range(0, len(numbers), step)]
+        self._blocks = [array("I", part) for part in parts] if self._size == _IPV4 else list(parts)
+        self._lasts = [part[-1] for part in parts]
 
     def discard(self, ip: Ip) -> None:
         """Remove an address that is there."""
-        at = bisect_left(self._lasts, ip)
+        number = int.from_bytes(ip, "big")
+        at = bisect_left(self._lasts, number)
         block = self._blocks[at]
-        del block[bisect_left(block, ip)]
+        del block[bisect_left(block, number)]
         if block:
             self._lasts[at] = block[-1]
         else:
@@ -56,23 +71,26 @@ class _Ordered:
 
     def from_(self, ip: Ip) -> Iterator[Ip]:
         """The addresses from `ip` upwards."""
-        at = bisect_left(self._lasts, ip)
+        number, size = int.from_bytes(ip, "big"), self._size
+        at = bisect_left(self._lasts, number)
         if at == len(self._blocks):
             return
         block = self._blocks[at]
-        for index in range(bisect_left(block, ip), len(block)):
-            yield block[index]
+        for index in range(bisect_left(block, number), len(block)):
+            yield block[index].to_bytes(size, "big")
         for later in range(at + 1, len(self._blocks)):
-            yield from self._blocks[later]
+            for each in self._blocks[later]:
+                yield each.to_bytes(size, "big")
 
     def below(self, ip: Ip) -> Iterator[Ip]:
         """The last address below `ip`, where there is one."""
-        at = bisect_left(self._lasts, ip)
-        inside = bisect_left(self._blocks[at], ip) if at < len(self._blocks) else 0
+        number = int.from_bytes(ip, "big")
+        at = bisect_left(self._lasts, number)
+        inside = bisect_left(self._blocks[at], number) if at < len(self._blocks) else 0
         if inside:
-            yield self._blocks[at][inside - 1]
+            yield self._blocks[at][inside - 1].to_bytes(self._size, "big")
         elif at:
-            yield self._lasts[at - 1]
+            yield self._lasts[at - 1].to_bytes(self._size, "big")
 
 
 class _Length(Generic[V]):
@@ -80,9 +98,9 @@ class _Length(Generic[V]):
 
     __slots__ = ("order", "values")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self.values: dict[Ip, V] = {}
-        self.order = _Ordered()
+        self.order = _Ordered(size)
 
 
 class PrefixTable(Generic[V]):
@@ -102,12 +120,26 @@ class PrefixTable(Generic[V]):
         lengths = self._tables.setdefault((prefix.iid, len(prefix.ip)), {})
         entries = lengths.get(prefix.length)
         if entries is None:
-            entries = lengths[prefix.length] = _Length()
+            entries = lengths[prefix.length] = _Length(len(prefix.ip))
             self._tables[prefix.iid, len(prefix.ip)] = dict(sorted(lengths.items(), reverse=True))
         if prefix.ip not in entries.values:
             entries.order.add(prefix.ip)
             self._count += 1
         entries.values[prefix.ip] = value
+
+    def fill(self, entries: Iterable[tuple[Prefix, V]]) -> None:
+        """Add many at once, for less than half of what `set` takes."""
+        for prefix, value in entries:
+            lengths = self._tables.setdefault((prefix.iid, len(prefix.ip)), {})
+            if prefix.length not in lengths:
+                lengths[prefix.length] = _Length(len(prefix.ip))
+            lengths[prefix.length].values[prefix.ip] = value
+        self._count = 0
+        for key, lengths in self._tables.items():
+            self._tables[key] = dict(sorted(lengths.items(), reverse=True))
+            for each in lengths.values():
+                self._count += len(each.values)
+                each.order.fill(sorted(int.from_bytes(ip, "big") for ip in each.values))
 
     def remove(self, prefix: Prefix) -> V | None:
         """Remove the prefix and return its value; None when it was not there."""

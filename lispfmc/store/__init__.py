@@ -1,19 +1,20 @@
 """Where registrations live: the seam between the decisions and what remembers them.
 
-A Map-Server reads a view, decides (`lispfmc.core.registry.merge`, pure) and applies the outcome; followers read
+A Map-Server reads a view, decides (`lispfmc.core.merging.merge`, pure) and applies the outcome; followers read
 `events(after)`. In-process stores are synchronous and take a batch; a remote one stands behind an adapter that fetches
 the view of a whole batch, decides, and applies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeAlias
 
 import msgspec
 
 from lispfmc.core.registry import Accepted, Change, Owner, Registration, View
-from lispfmc.wire.address import Prefix
+from lispfmc.wire.address import Ip, Prefix
+from lispfmc.wire.errors import LocalError
 
 
 class Query(msgspec.Struct, frozen=True, gc=False):
@@ -31,6 +32,25 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     owner: Owner
 
 
+class Subscribed(msgspec.Struct, frozen=True, gc=False):
+    """An xTR's subscription as it stands (RFC 9437 §5), overwriting what was kept of it.
+
+    `nonce` is the last one used with it; one that has ended is kept for that alone. `until` ends a temporary one.
+    """
+
+    eid: Prefix
+    xtr_id: bytes
+    subscriber: str
+    itr_rlocs: tuple[Ip, ...]
+    nonce: int
+    until: float | None = None
+    ended: bool = False
+
+
+Item: TypeAlias = Accepted | Released | Subscribed
+"""What a store applies."""
+
+
 class Numbered(msgspec.Struct, frozen=True, gc=False):
     """A change with its place in the order of all changes."""
 
@@ -43,13 +63,19 @@ class Gap(Exception):  # noqa: N818 - not a fault: the follower reads everything
 
 
 class Store(Protocol):
-    """Registrations, who was displaced from them, and the nonces that protect them from replay."""
+    """Registrations, who was displaced from them, the nonces that protect them from replay, and subscriptions."""
 
     def view(self, query: Query) -> View:
         """The state that a decision about `query` reads; valid until the next `apply`."""
 
-    def apply(self, batch: Sequence[Accepted | Released], now: float) -> None:
+    def apply(self, batch: Sequence[Item], now: float) -> None:
         """Make outcomes that `merge` decided on the current view the state."""
+
+    def commit(self) -> None:
+        """Make what was applied outlive this process, as far as the store does that: before it is acknowledged.
+
+        Raises StoreError when it cannot; then nothing of it may be acknowledged.
+        """
 
     def events(self, after: int | None) -> Iterator[Numbered]:
         """The changes after the one with that id (None: those that are still kept). Refreshes are no changes.
@@ -57,16 +83,29 @@ class Store(Protocol):
         Raises Gap when some are missing.
         """
 
-    def registrations(self) -> Iterator[Registration]:
-        """Every registration, for people; no change meanwhile."""
+    @property
+    def last_event(self) -> int:
+        """The id of the last change, 0 before the first."""
+
+    def registrations(self, within: Prefix | None = None) -> Iterator[Registration]:
+        """Every registration, or those in a prefix, in the table's order; no change meanwhile."""
 
     def displaced(self, eid: Prefix) -> tuple[Registration, ...]:
         """The registrations whose xTRs have not yet acknowledged that `eid` moved away from them."""
+
+    def subscriptions(self) -> Iterable[Subscribed]:
+        """The subscriptions that were kept over a restart."""
 
     def next_deadline(self) -> float | None:
         """When the earliest registration ends, or None."""
 
     def expired(self, now: float) -> list[Change]:
-        """Remove and report the registrations whose time is over."""
+        """Remove and report registrations whose time is over; when many are, some, and the deadline stays due."""
+
+    def close(self) -> None: ...
 
     def __len__(self) -> int: ...
+
+
+class StoreError(LocalError):
+    """The store cannot keep what it was told."""
