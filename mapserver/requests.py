@@ -6,17 +6,25 @@ RLOC altogether (RFC 9301 §5.4 wants the former).
 
 from __future__ import annotations
 
-from lispfmc.core.effects import Effect, Reject, Send
+from struct import Struct
+
+from lispfmc.core.effects import Effect, Reject, Send, Transmit
 from lispfmc.core.limits import TokenBuckets
 from lispfmc.core.registry import Registration, View
 from lispfmc.store import Query, Store
+from lispfmc.wire import records
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
-from lispfmc.wire.messages import Ecm, EidRecord, MapReply, MapRequest
-from mapserver.resolver import Resolver, refused
+from lispfmc.wire.messages import Ecm, MapRequest
+from mapserver.resolver import Resolver, unmapped
 from mapserver.settings import MapServerSettings
 from mapserver.subscribing import Declined, Refused, Subscribing
 
 QUESTIONS = 8  # EIDs that one Map-Request may ask for; senders use one (RFC 9301 §5.2)
+_SPECIAL = 0x0710_2000  # the bits M, P, S, I and D of a Map-Request
+_PROXY_REPLY = 0x0800_0000  # of a Map-Register
+_REPLY_HEADER, _REPLY = Struct("!IQ"), 0x2000_0000  # word with the count of records, nonce
+_LOCATOR_COUNT = 4  # where it is in a record
+_ANY = Query(())
 BUCKETS = 262_144  # (RLOC, EID-Prefix) pairs whose answers are counted; see `TokenBuckets` for when there are more
 
 
@@ -30,11 +38,34 @@ class Requests:
         self._subscribing = subscribing
         self._families = {len(ip) for ip in settings.listen}
         limits = settings.limits
-        self._per_prefix: TokenBuckets[tuple[Ip, Prefix | None]] = TokenBuckets(
-            limits.reply_rate, limits.reply_burst, BUCKETS
-        )
+        self._per_prefix: TokenBuckets[tuple[Ip, bytes]] = TokenBuckets(limits.reply_rate, limits.reply_burst, BUCKETS)
         self._per_rloc: TokenBuckets[Ip] = TokenBuckets(limits.rloc_rate, limits.rloc_burst, BUCKETS)
         self.answers = {"positive": 0, "negative": 0, "forwarded": 0}
+
+    def at_once(self, ecm: Ecm, now: float) -> Transmit | None:
+        """The answer to what nearly all ask: where one host of Instance-ID 0 is, when one registration tells.
+
+        None leaves it to `requested`, which would answer the same.
+        """
+        request = ecm.message
+        if request.__class__ is not MapRequest or ecm.security or not ecm.source_port:
+            return None
+        if request.word & _SPECIAL or len(request.records) != 1:
+            return None
+        question, rloc = request.records[0], request.itr_rlocs[0]
+        eid = question.eid
+        if question.flags or eid.__class__ is not bytes or question.mask_length != len(eid) * 8:
+            return None
+        if rloc.__class__ is not bytes or len(rloc) not in self._families:
+            return None
+        found = self._store.view(_ANY).alone(0, eid)
+        if found is None or not found.lease.registrant.word & _PROXY_REPLY:
+            return None
+        record = found.record
+        if not (self._per_prefix.take((rloc, record), now) and self._per_rloc.take(rloc, now)):
+            return None
+        self.answers["positive" if record[_LOCATOR_COUNT] else "negative"] += 1
+        return Transmit(_REPLY_HEADER.pack(_REPLY | 1, request.nonce) + record, Endpoint(rloc, ecm.source_port))
 
     def requested(self, request: MapRequest, ecm: Ecm | None, source: Endpoint, now: float) -> list[Effect]:
         """A Map-Request, inside an ECM unless it is a subscription sent straight to us."""
@@ -55,8 +86,8 @@ class Requests:
         etr = view.longest(eids[0])
         if ecm is not None and etr is not None and not etr.registrant.proxy_reply:
             return self._forwarded(ecm, etr, source, now)
-        answers = {record.prefix: record for eid in eids for record in self._resolver.answer(eid, view)}
-        return self._replied(request, tuple(answers.values()), ecm, source, now)
+        answers = dict.fromkeys(record for eid in eids for record in self._resolver.answer(eid, view))
+        return self._replied(request, tuple(answers), ecm, source, now)
 
     def _subscribed(
         self,
@@ -68,7 +99,7 @@ class Requests:
         now: float,
     ) -> list[Effect]:
         effects: list[Effect] = []
-        refusals: list[EidRecord] = []
+        refusals: list[bytes] = []
         others: list[Prefix] = []
         for record, eid in zip(request.records, eids, strict=True):
             if not record.notification_requested:
@@ -77,7 +108,7 @@ class Requests:
             outcome = self._subscribing.requested(request, eid, source, view, now)
             if isinstance(outcome, Refused):
                 effects.append(Reject("subscription-refused", source, outcome.detail))
-                refusals.append(refused(eid, outcome.action))
+                refusals.append(unmapped(eid, outcome.action))
             elif isinstance(outcome, Declined):
                 others.append(eid)
             else:
@@ -97,7 +128,7 @@ class Requests:
         return [Send(ecm, Endpoint(to, self._settings.port))]
 
     def _replied(
-        self, request: MapRequest, answers: tuple[EidRecord, ...], ecm: Ecm | None, source: Endpoint, now: float
+        self, request: MapRequest, answers: tuple[bytes, ...], ecm: Ecm | None, source: Endpoint, now: float
     ) -> list[Effect]:
         """RFC 9301 §5.4: to an ITR-RLOC that we can reach, and the port that the request came from."""
         if request.no_reply:
@@ -108,12 +139,12 @@ class Requests:
         rlocs = (rloc for rloc in request.itr_rlocs if isinstance(rloc, bytes) and len(rloc) in self._families)
         if (rloc := next(rlocs, None)) is None:
             return [Reject("no-itr-rloc", source, "no ITR-RLOC of an address family that we have")]
-        about = answers[0].prefix
-        if not (self._per_prefix.take((rloc, about), now) and self._per_rloc.take(rloc, now)):
-            return [Reject("rate-limited", source, f"answer about {about} to {ip_text(rloc)}")]
-        positive = any(record.locators for record in answers)
+        if not (self._per_prefix.take((rloc, answers[0]), now) and self._per_rloc.take(rloc, now)):
+            return [Reject("rate-limited", source, f"answer about {records.eid_of(answers[0])} to {ip_text(rloc)}")]
+        positive = any(record[_LOCATOR_COUNT] for record in answers)
         self.answers["positive" if positive else "negative"] += 1
-        return [Send(MapReply.of(*answers, nonce=request.nonce), Endpoint(rloc, port))]
+        header = _REPLY_HEADER.pack(_REPLY | len(answers), request.nonce)
+        return [Transmit(header + b"".join(answers), Endpoint(rloc, port))]
 
 
 def _inadmissible(request: MapRequest, source: Endpoint, *, plain: bool) -> Reject | None:

@@ -46,6 +46,8 @@ class MapServer:
 
     def received(self, message: Message, datagram: bytes, source: Endpoint, now: float) -> list[Effect]:
         """One control message."""
+        if message.__class__ is Ecm and (answer := self._requests.at_once(message, now)) is not None:
+            return [answer]
         match message:
             case MapRegister():
                 return self._registrar.registered(message, datagram, source, now)

@@ -16,6 +16,7 @@ from lispfmc.core.effects import Effect, Reject, Send
 from lispfmc.core.limits import TokenBuckets
 from lispfmc.core.registry import View
 from lispfmc.core.subscriptions import MUTED, Subscription
+from lispfmc.wire import records
 from lispfmc.wire.address import Endpoint, Prefix
 from lispfmc.wire.messages import Action, MapNotify, MapRequest
 from mapserver.publisher import Publisher, event
@@ -123,23 +124,24 @@ class Subscribing:
             # RFC 9437 §4: who answers by itself is not published by us
             return Declined(f"the ETR of {match.eid} answers for itself")
         known_of = islice(self._resolver.everything(eid, view), limits.records_per_subscription + 1)
-        records = {prefix: each for each in known_of if (prefix := each.prefix)}
-        if len(records) > limits.records_per_subscription:
+        known_now = {prefix: each for each in known_of if (prefix := each.prefix)}
+        if len(known_now) > limits.records_per_subscription:
             why = f"{eid} holds more than {limits.records_per_subscription} registrations; subscribe to parts of it"
             return Refused(Action.DROP_POLICY_DENIED, why)
         subscription = Subscription(eid, asked.xtr_id, subscriber.name, subscriber.key, rlocs, asked.request.nonce, {})
-        found = any(record.locators for record in records.values())
+        found = any(record.locators for record in known_now.values())
         # RFC 9437 §5: a subscription to an EID that nobody serves is temporary
         temporary = not found and not self._resolver.is_configured(eid)
         until = now + self._settings.timers.temporary_subscription_s if temporary else None
-        return self._publisher.begin(subscription, records, until, now, known=known)
+        return self._publisher.begin(subscription, known_now, until, now, known=known)
 
     def _unsubscribe(self, asked: _Asked, view: View) -> Outcome:
         subscriptions, eid, xtr_id = self._publisher.subscriptions, asked.eid, asked.xtr_id
         held = subscriptions.get(eid, xtr_id)
         above = subscriptions.covering(eid, xtr_id)
         # RFC 9437 §6: the removal is confirmed to the source of the request, with its nonce
-        notify = MapNotify.of(*self._resolver.answer(eid, view), nonce=asked.request.nonce)
+        told = map(records.unpacked, self._resolver.answer(eid, view))
+        notify = MapNotify.of(*told, nonce=asked.request.nonce)
         to = Endpoint(asked.outer.ip, asked.subscriber.port or self._settings.port)
         effects: list[Effect] = [Send(notify, to, asked.subscriber.key)]
         if held is not None:

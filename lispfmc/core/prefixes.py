@@ -160,6 +160,19 @@ class PrefixTable(Generic[V]):
         """The most specific entry that covers `prefix` (an entry covers itself)."""
         return next(self.covering(prefix), None)
 
+    def alone(self, iid: int, ip: Ip) -> V | None:
+        """The longest match of one address if nothing more specific lies inside it; else, and without one, None."""
+        lengths = self._tables.get((iid, len(ip)))
+        if lengths is None:
+            return None
+        host = len(ip) * 8
+        for length, entries in lengths.items():
+            start = ip if length == host else masked(ip, length)
+            value = entries.values.get(start)
+            if value is not None:
+                return value if length == host or _is_leaf(lengths, start, length) else None
+        return None
+
     def covering(self, prefix: Prefix) -> Iterator[tuple[Prefix, V]]:
         """Every entry that covers `prefix`, the most specific first. The table may not change meanwhile."""
         for length, entries in self._lengths(prefix).items():
@@ -214,6 +227,17 @@ class PrefixTable(Generic[V]):
 
     def _lengths(self, prefix: Prefix) -> dict[int, _Length[V]]:
         return self._tables.get((prefix.iid, len(prefix.ip)), {})
+
+
+def _is_leaf(lengths: dict[int, _Length[V]], ip: Ip, length: int) -> bool:
+    """Nothing lies within `ip`/`length` but itself."""
+    for longer, entries in lengths.items():  # the longest first
+        if longer == length:
+            return True
+        nearest = next(entries.order.from_(ip), None)
+        if nearest is not None and masked(nearest, length) == ip:
+            return False
+    return True
 
 
 def _shared_bits(one: Ip, other: Ip) -> int:

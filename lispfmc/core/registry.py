@@ -14,7 +14,7 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from lispfmc.wire import records
-from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import EidRecord
 
@@ -30,6 +30,7 @@ class Owner(msgspec.Struct, frozen=True, gc=False, order=True):
 
 STATIC = Owner("static", b"")
 """The owner of what the configuration maps. No site can be it: an xTR always has an id or an address."""
+STATIC_WORD = _PROXY_REPLY  # nobody else can answer for it
 
 
 class Registrant(msgspec.Struct, frozen=True, gc=False):
@@ -196,6 +197,9 @@ class View(Protocol):
     def exact(self, eid: Prefix) -> Registration | None: ...
 
     def longest(self, eid: Prefix) -> Registration | None: ...
+
+    def alone(self, iid: int, ip: Ip) -> Registration | None:
+        """The registration that answers for an address by itself, having no more-specifics. The way of the many."""
 
     def within(self, eid: Prefix) -> Iterator[Registration]:
         """The registrations of `eid` and its more-specifics, less specific first."""

@@ -63,6 +63,7 @@ class Driver(Generic[E]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for: float | None = None
+        self._arming: asyncio.Handle | None = None
 
     def start(self) -> None:
         """Begin to keep the core's deadlines, on the running loop."""
@@ -72,6 +73,8 @@ class Driver(Generic[E]):
     def close(self) -> None:
         self._loop = None
         self._disarm()
+        if self._arming is not None:
+            self._arming.cancel()
 
     def datagram(self, data: bytes, source: Endpoint) -> None:
         """One control datagram as it came from the socket."""
@@ -100,21 +103,27 @@ class Driver(Generic[E]):
         self._apply(effects)
 
     def _apply(self, effects: list[E]) -> None:
+        if len(effects) == 1 and not self._applying:
+            self._alone(effects[0])  # no queue for the usual answer of a busy path
+            self._arm_soon()
+            return
         self._effects.extend(effects)
         if self._applying:
             return  # performing an effect brought new input: its effects follow those that are still to be done
         self._applying = True
         try:
             while self._effects:
-                effect = self._effects.popleft()
-                try:
-                    self._one(effect)
-                except Exception as error:
-                    self._bug(error, type(effect).__name__)
+                self._alone(self._effects.popleft())
         finally:
             self._applying = False
             self._effects.clear()
-            self._arm()
+            self._arm_soon()
+
+    def _alone(self, effect: E) -> None:
+        try:
+            self._one(effect)
+        except Exception as error:
+            self._bug(error, type(effect).__name__)
 
     def _one(self, effect: E) -> None:
         match effect:
@@ -133,8 +142,14 @@ class Driver(Generic[E]):
             case _:
                 self._perform(effect)
 
+    def _arm_soon(self) -> None:
+        """The deadline may have changed: looked at once a turn of the loop, however many datagrams it brought."""
+        if self._arming is None and self._loop is not None:
+            self._arming = self._loop.call_soon(self._arm)
+
     def _arm(self) -> None:
         """Keep one timer; touch it only when the earliest deadline changed."""
+        self._arming = None
         if self._loop is None:
             return
         deadline = self._core.next_deadline()

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from lispfmc.core.leases import Leases
 from lispfmc.core.merging import without
 from lispfmc.core.prefixes import PrefixTable
-from lispfmc.core.registry import Accepted, Change, Kind, Lease, Owner, Registration, View
+from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, View
 from lispfmc.store import Gap, Item, Numbered, Query, Released, Subscribed
-from lispfmc.wire.address import Prefix
+from lispfmc.wire.address import Ip, Prefix
 
 EVENTS_KEPT = 65_536  # a follower that is further behind reads everything anew
 DISPLACED_PER_EID = 16  # xTRs an EID is remembered to have left; a host that flips about cannot fill the memory
@@ -29,6 +29,7 @@ class MemoryStore:
         self.departed: dict[Prefix, dict[Owner, Registration]] = {}
         self.leases = Leases()
         self.ended: list[Lease] = []  # by the last call of `expired`
+        self._static: dict[Prefix, Registration] = {}
         self._events: deque[Numbered] = deque(maxlen=EVENTS_KEPT)
         self._event_id = 0
 
@@ -43,6 +44,9 @@ class MemoryStore:
     def longest(self, eid: Prefix) -> Registration | None:
         match = self.table.longest(eid)
         return match[1] if match else None
+
+    def alone(self, iid: int, ip: Ip) -> Registration | None:
+        return self.table.alone(iid, ip)
 
     def within(self, eid: Prefix) -> Iterator[Registration]:
         return (registration for _, registration in self.table.covered_by(eid))
@@ -64,6 +68,9 @@ class MemoryStore:
 
     def registrations(self, within: Prefix | None = None) -> Iterator[Registration]:
         return self.table.values() if within is None else self.within(within)
+
+    def static(self) -> Iterable[Registration]:
+        return list(self._static.values())
 
     def subscriptions(self) -> Iterable[Subscribed]:
         return ()
@@ -122,7 +129,8 @@ class MemoryStore:
     def _accept(self, accepted: Accepted, now: float) -> None:
         register, lease = accepted.register, accepted.lease
         registrant = register.registrant
-        self.nonces[registrant.owner, registrant.key.id] = register.nonce
+        if registrant.owner != STATIC:
+            self.nonces[registrant.owner, registrant.key.id] = register.nonce
         for eid in accepted.released:
             self._release(eid, registrant.owner)
         if lease is None:
@@ -144,6 +152,10 @@ class MemoryStore:
 
     def _commit(self, change: Change) -> None:
         before, after = change.before, change.after
+        if before is not None and before.owner == STATIC:
+            del self._static[change.eid]
+        if after is not None and after.owner == STATIC:
+            self._static[change.eid] = after
         if after is None:
             self.table.remove(change.eid)
             self.departed.pop(change.eid, None)  # nobody is there: whoever sees the host may register it

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from lispfmc.core.effects import Effect, Emit, Reject, Send
+from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.auth import Key, sign, verify
@@ -95,6 +95,8 @@ class World:
     def _take(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
+                case Transmit():
+                    self.sent.append(Send(decode(effect.datagram), effect.to))
                 case Send():
                     if effect.key is None:
                         assert decode(encode(effect.message)) is not None
