@@ -24,6 +24,7 @@ _SPECIAL = 0x0710_2000  # the bits M, P, S, I and D of a Map-Request
 _PROXY_REPLY = 0x0800_0000  # of a Map-Register
 _REPLY_HEADER, _REPLY = Struct("!IQ"), 0x2000_0000  # word with the count of records, nonce
 _LOCATOR_COUNT = 4  # where it is in a record
+_ABOUT = slice(5, 40)  # what a record is about: from its mask length to the end of an EID of any kind
 _ANY = Query(())
 BUCKETS = 262_144  # (RLOC, EID-Prefix) pairs whose answers are counted; see `TokenBuckets` for when there are more
 
@@ -38,7 +39,7 @@ class Requests:
         self._subscribing = subscribing
         self._families = {len(ip) for ip in settings.listen}
         limits = settings.limits
-        self._per_prefix: TokenBuckets[tuple[Ip, bytes]] = TokenBuckets(limits.reply_rate, limits.reply_burst, BUCKETS)
+        self._per_prefix: TokenBuckets[bytes] = TokenBuckets(limits.reply_rate, limits.reply_burst, BUCKETS)
         self._per_rloc: TokenBuckets[Ip] = TokenBuckets(limits.rloc_rate, limits.rloc_burst, BUCKETS)
         self.answers = {"positive": 0, "negative": 0, "forwarded": 0}
 
@@ -62,7 +63,7 @@ class Requests:
         if found is None or not found.lease.registrant.word & _PROXY_REPLY:
             return None
         record = found.record
-        if not (self._per_prefix.take((rloc, record), now) and self._per_rloc.take(rloc, now)):
+        if not (self._per_prefix.take(rloc + record[_ABOUT], now) and self._per_rloc.take(rloc, now)):
             return None
         self.answers["positive" if record[_LOCATOR_COUNT] else "negative"] += 1
         return Transmit(_REPLY_HEADER.pack(_REPLY | 1, request.nonce) + record, Endpoint(rloc, ecm.source_port))
@@ -139,7 +140,7 @@ class Requests:
         rlocs = (rloc for rloc in request.itr_rlocs if isinstance(rloc, bytes) and len(rloc) in self._families)
         if (rloc := next(rlocs, None)) is None:
             return [Reject("no-itr-rloc", source, "no ITR-RLOC of an address family that we have")]
-        if not (self._per_prefix.take((rloc, answers[0]), now) and self._per_rloc.take(rloc, now)):
+        if not (self._per_prefix.take(rloc + answers[0][_ABOUT], now) and self._per_rloc.take(rloc, now)):
             return [Reject("rate-limited", source, f"answer about {records.eid_of(answers[0])} to {ip_text(rloc)}")]
         positive = any(record[_LOCATOR_COUNT] for record in answers)
         self.answers["positive" if positive else "negative"] += 1

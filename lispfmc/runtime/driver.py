@@ -91,7 +91,16 @@ class Driver(Generic[E]):
         except Exception as error:
             self._bug(error, type(message).__name__, source, data)
             return
-        self._apply(effects)
+        answer: object = effects[0] if len(effects) == 1 and not self._applying else None
+        if not isinstance(answer, Transmit):
+            self._apply(effects)
+            return
+        try:  # nothing to queue and nothing to choose: the way of an answer on a busy path
+            self._send(answer.datagram, answer.to)
+        except Exception as error:
+            self._bug(error, "Transmit", source, data)
+        if self._arming is None:
+            self._arm_soon()
 
     def tell(self, decide: Callable[..., list[E]], *args: object) -> None:
         """Any other input of the core: `decide(*args, now)` returns effects, which are performed."""
@@ -103,27 +112,21 @@ class Driver(Generic[E]):
         self._apply(effects)
 
     def _apply(self, effects: list[E]) -> None:
-        if len(effects) == 1 and not self._applying:
-            self._alone(effects[0])  # no queue for the usual answer of a busy path
-            self._arm_soon()
-            return
         self._effects.extend(effects)
         if self._applying:
             return  # performing an effect brought new input: its effects follow those that are still to be done
         self._applying = True
         try:
             while self._effects:
-                self._alone(self._effects.popleft())
+                effect = self._effects.popleft()
+                try:
+                    self._one(effect)
+                except Exception as error:
+                    self._bug(error, type(effect).__name__)
         finally:
             self._applying = False
             self._effects.clear()
             self._arm_soon()
-
-    def _alone(self, effect: E) -> None:
-        try:
-            self._one(effect)
-        except Exception as error:
-            self._bug(error, type(effect).__name__)
 
     def _one(self, effect: E) -> None:
         match effect:
