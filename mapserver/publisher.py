@@ -14,12 +14,15 @@ import msgspec
 from lispfmc.core.effects import Effect, Emit, Send
 from lispfmc.core.limits import Pace
 from lispfmc.core.registry import Change, Kind, View
-from lispfmc.core.subscriptions import Subscription, Subscriptions
+from lispfmc.core.subscriptions import Subscribed, Subscription, Subscriptions
 from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import Action, EidRecord, MapNotify
 from mapserver.notices import Notices, Publication
 from mapserver.settings import MapServerSettings
 
+NONCES_SKIPPED = 1 << 24
+"""Publications to one subscriber between two restarts, at most: a subscriber takes any nonce above its last one."""
 TOLD_APART = 64
 """More subscribers than this are one `publication.sent` event with their number: telling must not cost like sending."""
 
@@ -37,11 +40,15 @@ class Publisher:
 
     def __init__(self, settings: MapServerSettings, notices: Notices) -> None:
         self.subscriptions = Subscriptions()
-        self._ports = {each.name: each.port or settings.port for each in settings.subscribers}
         self._notices = notices
-        self._pace = Pace(settings.limits.publications_rate, settings.limits.publications_burst)
+        self.configure(settings)
         self._queued: dict[Publication, None] = {}  # in order; no more of them than subscriptions
         self._queue_at = float("-inf")
+
+    def configure(self, settings: MapServerSettings) -> None:
+        """Go by these settings from now on."""
+        self._ports = {each.name: each.port or settings.port for each in settings.subscribers}
+        self._pace = Pace(settings.limits.publications_rate, settings.limits.publications_burst)
 
     def begin(
         self,
@@ -60,6 +67,14 @@ class Publisher:
         subscription.publish(records, sent, subscription.nonce)
         added = [] if known else [event("subscription.added", subscription, subscription.eid)]
         return [*self._notices.start(_notice(subscription), notify, now), *added]
+
+    def restore(self, kept: Subscribed, key: Key) -> None:
+        """Take back a subscription after a restart. The nonces of its publications were not kept, so go past them."""
+        nonce = (kept.nonce + NONCES_SKIPPED) % (1 << 64)
+        restored = Subscription(
+            kept.eid, kept.xtr_id, kept.subscriber, key, kept.itr_rlocs, nonce, {}, muted=kept.muted
+        )
+        self.subscriptions.put(restored, kept.until)
 
     def end(self, subscription: Subscription, nonce: int | None = None) -> None:
         """Forget `subscription`, not its nonce, or the later `nonce` that ended it."""

@@ -13,7 +13,8 @@ from typing import Protocol, TypeAlias
 import msgspec
 
 from lispfmc.core.registry import Accepted, Change, Owner, Registration, View
-from lispfmc.wire.address import Ip, Prefix
+from lispfmc.core.subscriptions import Subscribed
+from lispfmc.wire.address import Prefix
 from lispfmc.wire.errors import LocalError
 
 
@@ -32,22 +33,14 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     owner: Owner
 
 
-class Subscribed(msgspec.Struct, frozen=True, gc=False):
-    """An xTR's subscription as it stands (RFC 9437 §5), overwriting what was kept of it.
-
-    `nonce` is the last one used with it; one that has ended is kept for that alone. `until` ends a temporary one.
-    """
+class Dropped(msgspec.Struct, frozen=True, gc=False):
+    """The configuration has taken from an xTR what it had registered."""
 
     eid: Prefix
-    xtr_id: bytes
-    subscriber: str
-    itr_rlocs: tuple[Ip, ...]
-    nonce: int
-    until: float | None = None
-    ended: bool = False
+    owner: Owner
 
 
-Item: TypeAlias = Accepted | Released | Subscribed
+Item: TypeAlias = Accepted | Released | Dropped | Subscribed
 """What a store applies."""
 
 
@@ -90,11 +83,20 @@ class Store(Protocol):
     def registrations(self, within: Prefix | None = None) -> Iterator[Registration]:
         """Every registration, or those in a prefix, in the table's order; no change meanwhile."""
 
+    def static(self) -> Iterable[Registration]:
+        """What the configuration maps."""
+
     def displaced(self, eid: Prefix) -> tuple[Registration, ...]:
         """The registrations whose xTRs have not yet acknowledged that `eid` moved away from them."""
 
+    def departures(self) -> Iterator[tuple[Prefix, Registration]]:
+        """Everything that `displaced` tells, by EID."""
+
     def subscriptions(self) -> Iterable[Subscribed]:
-        """The subscriptions that were kept over a restart."""
+        """The subscriptions that were kept over a restart, in the order of their last change."""
+
+    def recent(self) -> Sequence[Change]:
+        """The changes shortly before the last restart: who had to be told of them may not have been."""
 
     def next_deadline(self) -> float | None:
         """When the earliest registration ends, or None."""

@@ -1,4 +1,4 @@
-"""What the journal's entries say: values to bytes and back. `Released` and `Subscribed` are entries as they stand."""
+"""What the journal's entries say: values to bytes and back. The other items are entries as they stand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any, TypeAlias
 
 import msgspec
 
-from lispfmc.store import Released, StoreError, Subscribed
+from lispfmc.core.subscriptions import Subscribed
+from lispfmc.store import Dropped, Released, StoreError
 
 
 class Registered(msgspec.Struct, frozen=True, gc=False, array_like=True):
@@ -38,9 +39,9 @@ class Over(msgspec.Struct, frozen=True, gc=False, array_like=True):
     leases: tuple[int, ...]
 
 
-Said: TypeAlias = Registered | Renewed | Over | Released | Subscribed
+Said: TypeAlias = Registered | Renewed | Over | Released | Subscribed | Dropped
 
-KINDS: dict[int, type[Said]] = {1: Registered, 2: Renewed, 3: Over, 4: Released, 5: Subscribed}
+KINDS: dict[int, type[Said]] = {1: Registered, 2: Renewed, 3: Over, 4: Released, 5: Subscribed, 6: Dropped}
 _NUMBERS = {said: number for number, said in KINDS.items()}
 _DECODERS: dict[int, msgspec.msgpack.Decoder[Any]] = {
     number: msgspec.msgpack.Decoder(said) for number, said in KINDS.items()

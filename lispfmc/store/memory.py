@@ -12,7 +12,8 @@ from lispfmc.core.leases import Leases
 from lispfmc.core.merging import without
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, View
-from lispfmc.store import Gap, Item, Numbered, Query, Released, Subscribed
+from lispfmc.core.subscriptions import Subscribed
+from lispfmc.store import Dropped, Gap, Item, Numbered, Query, Released
 from lispfmc.wire.address import Ip, Prefix
 
 EVENTS_KEPT = 65_536  # a follower that is further behind reads everything anew
@@ -72,6 +73,12 @@ class MemoryStore:
     def static(self) -> Iterable[Registration]:
         return list(self._static.values())
 
+    def departures(self) -> Iterator[tuple[Prefix, Registration]]:
+        return ((eid, left) for eid, owners in self.departed.items() for left in owners.values())
+
+    def recent(self) -> Sequence[Change]:
+        return ()
+
     def subscriptions(self) -> Iterable[Subscribed]:
         return ()
 
@@ -86,6 +93,8 @@ class MemoryStore:
                 self._accept(item, now)
             elif isinstance(item, Released):
                 self._release(item.eid, item.owner)
+            elif isinstance(item, Dropped):
+                self._drop(item, now)
 
     def commit(self) -> None:
         """Nothing outlives this process."""
@@ -149,6 +158,14 @@ class MemoryStore:
         lease.members = tuple(mine)
         if mine:
             self.leases.add(lease)
+
+    def _drop(self, dropped: Dropped, now: float) -> None:
+        current = self.table.get(dropped.eid)
+        for part in current.each if current is not None else ():
+            if part.owner == dropped.owner and current is not None:
+                change = without(dropped.eid, current, part, Kind.WITHDRAWN, now)
+                if change is not None:
+                    self._commit(change)
 
     def _commit(self, change: Change) -> None:
         before, after = change.before, change.after

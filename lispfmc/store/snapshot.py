@@ -18,7 +18,8 @@ import msgspec
 
 from lispfmc.core.merging import union
 from lispfmc.core.registry import STATIC, Lease, Owner, Registrant, Registration
-from lispfmc.store import StoreError, Subscribed
+from lispfmc.core.subscriptions import Subscribed
+from lispfmc.store import StoreError
 from lispfmc.store.memory import MemoryStore
 from lispfmc.wire import records
 from lispfmc.wire.address import Endpoint, Prefix

@@ -10,16 +10,19 @@ import contextlib
 import fcntl
 import os
 import signal
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from lispfmc.core.claims import claims
 from lispfmc.core.merging import merge
-from lispfmc.core.registry import STATIC, Accepted, Change, Lease, Owner, Register, Registrant, Registration, View
-from lispfmc.store import Item, Numbered, Query, Released, StoreError, Subscribed, journal, snapshot
+from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Register, Registrant, Registration, View
+from lispfmc.core.subscriptions import NONCES_KEPT, Subscribed
+from lispfmc.store import Dropped, Item, Numbered, Query, Released, StoreError, journal, snapshot
 from lispfmc.store.entries import Over, Registered, Renewed, Said, decoded, encoded
 from lispfmc.store.journal import Journal
+from lispfmc.store.memory import EVENTS_KEPT
 from lispfmc.store.snapshot import Keys
 from lispfmc.wire import decode
 from lispfmc.wire.address import Endpoint, Prefix
@@ -27,6 +30,7 @@ from lispfmc.wire.messages import MapRegister
 
 Fsync: TypeAlias = Literal["never", "interval", "always"]
 
+RECENT_S = 120.0  # for as long as a Map-Notify is repeated
 JOURNAL_BYTES = 256 << 20  # after which a snapshot is due: replaying takes a second or two for each 32 MB
 
 
@@ -54,7 +58,12 @@ class SqliteStore:
         try:
             loaded = snapshot.load(folder, keys, offset=self._offset)
             self.memory = loaded.memory
-            self._subscriptions = {(each.eid, each.xtr_id): each for each in loaded.subscriptions}
+            self._subscriptions: dict[tuple[Prefix, bytes], Subscribed] = {}
+            self._ended: dict[tuple[Prefix, bytes], None] = {}
+            for each in loaded.subscriptions:
+                self._keep(each)
+            self._recent: deque[Change] = deque(maxlen=EVENTS_KEPT)
+            self._recent_from = now - RECENT_S
             last = self._replay(loaded.journal)
             self._journal = Journal(folder, last, fsync=fsync == "always")
         except BaseException:
@@ -76,6 +85,9 @@ class SqliteStore:
     def registrations(self, within: Prefix | None = None) -> Iterator[Registration]:
         return self.memory.registrations(within)
 
+    def static(self) -> Iterable[Registration]:
+        return self.memory.static()
+
     def displaced(self, eid: Prefix) -> tuple[Registration, ...]:
         return self.memory.displaced(eid)
 
@@ -85,8 +97,14 @@ class SqliteStore:
     def __len__(self) -> int:
         return len(self.memory)
 
+    def departures(self) -> Iterator[tuple[Prefix, Registration]]:
+        return self.memory.departures()
+
+    def recent(self) -> Sequence[Change]:
+        return tuple(self._recent)
+
     def subscriptions(self) -> Iterable[Subscribed]:
-        return (each for each in self._subscriptions.values())
+        return iter(self._subscriptions.values())
 
     # changes
 
@@ -193,7 +211,7 @@ class SqliteStore:
         return kind, now + self._offset, body
 
     def _said(self, item: Item) -> Said | None:
-        if isinstance(item, Released):
+        if isinstance(item, Released | Dropped):
             return item
         if isinstance(item, Subscribed):
             return snapshot.in_unix_time(item, self._offset)
@@ -211,8 +229,15 @@ class SqliteStore:
         )
 
     def _keep(self, item: Subscribed) -> None:
-        self._subscriptions.pop((item.eid, item.xtr_id), None)
-        self._subscriptions[item.eid, item.xtr_id] = item
+        key = (item.eid, item.xtr_id)
+        self._subscriptions.pop(key, None)
+        self._subscriptions[key] = item
+        self._ended.pop(key, None)
+        if item.ended:
+            self._ended[key] = None
+            if len(self._ended) > NONCES_KEPT:
+                oldest = next(iter(self._ended))
+                del self._ended[oldest], self._subscriptions[oldest]
 
     def _replay(self, first: int) -> int:
         """Apply the journals from `first` on; returns the number of the one to go on with."""
@@ -239,8 +264,8 @@ class SqliteStore:
             case Over(leases=numbers):
                 for number in numbers:
                     if (lease := leases.pop(number, None)) is not None:
-                        self.memory.end(lease, now)
-            case Released():
+                        self._changed(self.memory.end(lease, now), now)
+            case Released() | Dropped():
                 self.memory.apply([said], now)
             case Subscribed():
                 self._keep(snapshot.in_unix_time(said, -self._offset))
@@ -261,6 +286,11 @@ class SqliteStore:
                 outcome.lease.number = said.lease
                 leases[said.lease] = outcome.lease
             self.memory.apply([outcome], now)
+            self._changed(outcome.changes, now)
+
+    def _changed(self, changes: Iterable[Change], now: float) -> None:
+        if now >= self._recent_from:
+            self._recent.extend(change for change in changes if change.kind is not Kind.REFRESHED)
 
 
 def _locked(folder: Path) -> int:

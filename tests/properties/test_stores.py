@@ -17,8 +17,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from lispfmc.core.merging import merge
 from lispfmc.core.registry import Accepted, Owner, Register, Replayed
+from lispfmc.core.subscriptions import Subscribed
 from lispfmc.core.versions import newer
-from lispfmc.store import Released, Store, Subscribed
+from lispfmc.store import Released, Store
 from lispfmc.store.memory import MemoryStore
 from lispfmc.store.sqlite import SqliteStore
 from lispfmc.wire.address import Prefix

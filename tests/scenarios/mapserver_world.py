@@ -75,6 +75,11 @@ class World:
         self.sent: list[Send] = []
         self.events: list[Emit] = []
         self.rejects: list[str] = []
+        self._take(self.server.started(self.now))
+
+    def configures(self, **changes: Any) -> None:
+        """The operator has the daemon go by other settings."""
+        self._take(self.server.configured(settings(**changes), self.now))
 
     def hears(self, message: Message, source: Endpoint, key: Key | None = None) -> None:
         """`message` arrives, as bytes."""

@@ -1,4 +1,4 @@
-"""The rule of the registry, decision by decision; tests/properties/test_stores.py has it in any order, on all stores."""
+"""The rule of the registry, decision by decision; properties/test_stores.py has it in any order, on every store."""
 
 from __future__ import annotations
 
