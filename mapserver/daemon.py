@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import assert_never
 
 from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
 from lispfmc.runtime import config, logs, service
+from lispfmc.runtime.differences import differences
 from lispfmc.runtime.driver import Driver
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.http import Api
@@ -17,32 +19,42 @@ from lispfmc.runtime.nonces import ordered_nonces
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.runtime.udp import DrainedSocket, Sockets, open_drained
 from lispfmc.wire.address import Endpoint, ip_text
-from mapserver import views
+from lispfmc.wire.errors import LocalError
+from mapserver import keeping, views
 from mapserver.server import MapServer
 from mapserver.settings import MapServerSettings
+
+NEEDS_RESTART = {"name", "listen", "port", "state_dir", "store", "workers", "api", "log", "timers"}
 
 
 class Daemon:
     """One Map-Server. `start` raises LocalError; `close` undoes whatever `start` got done."""
 
-    def __init__(self, settings: MapServerSettings) -> None:
+    def __init__(self, settings: MapServerSettings, path: Path | None = None) -> None:
         self._settings = settings
+        self._path = path
         self.events = EventLog()
         self.rejects = Rejects()
-        self._server = MapServer(settings, ordered_nonces())
+        self._store = keeping.opened(settings)
+        self._server = MapServer(settings, ordered_nonces(), self._store)
+        self._keeping = keeping.Keeping(self._store, self.events)
         self._sockets = Sockets([])
         self._driver: Driver[Effect] = Driver(
             self._server,
             perform=_perform,
-            send=lambda data, to: self._sockets.send(data, to),
+            send=self._send,
             events=self.events,
             rejects=self.rejects,
         )
         self._api = Api("mapserver", settings.name, self.events, self.rejects, self._status, self._not_ready)
-        self._api.get("/v1/registrations", lambda: views.registrations(self._server, time.monotonic()))
+        self._api.query("/v1/registrations", lambda query: views.registrations(self._server, query, time.monotonic()))
+        self._api.post("/v1/reload", self._reload)
         self._api.get("/v1/subscriptions", lambda: views.subscriptions(self._server))
         metrics = self._api.metrics
         metrics.counters("lispfmc_map_requests", "Map-Requests by what became of them", "answer", self._server.answers)
+        metrics.counter(
+            "lispfmc_store_failures", "Batches that the store could not keep", lambda: self._keeping.failures
+        )
         metrics.counter("lispfmc_control_dropped", "Control datagrams not sent", lambda: self._sockets.drops)
         for name in self._server.counts():
             metrics.gauge(f"lispfmc_{name}", f"Entries in the table of {name}", partial(self._count, name))
@@ -54,11 +66,40 @@ class Daemon:
             opened.append(await open_drained(Endpoint(ip, self._settings.port), self._driver.datagram))
             self._sockets = Sockets(opened)  # what is open when the next one fails is closed by `close`
         self._driver.start()
+        self._driver.tell(self._server.started)
+        self._keeping.start()
 
     async def close(self) -> None:
         self._driver.close()
         self._sockets.close()
+        self._keeping.close()
         await self._api.close()
+
+    def _send(self, data: bytes, to: Endpoint) -> None:
+        if self._keeping.commit():
+            self._sockets.send(data, to)
+
+    def reload(self) -> dict[str, object]:
+        """Read the configuration anew: applied as a whole, or kept as it was."""
+        try:
+            settings = config.load(self._path, MapServerSettings) if self._path is not None else self._settings
+        except LocalError as error:
+            self.events.append("configuration.kept", {"why": str(error)})
+            return {"applied": False, "changes": [], "why": str(error)}
+        changes = differences(self._settings, settings)
+        fixed = sorted({change.key for change in changes} & NEEDS_RESTART)
+        if fixed:
+            why = f"{', '.join(fixed)}: only a restart changes that; restart, or undo it and reload"
+            self.events.append("configuration.kept", {"why": why})
+            return {"applied": False, "changes": [change.text for change in changes], "why": why}
+        if changes:
+            self._settings = settings
+            self._driver.tell(self._server.configured, settings)
+            self.events.append("configuration.changed", {"changes": [change.text for change in changes]})
+        return {"applied": True, "changes": [change.text for change in changes], "why": ""}
+
+    async def _reload(self, _body: dict[str, object]) -> dict[str, object]:
+        return self.reload()
 
     def _count(self, name: str) -> int:
         return self._server.counts()[name]
@@ -87,10 +128,13 @@ async def run(path: Path) -> None:
     """Run until cancelled."""
     settings = config.load(path, MapServerSettings)
     logs.configure(settings.log)
-    daemon = Daemon(settings)
+    daemon = Daemon(settings, path)
+    loop = asyncio.get_running_loop()
     try:
         await daemon.start()
+        loop.add_signal_handler(signal.SIGHUP, daemon.reload)
         service.settle()
         await asyncio.Event().wait()
     finally:
+        loop.remove_signal_handler(signal.SIGHUP)
         await daemon.close()

@@ -125,8 +125,16 @@ class MapServer:
                 effects.extend(self._publisher.given_up(notice, now))
         return self._kept([*effects, *self._publisher.expired(now)], now)
 
-    def registrations(self) -> Iterator[Registration]:
-        return self._store.registrations()
+    def registrations(self, after: Prefix | None = None) -> Iterator[Registration]:
+        return self._store.registrations(after)
+
+    def registrations_for(self, eid: Prefix) -> Iterator[Registration]:
+        """Those that answer for `eid` or a part of it."""
+        view = self._store.view(Query((eid,)))
+        match = view.longest(eid)
+        if match is not None and match.eid != eid:
+            yield match
+        yield from view.within(eid)
 
     def subscriptions(self) -> Iterator[Subscription]:
         return iter(self._publisher.subscriptions)

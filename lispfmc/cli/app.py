@@ -81,13 +81,34 @@ def status(
 def show(
     table: Annotated[Table, typer.Argument(help="which table")],
     at: Annotated[str | None, typer.Option("--at", metavar="DAEMON", help="only this daemon's")] = None,
+    eid: Annotated[str | None, typer.Option("--eid", help="only registrations for this EID or prefix")] = None,
+    site: Annotated[str | None, typer.Option("--site", help="only registrations of this site")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="so many registrations at most")] = None,
     lab: Lab = None,
     output: Output = Format.table,
 ) -> None:
     """One table of the daemons' state."""
+    if table is Table.registrations:
+        from lispfmc.cli.registrations import registrations
+
+        _finish(registrations(at=at, eid=eid, site=site, limit=limit, lab_name=lab, output=output))
+    if eid is not None or site is not None or limit is not None:
+        raise typer.BadParameter("--eid, --site and --limit choose among registrations")
     from lispfmc.cli.show import show as verb
 
     _finish(verb(table.value, at=at, lab_name=lab, output=output))
+
+
+@app.command()
+def reload(
+    at: Annotated[str | None, typer.Option("--at", metavar="DAEMON", help="only this Map-Server")] = None,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Have Map-Servers read their configuration anew: checked first, then applied as a whole, or kept."""
+    from lispfmc.cli.reload import reload as verb
+
+    _finish(verb(at=at, lab_name=lab, output=output))
 
 
 @app.command()

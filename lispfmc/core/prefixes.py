@@ -214,6 +214,22 @@ class PrefixTable(Generic[V]):
         for iid, size in self._tables:
             yield from self.covered_by(Prefix(iid, bytes(size), 0))
 
+    def following(self, after: Prefix | None) -> Iterator[tuple[Prefix, V]]:
+        """Every entry after `after`, which need not be there: by Instance-ID, family, length and address.
+
+        The table may change between two calls, not during one: so a million entries can be walked in pages.
+        """
+        start = (after.iid, len(after.ip), after.length) if after is not None else (-1, 0, 0)
+        for iid, size in sorted(self._tables):
+            for length in sorted(self._tables[iid, size]):
+                if (iid, size, length) < start:
+                    continue
+                entries = self._tables[iid, size][length]
+                here = after is not None and (iid, size, length) == start
+                for ip in entries.order.from_(after.ip if here and after is not None else bytes(size)):
+                    if not here or after is None or ip > after.ip:
+                        yield Prefix(iid, ip, length), entries.values[ip]
+
     def values(self) -> Iterator[V]:
         """The values alone, in the order of `items`."""
         return (value for _, value in self.items())

@@ -80,8 +80,8 @@ class Store(Protocol):
     def last_event(self) -> int:
         """The id of the last change, 0 before the first."""
 
-    def registrations(self, within: Prefix | None = None) -> Iterator[Registration]:
-        """Every registration, or those in a prefix, in the table's order; no change meanwhile."""
+    def registrations(self, after: Prefix | None = None) -> Iterator[Registration]:
+        """Every registration, or those that follow an EID, by family, length and address; no change meanwhile."""
 
     def static(self) -> Iterable[Registration]:
         """What the configuration maps."""

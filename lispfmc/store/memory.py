@@ -67,8 +67,8 @@ class MemoryStore:
     def displaced(self, eid: Prefix) -> tuple[Registration, ...]:
         return tuple(self.departed.get(eid, {}).values()) if self.departed else ()
 
-    def registrations(self, within: Prefix | None = None) -> Iterator[Registration]:
-        return self.table.values() if within is None else self.within(within)
+    def registrations(self, after: Prefix | None = None) -> Iterator[Registration]:
+        return (registration for _, registration in self.table.following(after))
 
     def static(self) -> Iterable[Registration]:
         return list(self._static.values())

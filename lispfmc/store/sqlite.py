@@ -82,8 +82,8 @@ class SqliteStore:
     def last_event(self) -> int:
         return self.memory.last_event
 
-    def registrations(self, within: Prefix | None = None) -> Iterator[Registration]:
-        return self.memory.registrations(within)
+    def registrations(self, after: Prefix | None = None) -> Iterator[Registration]:
+        return self.memory.registrations(after)
 
     def static(self) -> Iterable[Registration]:
         return self.memory.static()
@@ -125,6 +125,11 @@ class SqliteStore:
 
     def commit(self) -> None:
         self._journal.commit()
+
+    @property
+    def syncs(self) -> bool:
+        """Whether `sync` is to be called at intervals."""
+        return self._fsync == "interval"
 
     def sync(self) -> None:
         """Bring the journal to the disk; called by another thread, at intervals."""
