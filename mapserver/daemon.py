@@ -35,8 +35,9 @@ class Daemon:
         self._path = path
         self.events = EventLog()
         self.rejects = Rejects()
+        self._nonces = ordered_nonces(settings.state_dir)
         self._store = keeping.opened(settings)
-        self._server = MapServer(settings, ordered_nonces(), self._store)
+        self._server = MapServer(settings, self._nonces, self._store)
         self._keeping = keeping.Keeping(self._store, self.events)
         self._sockets = Sockets([])
         self._driver: Driver[Effect] = Driver(
@@ -61,6 +62,7 @@ class Daemon:
 
     async def start(self) -> None:
         await self._api.start(self._settings.api.listen)
+        self._nonces.start()
         opened: list[DrainedSocket] = []
         for ip in self._settings.listen:
             opened.append(await open_drained(Endpoint(ip, self._settings.port), self._driver.datagram))
@@ -71,6 +73,7 @@ class Daemon:
 
     async def close(self) -> None:
         self._driver.close()
+        self._nonces.close()
         self._sockets.close()
         self._keeping.close()
         await self._api.close()

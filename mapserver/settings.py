@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -10,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 
 from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField, Settings, Wrong
 from lispfmc.wire.address import Ip, Prefix
-from lispfmc.wire.auth import Key
+from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.messages import XTR_ID_BYTES, Action, EidRecord, Locator
 
 KEYS_PER_SITE = 8  # enough to roll over; each one more is one more check of an unknown sender's message
@@ -23,10 +24,12 @@ class KeySettings(Settings):
 
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode())
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class SiteSettings(Settings):
@@ -40,6 +43,8 @@ class SiteSettings(Settings):
     name: str = Field(min_length=1)
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
     prefixes: tuple[PrefixField, ...] = ()
     roaming: tuple[PrefixField, ...] = ()
@@ -47,11 +52,11 @@ class SiteSettings(Settings):
     xtrs: tuple[IpField, ...] = ()
     keys: tuple[KeySettings, ...] = Field(default=(), max_length=KEYS_PER_SITE - 1)
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode())
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
-    @property
+    @cached_property
     def all_keys(self) -> tuple[Key, ...]:
         return (self.key, *(each.key for each in self.keys))
 
@@ -70,6 +75,8 @@ class SubscriberSettings(Settings):
     name: str = Field(min_length=1)
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
     address: tuple[IpField, ...] = Field(min_length=1)
@@ -95,9 +102,9 @@ class SubscriberSettings(Settings):
             raise ValueError(f"an xTR-ID is {2 * XTR_ID_BYTES} hexadecimal digits; leave it out to go by the address")
         return number
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode())
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
     def may_subscribe(self, eid: Prefix) -> bool:
         return any(self.placed(each).covers(eid) for each in self.ranges)
@@ -215,6 +222,7 @@ class MapServerSettings(Settings):
     name: str = Field(min_length=1)
     listen: tuple[IpField, ...] = Field(min_length=1)
     port: int = Field(default=4342, ge=1, le=65535)
+    state_dir: Path | None = None
     sites: tuple[SiteSettings, ...] = ()
     subscribers: tuple[SubscriberSettings, ...] = ()
     mobility_ranges: tuple[MobilityRange, ...] = ()

@@ -46,7 +46,8 @@ class Daemon:
             dynamic=[settings.placed(each.prefix) for each in settings.dynamic],
         )
         self._sniffer = Sniffer(settings.site.interfaces)
-        self._router = Router(settings, ordered_nonces(), random_nonces(), self._plane.peers)
+        self._nonces = ordered_nonces(settings.state_dir)
+        self._router = Router(settings, self._nonces, random_nonces(), self._plane.peers)
         self._sockets = Sockets([])
         self._driver: Driver[XtrEffect] = Driver(
             self._router,
@@ -63,6 +64,7 @@ class Daemon:
 
     async def start(self) -> None:
         await self._api.start(self._settings.api.listen)
+        self._nonces.start()
         self._sockets = Sockets(
             [await open_dgram(Endpoint(rloc, CONTROL_PORT), self._driver.datagram) for rloc in self._settings.rlocs]
         )
@@ -79,6 +81,7 @@ class Daemon:
 
     async def close(self) -> None:
         self._driver.close()
+        self._nonces.close()
         self._sniffer.close()
         self._plane.close()
         self._sockets.close()
