@@ -11,13 +11,14 @@ from typing import assert_never
 
 from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
 from lispfmc.runtime import config, logs, service
+from lispfmc.runtime.batched import BatchedSocket
 from lispfmc.runtime.differences import differences
 from lispfmc.runtime.driver import Driver
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.http import Api
 from lispfmc.runtime.nonces import ordered_nonces
 from lispfmc.runtime.rejects import Rejects
-from lispfmc.runtime.udp import DrainedSocket, Sockets, open_drained
+from lispfmc.runtime.udp import Sockets, open_batched
 from lispfmc.wire.address import Endpoint, ip_text
 from lispfmc.wire.errors import LocalError
 from mapserver import keeping, views
@@ -43,7 +44,7 @@ class Daemon:
         self._driver: Driver[Effect] = Driver(
             self._server,
             perform=_perform,
-            send=self._send,
+            send=lambda data, to: self._sockets.send(data, to),
             events=self.events,
             rejects=self.rejects,
         )
@@ -63,9 +64,10 @@ class Daemon:
     async def start(self) -> None:
         await self._api.start(self._settings.api.listen)
         self._nonces.start()
-        opened: list[DrainedSocket] = []
+        opened: list[BatchedSocket] = []
         for ip in self._settings.listen:
-            opened.append(await open_drained(Endpoint(ip, self._settings.port), self._driver.datagram))
+            local = Endpoint(ip, self._settings.port)
+            opened.append(await open_batched(local, self._driver.datagram, may_leave=self._keeping.commit))
             self._sockets = Sockets(opened)  # what is open when the next one fails is closed by `close`
         self._driver.start()
         self._driver.tell(self._server.started)
@@ -77,10 +79,6 @@ class Daemon:
         self._sockets.close()
         self._keeping.close()
         await self._api.close()
-
-    def _send(self, data: bytes, to: Endpoint) -> None:
-        if self._keeping.commit():
-            self._sockets.send(data, to)
 
     def reload(self) -> dict[str, object]:
         """Read the configuration anew: applied as a whole, or kept as it was."""
