@@ -10,11 +10,13 @@ from struct import Struct
 
 from lispfmc.core.effects import Effect, Reject, Send, Transmit
 from lispfmc.core.limits import TokenBuckets
+from lispfmc.core.lispsec import Unsafe
 from lispfmc.core.registry import Registration, View
 from lispfmc.store import Query, Store
 from lispfmc.wire import records
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
-from lispfmc.wire.messages import Ecm, MapRequest
+from lispfmc.wire.messages import Action, Ecm, MapRequest
+from mapserver.protection import Protector
 from mapserver.resolver import Resolver, unmapped
 from mapserver.settings import MapServerSettings
 from mapserver.subscribing import Declined, Refused, Subscribing
@@ -37,6 +39,7 @@ class Requests:
         self._store = store
         self._resolver = resolver
         self._subscribing = subscribing
+        self._protector = Protector(settings.itrs)
         self._families = {len(ip) for ip in settings.listen}
         limits = settings.limits
         self._per_prefix: TokenBuckets[bytes] = TokenBuckets(limits.reply_rate, limits.reply_burst, BUCKETS)
@@ -85,10 +88,18 @@ class Requests:
         self, request: MapRequest, eids: tuple[Prefix, ...], ecm: Ecm | None, source: Endpoint, view: View, now: float
     ) -> list[Effect]:
         etr = view.longest(eids[0])
-        if ecm is not None and etr is not None and not etr.registrant.proxy_reply:
-            return self._forwarded(ecm, etr, source, now)
+        secured = ecm is not None and ecm.security is not None
         answers = dict.fromkeys(record for eid in eids for record in self._resolver.answer(eid, view))
-        return self._replied(request, tuple(answers), ecm, source, now)
+        if ecm is None or etr is None or any(each.registrant.proxy_reply for each in etr.each):
+            return self._replied(request, tuple(answers), ecm, source, now)
+        if not secured:
+            return self._forwarded(ecm, etr, etr, source, now)
+        able = next((each for each in etr.each if each.registrant.security_capable), None)
+        if able is not None:
+            return self._forwarded(ecm, etr, able, source, now)
+        # RFC 9303 §6.7, table 1: nobody could sign; the E-bit says that a question without protection may get further
+        nobody = unmapped(etr.eid, Action.SEND_MAP_REQUEST)
+        return self._replied(request, (nobody,), ecm, source, now, etr_cant_sign=True)
 
     def _subscribed(
         self,
@@ -120,16 +131,32 @@ class Requests:
             effects[:0] = self._answered(request, tuple(others), ecm, source, view, now)
         return effects
 
-    def _forwarded(self, ecm: Ecm, etr: Registration, source: Endpoint, now: float) -> list[Effect]:
-        # RFC 9301 §8.3: without the proxy-reply bit the ETR answers; the request goes to it unmodified
-        to = etr.registrant.source.ip
-        if not self._per_rloc.take(to, now):
-            return [Reject("rate-limited", source, f"request for {etr.eid} to its ETR")]
+    def _forwarded(
+        self, ecm: Ecm, match: Registration, etr: Registration, source: Endpoint, now: float
+    ) -> list[Effect]:
+        """RFC 9301 §8.3: without the proxy-reply bit an ETR of the match answers; the request goes to it unmodified."""
+        to = Endpoint(etr.registrant.source.ip, self._settings.port)
+        if not self._per_rloc.take(to.ip, now):
+            return [Reject("rate-limited", source, f"request for {match.eid} to its ETR")]
+        if ecm.security is None:
+            self.answers["forwarded"] += 1
+            return [Send(ecm, to)]
+        try:
+            datagram = self._protector.forwarding(ecm, match, etr.registrant.key)
+        except Unsafe as error:
+            return [Reject(error.reason, source, str(error))]
         self.answers["forwarded"] += 1
-        return [Send(ecm, Endpoint(to, self._settings.port))]
+        return [Transmit(datagram, to)]
 
     def _replied(
-        self, request: MapRequest, answers: tuple[bytes, ...], ecm: Ecm | None, source: Endpoint, now: float
+        self,
+        request: MapRequest,
+        answers: tuple[bytes, ...],
+        ecm: Ecm | None,
+        source: Endpoint,
+        now: float,
+        *,
+        etr_cant_sign: bool = False,
     ) -> list[Effect]:
         """RFC 9301 §5.4: to an ITR-RLOC that we can reach, and the port that the request came from."""
         if request.no_reply:
@@ -142,10 +169,25 @@ class Requests:
             return [Reject("no-itr-rloc", source, "no ITR-RLOC of an address family that we have")]
         if not (self._per_prefix.take(rloc + answers[0][_ABOUT], now) and self._per_rloc.take(rloc, now)):
             return [Reject("rate-limited", source, f"answer about {records.eid_of(answers[0])} to {ip_text(rloc)}")]
-        positive = any(record[_LOCATOR_COUNT] for record in answers)
-        self.answers["positive" if positive else "negative"] += 1
+        if ecm is not None and ecm.security is not None:
+            return self._protected(ecm, answers, Endpoint(rloc, port), source, etr_cant_sign=etr_cant_sign)
+        self._count(answers)
         header = _REPLY_HEADER.pack(_REPLY | len(answers), request.nonce)
         return [Transmit(header + b"".join(answers), Endpoint(rloc, port))]
+
+    def _protected(
+        self, ecm: Ecm, answers: tuple[bytes, ...], to: Endpoint, source: Endpoint, *, etr_cant_sign: bool
+    ) -> list[Effect]:
+        try:
+            datagram = self._protector.reply(ecm, answers, etr_cant_sign=etr_cant_sign)
+        except Unsafe as error:
+            return [Reject(error.reason, source, str(error))]
+        self._count(answers)
+        return [Transmit(datagram, to)]
+
+    def _count(self, answers: tuple[bytes, ...]) -> None:
+        positive = any(record[_LOCATOR_COUNT] for record in answers)
+        self.answers["positive" if positive else "negative"] += 1
 
 
 def _inadmissible(request: MapRequest, source: Endpoint, *, plain: bool) -> Reject | None:

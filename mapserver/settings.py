@@ -65,6 +65,14 @@ class SiteSettings(Settings):
         return prefix if prefix.iid else Prefix(self.instance_id, prefix.ip, prefix.length)
 
 
+class ItrSettings(Settings):
+    """A key by which an ITR protects its Map-Requests (LISP-SEC, RFC 9303): what it shares with the Map-Resolver."""
+
+    name: str = Field(min_length=1)
+    key_id: int = Field(ge=0, le=255)
+    secret: str = Field(min_length=1)
+
+
 class SubscriberSettings(Settings):
     """Who may ask to be kept informed (RFC 9437 §4): the EIDs, the key, and where publications may go.
 
@@ -225,6 +233,7 @@ class MapServerSettings(Settings):
     state_dir: Path | None = None
     sites: tuple[SiteSettings, ...] = ()
     subscribers: tuple[SubscriberSettings, ...] = ()
+    itrs: tuple[ItrSettings, ...] = ()
     mobility_ranges: tuple[MobilityRange, ...] = ()
     static: tuple[StaticSettings, ...] = ()
     timers: TimerSettings = TimerSettings()
@@ -234,6 +243,19 @@ class MapServerSettings(Settings):
     workers: int = Field(default=1, ge=1, le=64)
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _itrs_keys_are_their_own(self) -> MapServerSettings:
+        registering = {site.secret for site in self.sites}
+        shared = Counter(itr.key_id for itr in self.itrs)
+        for index, itr in enumerate(self.itrs):
+            if itr.secret in registering:
+                # RFC 9303 §6.5: with one secret for both an ETR could make the keys that are to convict it
+                raise Wrong("a site registers with that secret; give the ITR one of its own", "itrs", index, "secret")
+            if shared[itr.key_id] > SITES_PER_KEY_ID:
+                why = f"more than {SITES_PER_KEY_ID} ITRs share key id {itr.key_id}; use more ids"
+                raise Wrong(why, "itrs", index, "key_id")
+        return self
 
     @model_validator(mode="after")
     def _senders_can_be_told_apart(self) -> MapServerSettings:
