@@ -47,6 +47,7 @@ class Daemon:
             send=lambda data, to: self._sockets.send(data, to),
             events=self.events,
             rejects=self.rejects,
+            quick=self._server.at_once,
         )
         self._api = Api("mapserver", settings.name, self.events, self.rejects, self._status, self._not_ready)
         self._api.query("/v1/registrations", lambda query: views.registrations(self._server, query, time.monotonic()))

@@ -15,6 +15,7 @@ from lispfmc.core.effects import Send
 from lispfmc.core.registry import Owner
 from lispfmc.core.retransmission import Retransmissions, Schedule
 from lispfmc.core.roundtrips import RoundTrips
+from lispfmc.core.subscriptions import Subscription
 from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.auth import verify
 from lispfmc.wire.messages import MapNotifyAck
@@ -30,14 +31,8 @@ class Move(msgspec.Struct, frozen=True, gc=False):
     owner: Owner
 
 
-class Publication(msgspec.Struct, frozen=True, gc=False):
-    """The subscriber's last Map-Notify about its subscription to `eid`."""
-
-    eid: Prefix
-    xtr_id: bytes
-
-
-Notice: TypeAlias = Move | Publication
+Notice: TypeAlias = Move | Subscription
+"""What is told: a move, or a subscription's last Map-Notify."""
 
 
 class Delivered(msgspec.Struct, frozen=True, gc=False):
@@ -66,7 +61,8 @@ class Notices:
 
     def start(self, notice: Notice, send: Send, now: float) -> list[Send]:
         """Begin, in place of what was told before; returns what to send now."""
-        self.cancel(notice)
+        if notice in self._told:
+            self.cancel(notice)
         if len(self._told) >= WAITING:
             return [send]
         told = self._told[notice] = _Told(_nonce(send), send.to.ip, now)

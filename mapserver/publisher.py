@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
 
-from lispfmc.core.effects import Effect, Emit, Send
+from lispfmc.core.effects import Effect, Emit, Send, Transmit
 from lispfmc.core.limits import Pace
 from lispfmc.core.registry import Change, Kind, View
-from lispfmc.core.subscriptions import Subscribed, Subscription, Subscriptions
+from lispfmc.core.subscriptions import RECORDS_IN_FLIGHT, Subscribed, Subscription, Subscriptions
+from lispfmc.wire import records
 from lispfmc.wire.address import Endpoint, Prefix
-from lispfmc.wire.auth import Key
+from lispfmc.wire.auth import Key, tagged
 from lispfmc.wire.messages import Action, EidRecord, MapNotify
-from mapserver.notices import Notices, Publication
+from mapserver.notices import Notices
 from mapserver.settings import MapServerSettings
 
 NONCES_SKIPPED = 1 << 24
@@ -35,6 +37,41 @@ class Plan(msgspec.Struct, frozen=True):
     notify: Send | None
 
 
+class _Batch:
+    """Map-Notifies that leave together. Those that carry the same records share the bytes of these."""
+
+    def __init__(self) -> None:
+        self._sends: list[Effect] = []
+        self._told: list[tuple[Plan, Endpoint]] = []
+        self._packed: dict[tuple[int, ...], bytes] = {}
+
+    def add(self, plan: Plan, notify: Send, message: MapNotify) -> None:
+        carried, key = message.records, notify.key
+        assert key is not None
+        which = tuple(map(id, carried))  # they live as long as their subscriptions, which is longer than this batch
+        packed = self._packed.get(which)
+        if packed is None:
+            packed = self._packed[which] = b"".join(map(records.packed, carried))
+        datagram = tagged(message.word | len(carried), message.nonce.to_bytes(8, "big"), packed, key)
+        self._sends.append(Transmit(datagram, notify.to))
+        self._told.append((plan, notify.to))
+
+    def effects(self) -> list[Effect]:
+        """Everything to send, and then what there is to tell of it."""
+        if len(self._told) <= TOLD_APART:
+            return [
+                *self._sends,
+                *(
+                    event("publication.sent", plan.subscription, eid, to=str(to))
+                    for plan, to in self._told
+                    for eid in plan.fresh
+                ),
+            ]
+        numbers = Counter(eid for plan, _ in self._told for eid in plan.fresh)
+        told = (Emit("publication.sent", {"eid": str(eid), "subscribers": number}) for eid, number in numbers.items())
+        return [*self._sends, *told]
+
+
 class Publisher:
     """Subscriptions and their publications."""
 
@@ -42,7 +79,7 @@ class Publisher:
         self.subscriptions = Subscriptions()
         self._notices = notices
         self.configure(settings)
-        self._queued: dict[Publication, None] = {}  # in order; no more of them than subscriptions
+        self._queued: dict[Subscription, None] = {}  # in order; no more of them than subscriptions
         self._queue_at = float("-inf")
 
     def configure(self, settings: MapServerSettings) -> None:
@@ -62,11 +99,14 @@ class Publisher:
         """Keep `subscription`, and tell it `records` with the nonce of its request (RFC 9437 §5)."""
         sent = subscription.next_records(records)
         notify = self._notify(subscription, sent, subscription.nonce)
-        self._queued.pop(_notice(subscription), None)
+        before = self.subscriptions.get(subscription.eid, subscription.xtr_id)
+        if before is not None:
+            self._queued.pop(before, None)
+            self._notices.cancel(before)
         self.subscriptions.put(subscription, until)
         subscription.publish(records, sent, subscription.nonce)
         added = [] if known else [event("subscription.added", subscription, subscription.eid)]
-        return [*self._notices.start(_notice(subscription), notify, now), *added]
+        return [*self._notices.start(subscription, notify, now), *added]
 
     def restore(self, kept: Subscribed, key: Key) -> None:
         """Take back a subscription after a restart. The nonces of its publications were not kept, so go past them."""
@@ -78,12 +118,14 @@ class Publisher:
 
     def end(self, subscription: Subscription, nonce: int | None = None) -> None:
         """Forget `subscription`, not its nonce, or the later `nonce` that ended it."""
-        self._queued.pop(_notice(subscription), None)
-        self._notices.cancel(_notice(subscription))
+        self._queued.pop(subscription, None)
+        self._notices.cancel(subscription)
         self.subscriptions.remove(subscription.eid, subscription.xtr_id, nonce)
 
     def plan(self, changes: Sequence[Change], view: View) -> list[Plan]:
         """The publications of `changes`, each subscription once, from the state before them."""
+        if not self.subscriptions:
+            return []
         fresh: dict[int, tuple[Subscription, dict[Prefix, EidRecord]]] = {}
         for change in changes:
             if change.kind is Kind.REFRESHED:
@@ -96,29 +138,29 @@ class Publisher:
 
     def commit(self, plans: Sequence[Plan], now: float) -> list[Effect]:
         """Make the plans state and send them."""
-        sends: list[Effect] = []
-        told: list[tuple[Subscription, Send, dict[Prefix, EidRecord]]] = []
+        batch = _Batch()
         for plan in plans:
-            subscription = plan.subscription
+            subscription, notify = plan.subscription, plan.notify
             self.subscriptions.keep(subscription.eid, subscription.xtr_id)
-            message = plan.notify.message if plan.notify else None
-            if plan.notify is None or not isinstance(message, MapNotify):
+            if notify is None:
                 subscription.pending.update(plan.fresh)  # the window is full: they follow the acknowledgement
             elif self._queued or not self._pace.take(now):
                 subscription.pending.update(plan.fresh)
-                self._queued[_notice(subscription)] = None
+                self._queued[subscription] = None
                 self._queue_at = self._pace.next(now)
             else:
-                subscription.publish(plan.fresh, message.records, message.nonce)
-                sends.extend(self._notices.start(_notice(subscription), plan.notify, now))
-                told.append((subscription, plan.notify, plan.fresh))
-        return [*sends, *_sent(told)]
+                self._publish(plan, notify, batch, now)
+        return batch.effects()
 
-    def acknowledged(self, notice: Publication, after_s: float, now: float) -> list[Effect]:
+    def _publish(self, plan: Plan, notify: Send, batch: _Batch, now: float) -> None:
+        message = notify.message
+        assert isinstance(message, MapNotify)
+        plan.subscription.publish(plan.fresh, message.records, message.nonce)
+        self._notices.start(plan.subscription, notify, now)
+        batch.add(plan, notify, message)
+
+    def acknowledged(self, subscription: Subscription, after_s: float, now: float) -> list[Effect]:
         """The subscriber has what was in flight; what has gathered meanwhile goes out."""
-        subscription = self.subscriptions.get(notice.eid, notice.xtr_id)
-        if subscription is None:
-            return []
         after_ms = round(after_s * 1000, 3)
         effects: list[Effect] = [
             event("publication.acknowledged", subscription, eid, after_ms=after_ms)
@@ -130,14 +172,11 @@ class Publisher:
             effects[:0] = self.commit([self._plan(subscription, {})], now)
         return effects
 
-    def given_up(self, notice: Publication, now: float) -> list[Effect]:
+    def given_up(self, subscription: Subscription, now: float) -> list[Effect]:
         """No acknowledgement: try the next ITR-RLOC, and after the last one end the subscription (RFC 9437 §7)."""
-        subscription = self.subscriptions.get(notice.eid, notice.xtr_id)
-        if subscription is None:
-            return []
         if subscription.rloc + 1 < len(subscription.itr_rlocs):
             subscription.rloc += 1
-            return list(self._notices.start(notice, self._again(subscription), now))
+            return list(self._notices.start(subscription, self._again(subscription), now))
         lost = EidRecord.of(subscription.eid, ttl_minutes=0, action=Action.DROP_AUTH_FAILURE)
         effects: list[Effect] = [
             self._notify(subscription, (lost,), subscription.nonce),
@@ -151,8 +190,8 @@ class Publisher:
         effects = self._work_off(now)
         ended = self.subscriptions.expired(now)
         for subscription in ended:
-            self._queued.pop(_notice(subscription), None)
-            self._notices.cancel(_notice(subscription))
+            self._queued.pop(subscription, None)
+            self._notices.cancel(subscription)
         return [
             *effects,
             *(event("subscription.removed", each, each.eid, cause="no mapping appeared") for each in ended),
@@ -169,27 +208,19 @@ class Publisher:
         return len(self._queued)
 
     def _work_off(self, now: float) -> list[Effect]:
-        sends: list[Effect] = []
-        told: list[tuple[Subscription, Send, dict[Prefix, EidRecord]]] = []
+        batch = _Batch()
         while self._queued and self._pace.take(now):
-            notice = next(iter(self._queued))
-            del self._queued[notice]
-            subscription = self.subscriptions.get(notice.eid, notice.xtr_id)
-            plan = self._plan(subscription, {}) if subscription is not None and subscription.pending else None
-            if subscription is None or plan is None or plan.notify is None:
-                continue
-            message = plan.notify.message
-            if isinstance(message, MapNotify):
-                fresh = {prefix: each for each in message.records if (prefix := each.prefix)}
-                subscription.publish({}, message.records, message.nonce)
-                sends.extend(self._notices.start(notice, plan.notify, now))
-                told.append((subscription, plan.notify, fresh))
+            subscription = next(iter(self._queued))
+            del self._queued[subscription]
+            plan = self._plan(subscription, dict(islice(subscription.pending.items(), RECORDS_IN_FLIGHT)))
+            if subscription.pending and plan.notify is not None:
+                self._publish(plan, plan.notify, batch, now)
         self._queue_at = self._pace.next(now)
-        return [*sends, *_sent(told)]
+        return batch.effects()
 
     def _plan(self, subscription: Subscription, fresh: dict[Prefix, EidRecord]) -> Plan:
         records = subscription.next_records(fresh)
-        if records == subscription.sent and _notice(subscription) in self._notices:
+        if records == subscription.sent and subscription in self._notices:
             return Plan(subscription, fresh, None)
         return Plan(subscription, fresh, self._notify(subscription, records, subscription.next_nonce))
 
@@ -205,18 +236,3 @@ def event(name: str, subscription: Subscription, eid: Prefix, **fields: str | fl
     """An event about what `subscription` hears of `eid`."""
     what = {"eid": str(eid), "subscriber": subscription.subscriber, "xtr_id": subscription.xtr_id.hex()}
     return Emit(name, {**what, "subscription": str(subscription.eid), **fields})
-
-
-def _notice(subscription: Subscription) -> Publication:
-    return Publication(subscription.eid, subscription.xtr_id)
-
-
-def _sent(told: Sequence[tuple[Subscription, Send, dict[Prefix, EidRecord]]]) -> list[Effect]:
-    if len(told) <= TOLD_APART:
-        return [
-            event("publication.sent", subscription, eid, to=str(send.to))
-            for subscription, send, fresh in told
-            for eid in fresh
-        ]
-    numbers = Counter(eid for _, _, fresh in told for eid in fresh)
-    return [Emit("publication.sent", {"eid": str(eid), "subscribers": number}) for eid, number in numbers.items()]

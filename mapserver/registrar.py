@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
+from functools import partial
 
-from lispfmc.core.claims import claims, lifetime_s, told
-from lispfmc.core.effects import Effect, Emit, FieldValue, Reject, Send
+from lispfmc.core.claims import claims_in, lifetime_s, told
+from lispfmc.core.effects import Effect, Emit, FieldValue, Lazy, Reject, Send, Transmit
 from lispfmc.core.flapping import Flapping
 from lispfmc.core.merging import merge, without
 from lispfmc.core.registry import (
@@ -33,6 +34,7 @@ from lispfmc.wire.auth import AUTH_OFFSET, Key
 from lispfmc.wire.messages import EidRecord, MapNotify, MapRegister
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher
+from mapserver.refreshing import acknowledgement, memo
 from mapserver.settings import MapServerSettings, SiteSettings
 from mapserver.sites import Sites
 
@@ -73,8 +75,8 @@ class Registrar:
         owner = Owner(site.name, message.xtr_id or source.ip)
         life_s = lifetime_s(message.records, use_ttl=message.use_ttl, default_s=self._settings.timers.expiry_s)
         registrant = Registrant(owner, key, source, message.word)
-        memo = _memo(datagram, message)
-        register = Register(registrant, message.nonce, claims(message.records), life_s, memo, datagram)
+        claimed = claims_in(datagram[AUTH_OFFSET + len(message.auth) :], message.records)
+        register = Register(registrant, message.nonce, claimed, life_s, memo(datagram, source), datagram)
         view = self._store.view(_query(register))
         if view.last_nonce(owner, key.id) is None and view.xtrs() >= self._settings.limits.xtrs:
             return [Reject("too-many-xtrs", source, site.name)]
@@ -84,7 +86,7 @@ class Registrar:
         added = sum(change.kind is Kind.ADDED for change in outcome.changes)
         if added and len(self._store) + added > self._settings.limits.registrations:
             return [Reject("table-full", source, f"{len(self._store)} registrations")]
-        return [*self._accepted(outcome, now), *self._acknowledgement(outcome, message)]
+        return [*self._accepted(outcome, now), *self._acknowledgement(outcome, message, datagram)]
 
     def expired(self, now: float) -> list[Effect]:
         """The registrations that nobody refreshed."""
@@ -119,8 +121,9 @@ class Registrar:
         effects.extend(_refused(refusal, register.registrant.source) for refusal in accepted.refusals)
         # everything is decided: from here on state changes, and nothing is decided any more
         self._store.apply([accepted], now)
-        for change in accepted.changes:
-            self._notices.settle(change.eid, change.after.owner if change.after else None)
+        if self._notices:
+            for change in accepted.changes:
+                self._notices.settle(change.eid, change.after.owner if change.after else None)
         for eid in accepted.released:
             self._notices.cancel(Move(eid, register.owner))
         first: list[Effect] = [each for move, send in notices for each in self._notices.start(move, send, now)]
@@ -183,8 +186,11 @@ class Registrar:
                     effects.extend((*self._publisher.commit(plans, now), _event(change)))
         return effects
 
-    def _acknowledgement(self, accepted: Accepted, message: MapRegister) -> Iterator[Send]:
+    def _acknowledgement(self, accepted: Accepted, message: MapRegister, datagram: bytes) -> Iterator[Send | Transmit]:
         """RFC 9301 §5.7: same nonce, same records, less those that were refused; to port 4342 (§8.2)."""
+        if message.want_notify and not accepted.refusals:
+            yield acknowledgement(datagram, accepted.register.registrant, self._settings.port)
+            return
         stands = {refusal.eid for refusal in accepted.refusals}
         accepted_records = tuple(record for record in message.records if record.prefix not in stands)
         if message.want_notify and accepted_records:
@@ -200,7 +206,10 @@ class Registrar:
         not acknowledged yet."""
         if change.after is None or change.kind is Kind.REFRESHED:
             return
-        left = {each.owner: each for each in self._store.displaced(change.eid)}
+        before = self._store.displaced(change.eid)
+        if not before and not change.displaced:
+            return
+        left = {each.owner: each for each in before}
         left.update((each.owner, each) for each in change.displaced)
         left.pop(change.after.owner, None)
         for owner, registration in left.items():
@@ -225,12 +234,11 @@ def _query(register: Register) -> Query:
     return Query(tuple(claim.eid for claim in register.claims), register.owner, register.registrant.key.id)
 
 
-def _memo(datagram: bytes, message: MapRegister) -> int:
-    """What tells whether two messages differ in more than nonce and authentication data. Hashes of bytes are keyed."""
-    return hash((datagram[:4], datagram[AUTH_OFFSET + len(message.auth) :])) or 1
-
-
 def _event(change: Change) -> Emit:
+    return Emit(f"registration.{change.kind.value}", Lazy(partial(_fields, change)))
+
+
+def _fields(change: Change) -> dict[str, FieldValue]:
     registration = change.after or change.before
     assert registration is not None
     locators = [ip_text(each.address) for each in registration.mapping.locators if isinstance(each.address, bytes)]
@@ -243,7 +251,7 @@ def _event(change: Change) -> Emit:
     }
     if change.kind is Kind.CHANGED and change.before is not None:
         fields["before"] = change.before.owner.site
-    return Emit(f"registration.{change.kind.value}", fields)
+    return fields
 
 
 def _alarm(name: str, eid: Prefix, holder: Owner, other: Owner) -> Emit:

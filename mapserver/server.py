@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lispfmc.core.effects import Effect, Emit, Reject
+from lispfmc.core.effects import Effect, Emit, Reject, Transmit
 from lispfmc.core.registry import Registration
 from lispfmc.core.retransmission import Schedule
 from lispfmc.core.roundtrips import RoundTrips
@@ -19,6 +19,7 @@ from lispfmc.wire.address import Endpoint, Prefix
 from lispfmc.wire.messages import Ecm, MapNotifyAck, MapRegister, MapRequest, Message
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher, event
+from mapserver.refreshing import Refreshing
 from mapserver.registrar import Registrar
 from mapserver.requests import Requests
 from mapserver.resolver import Resolver
@@ -40,8 +41,13 @@ class MapServer:
         self._notices = Notices(schedule, roundtrips)
         self._publisher = Publisher(settings, self._notices)
         self._registrar = Registrar(settings, self._store, self._notices, self._publisher, nonces)
+        self._refreshing = Refreshing(self._store, settings.port)
         self._settings = settings
         self._requests = self._answering()
+
+    def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | None:
+        """The whole answer to a datagram that need not be decoded; None leaves it to `received`."""
+        return self._refreshing.at_once(datagram, source, now)
 
     def _answering(self) -> Requests:
         resolver = Resolver(self._settings)
@@ -67,6 +73,7 @@ class MapServer:
         answers = self._requests.answers
         self._requests = self._answering()
         self._requests.answers = answers
+        self._store.forget()
         self._registrar.configure(settings)
         self._publisher.configure(settings)
         effects: list[Effect] = []

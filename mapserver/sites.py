@@ -59,9 +59,9 @@ class Sites:
     def may_register(self, site: SiteSettings, eid: Prefix) -> bool:
         """Whether `eid` is a fixed prefix of the site (or, where accepted, a part of one) or a host that roams."""
         fixed = self._fixed[site.name]
-        if eid in fixed or any(parts for _, parts in fixed.covering(eid)):
+        if (site.accept_more_specifics and fixed.covers(eid)) or eid in fixed:
             return True
-        return eid.is_host and self._roaming[site.name].longest(eid) is not None
+        return eid.is_host and self._roaming[site.name].covers(eid)
 
     def _candidates(self, key_id: int, sender: Ip) -> list[tuple[SiteSettings, Key]]:
         pairs = self._by_key_id.get(key_id, [])

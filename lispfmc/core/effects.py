@@ -5,7 +5,7 @@ Four effects are every daemon's; each daemon adds its own to the union that it r
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -30,6 +30,30 @@ class Transmit(msgspec.Struct, frozen=True, gc=False):
 
     datagram: bytes
     to: Endpoint
+
+
+class Lazy(Mapping[str, "FieldValue"]):
+    """An event's fields that are built when somebody looks: of a storm of events few are read."""
+
+    __slots__ = ("_build", "_built")
+
+    def __init__(self, build: Callable[[], Mapping[str, FieldValue]]) -> None:
+        self._build = build
+        self._built: Mapping[str, FieldValue] | None = None
+
+    def _fields(self) -> Mapping[str, FieldValue]:
+        if self._built is None:
+            self._built = self._build()
+        return self._built
+
+    def __getitem__(self, name: str) -> FieldValue:
+        return self._fields()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields())
+
+    def __len__(self) -> int:
+        return len(self._fields())
 
 
 class Emit(msgspec.Struct, frozen=True):

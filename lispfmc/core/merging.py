@@ -43,7 +43,7 @@ def merge(register: Register, view: View, now: float, held: Collection[Prefix] =
     if (lease := _unchanged(register, view)) is not None:
         return Accepted(register, (), lease=lease, renewed=True)
     expires_at = now + register.lifetime_s
-    lease = Lease(expires_at, 0, expires_at, register.registrant, register.memo)
+    lease = Lease(expires_at, 0, expires_at, register.registrant, register.memo, register.lifetime_s)
     changes: list[Change] = []
     refusals: list[Refusal] = []
     released: list[Prefix] = []
@@ -104,7 +104,7 @@ def _withdrawn(eid: Prefix, current: Registration | None, owner: Owner, now: flo
 
 def _refused(record: bytes, current: Registration, register: Register, *, displaced: bool, held: bool) -> str | None:
     version, owner = records.version_of(record), register.owner
-    mine = next((part for part in current.each if part.owner == owner), None)
+    mine = _of(current, owner)
     if mine is not None:
         # RFC 9302 §7: an old version is dropped. An xTR that restarts knows no version and keeps what it holds.
         return "stale-version" if version and newer(mine.version, version) else None
@@ -121,6 +121,13 @@ def _refused(record: bytes, current: Registration, register: Register, *, displa
     return "damped" if held and not newer(version, current.version) else None
 
 
+def _of(current: Registration, owner: Owner) -> Registration | None:
+    """The xTR's own part of a registration."""
+    if not current.parts:
+        return current if current.lease.registrant.owner == owner else None
+    return next((part for part in current.parts if part.owner == owner), None)
+
+
 def _joins(register: Register, current: Registration) -> bool:
     """RFC 9301 §5.6, the a-bit: xTRs of one site that all ask for it are merged."""
     return register.registrant.merges and current.registrant.merges and current.owner.site == register.owner.site
@@ -132,7 +139,7 @@ def _change(claim: Claim, record: bytes, current: Registration | None, lease: Le
         after = Registration(record, lease, now)
         # a host that was covered by another xTR's prefix has left it just as if it had been registered there
         return Change(Kind.ADDED, eid, None, after, _displaced(view.longest(eid), after))
-    mine = next((part for part in current.each if part.owner == owner), None)
+    mine = _of(current, owner)
     if mine is not None and not records.version_of(record) and (version := mine.version):
         record = records.with_version(record, version)
     part = Registration(record, lease, mine.since if mine is not None and mine.record == record else now)
@@ -146,8 +153,9 @@ def _change(claim: Claim, record: bytes, current: Registration | None, lease: Le
         after = union((*others, part), current, now)
         same = after.record == current.record
         return Change(Kind.REFRESHED if same else Kind.CHANGED, eid, current, after)
-    same = mine is current and part.record == current.record
-    return Change(Kind.REFRESHED if same else Kind.CHANGED, eid, current, part, _displaced(current, part))
+    if mine is current:
+        return Change(Kind.REFRESHED if part.record == current.record else Kind.CHANGED, eid, current, part)
+    return Change(Kind.CHANGED, eid, current, part, _displaced(current, part))
 
 
 def union(parts: tuple[Registration, ...], before: Registration | None, now: float) -> Registration:

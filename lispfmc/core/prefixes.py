@@ -173,6 +173,15 @@ class PrefixTable(Generic[V]):
                 return value if length == host or _is_leaf(lengths, start, length) else None
         return None
 
+    def covers(self, prefix: Prefix) -> bool:
+        """Whether an entry covers `prefix` (an entry covers itself)."""
+        ip, most = prefix.ip, prefix.length
+        lengths = self._tables.get((prefix.iid, len(ip)))
+        return lengths is not None and any(
+            length <= most and (ip if length == most else masked(ip, length)) in entries.values
+            for length, entries in lengths.items()
+        )
+
     def covering(self, prefix: Prefix) -> Iterator[tuple[Prefix, V]]:
         """Every entry that covers `prefix`, the most specific first. The table may not change meanwhile."""
         for length, entries in self._lengths(prefix).items():

@@ -95,6 +95,7 @@ class Lease(msgspec.Struct, gc=False, order=True):
     expires_at: float
     registrant: Registrant
     memo: int = 0
+    lifetime_s: float = 0.0
     claimed: int = 0
     live: int = 0
     members: tuple[Registration, ...] = ()

@@ -42,8 +42,8 @@ class Subscribed(msgspec.Struct, frozen=True, gc=False):
     muted: frozenset[Prefix] = frozenset()
 
 
-class Subscription(msgspec.Struct):
-    """One xTR's interest in an EID-Prefix and everything more specific.
+class Subscription(msgspec.Struct, eq=False):
+    """One xTR's interest in an EID-Prefix and everything more specific; equal to none but itself.
 
     Attributes:
         nonce: of the last Map-Notify; the next one has one more.
@@ -74,6 +74,8 @@ class Subscription(msgspec.Struct):
 
     def next_records(self, fresh: dict[Prefix, EidRecord]) -> tuple[EidRecord, ...]:
         """What the next Map-Notify carries once `fresh` has joined what is pending; changes nothing."""
+        if not self.pending:
+            return tuple(islice(fresh.values(), RECORDS_IN_FLIGHT))
         joined = (fresh.get(eid, record) for eid, record in self.pending.items())
         added = (record for eid, record in fresh.items() if eid not in self.pending)
         records = tuple(islice(joined, RECORDS_IN_FLIGHT))

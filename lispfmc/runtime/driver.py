@@ -49,8 +49,10 @@ class Driver(Generic[E]):
         rejects: Rejects,
         clock: Callable[[], float] = time.monotonic,
         strict: bool = False,
+        quick: Callable[[bytes, Endpoint, float], Transmit | None] | None = None,
     ) -> None:
-        """`strict` re-raises what is otherwise counted as a bug: for tests."""
+        """`strict` re-raises what is otherwise counted as a bug: for tests. `quick` is asked before a datagram is
+        decoded, and gives the whole answer, or None."""
         self._core = core
         self._perform = perform
         self._send = send
@@ -58,6 +60,7 @@ class Driver(Generic[E]):
         self._rejects = rejects
         self._clock = clock
         self._strict = strict
+        self._quick = quick
         self._effects: deque[E] = deque()
         self._applying = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -78,6 +81,8 @@ class Driver(Generic[E]):
 
     def datagram(self, data: bytes, source: Endpoint) -> None:
         """One control datagram as it came from the socket."""
+        if self._quick is not None and self._answered(data, source, self._quick):
+            return
         try:
             message = decode(data)
         except PeerError as error:
@@ -101,6 +106,20 @@ class Driver(Generic[E]):
             self._bug(error, "Transmit", source, data)
         if self._arming is None:
             self._arm_soon()
+
+    def _answered(
+        self, data: bytes, source: Endpoint, quick: Callable[[bytes, Endpoint, float], Transmit | None]
+    ) -> bool:
+        try:
+            answer = quick(data, source, self._clock())
+            if answer is None:
+                return False
+            self._send(answer.datagram, answer.to)
+        except Exception as error:
+            self._bug(error, "quick", source, data)
+        if self._arming is None:
+            self._arm_soon()
+        return True
 
     def tell(self, decide: Callable[..., list[E]], *args: object) -> None:
         """Any other input of the core: `decide(*args, now)` returns effects, which are performed."""
@@ -129,6 +148,9 @@ class Driver(Generic[E]):
             self._arm_soon()
 
     def _one(self, effect: E) -> None:
+        if isinstance(effect, Emit):  # of one message there may be hundreds
+            self._events.append(effect.name, effect.fields)
+            return
         match effect:
             case Transmit(datagram=datagram, to=to):
                 self._send(datagram, to)
@@ -138,8 +160,6 @@ class Driver(Generic[E]):
                 self._send(sign(message, key), to)
             case Send(message=message):
                 raise TypeError(f"a {type(message).__name__} carries no authentication data")
-            case Emit(name=name, fields=fields):
-                self._events.append(name, fields)
             case Reject(reason=reason, source=source, detail=detail):
                 self._rejects.add(reason, source, detail)
             case _:

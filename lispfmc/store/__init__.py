@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from lispfmc.core.registry import Accepted, Change, Owner, Registration, View
+from lispfmc.core.registry import Accepted, Change, Lease, Owner, Registration, View
 from lispfmc.core.subscriptions import Subscribed
 from lispfmc.wire.address import Prefix
 from lispfmc.wire.errors import LocalError
@@ -63,6 +63,15 @@ class Store(Protocol):
 
     def apply(self, batch: Sequence[Item], now: float) -> None:
         """Make outcomes that `merge` decided on the current view the state."""
+
+    def remembered(self, memo: int) -> Lease | None:
+        """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant."""
+
+    def forget(self) -> None:
+        """Have every lease renewed by a decision the next time: what memos stand for may not be allowed any more."""
+
+    def renew(self, lease: Lease, nonce: int, now: float) -> None:
+        """The same Map-Register came once more, with a nonce that is greater than the last: what `apply` does then."""
 
     def commit(self) -> None:
         """Make what was applied outlive this process, as far as the store does that: before it is acknowledged.

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from lispfmc.core.leases import Leases
-from lispfmc.core.merging import without
+from lispfmc.core.merging import is_whole, without
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, View
 from lispfmc.core.subscriptions import Subscribed
@@ -30,6 +30,7 @@ class MemoryStore:
         self.departed: dict[Prefix, dict[Owner, Registration]] = {}
         self.leases = Leases()
         self.ended: list[Lease] = []  # by the last call of `expired`
+        self._memos: dict[int, Lease] = {}  # of leases that live
         self._static: dict[Prefix, Registration] = {}
         self._events: deque[Numbered] = deque(maxlen=EVENTS_KEPT)
         self._event_id = 0
@@ -102,6 +103,20 @@ class MemoryStore:
     def close(self) -> None:
         """Likewise."""
 
+    def remembered(self, memo: int) -> Lease | None:
+        """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant."""
+        lease = self._memos.get(memo)
+        return lease if lease is not None and is_whole(lease) else None
+
+    def forget(self) -> None:
+        self._memos.clear()
+
+    def renew(self, lease: Lease, nonce: int, now: float) -> None:
+        """The same Map-Register came once more, with a nonce that is greater than the last."""
+        registrant = lease.registrant
+        self.nonces[registrant.owner, registrant.key.id] = nonce
+        lease.expires_at = now + lease.lifetime_s
+
     def expired(self, now: float) -> list[Change]:
         changes: list[Change] = []
         self.ended.clear()
@@ -148,6 +163,10 @@ class MemoryStore:
         if not accepted.renewed:
             self._register(accepted, lease)
 
+    @property
+    def _special(self) -> bool:
+        return bool(self._static) or bool(self.departed)
+
     def _register(self, accepted: Accepted, lease: Lease) -> None:
         lease.claimed = len(accepted.register.claims)
         mine: list[Registration] = []
@@ -158,6 +177,8 @@ class MemoryStore:
         lease.members = tuple(mine)
         if mine:
             self.leases.add(lease)
+            if lease.memo and is_whole(lease):
+                self._memos[lease.memo] = lease
 
     def _drop(self, dropped: Dropped, now: float) -> None:
         current = self.table.get(dropped.eid)
@@ -169,6 +190,25 @@ class MemoryStore:
 
     def _commit(self, change: Change) -> None:
         before, after = change.before, change.after
+        if (
+            after is not None
+            and not after.parts
+            and (before is None or not before.parts)
+            and not self._special
+            and after.owner != STATIC
+        ):
+            # the usual case, in few steps
+            self.table.set(change.eid, after)
+            after.lease.live += 1
+            if before is not None:
+                self._leave(before.lease)
+            if change.displaced:
+                for left in change.displaced:
+                    self._remember(change.eid, left)
+            if change.kind is not Kind.REFRESHED:
+                self._event_id += 1
+                self._events.append(Numbered(self._event_id, change))
+            return
         if before is not None and before.owner == STATIC:
             del self._static[change.eid]
         if after is not None and after.owner == STATIC:
@@ -209,6 +249,8 @@ class MemoryStore:
         lease.live -= 1
         if not lease.live:
             lease.members = ()
+            if self._memos.get(lease.memo) is lease:
+                del self._memos[lease.memo]
         elif lease.live * 4 < len(lease.members):
             # what it lost must not be kept in memory by the little that is left
             kept = ((member, self.table.get(member.eid)) for member in lease.members)

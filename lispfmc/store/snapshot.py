@@ -203,7 +203,7 @@ def _registrations(
             continue
         count = len(sizes) // 12
         lengths, since = array("I", sizes[: count * 4]), array("d", sizes[count * 4 :])
-        lease = Lease(0.0, number, expires_at - offset, registrant, 0, claimed, count)
+        lease = Lease(0.0, number, expires_at - offset, registrant, 0, 0.0, claimed, count)
         members: list[Registration] = []
         at = 0
         for length, began in zip(lengths, since, strict=True):

@@ -116,6 +116,16 @@ class SqliteStore:
             if (said := self._said(item)) is not None:
                 self._journal.add(*self._framed(said, now))
 
+    def remembered(self, memo: int) -> Lease | None:
+        return self.memory.remembered(memo)
+
+    def forget(self) -> None:
+        self.memory.forget()
+
+    def renew(self, lease: Lease, nonce: int, now: float) -> None:
+        self.memory.renew(lease, nonce, now)
+        self._journal.add(*self._framed(Renewed(lease.number, nonce, lease.lifetime_s), now))
+
     def expired(self, now: float) -> list[Change]:
         changes = self.memory.expired(now)
         if self.memory.ended:

@@ -58,7 +58,13 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         requests = [bytes.fromhex(each) for each in job["requests"]]
-        results = run(Endpoint(ip_of(job["host"]), job["port"]), requests, job["count"], job["window"], job["local"] and tuple(job["local"]))
+        results = run(
+            Endpoint(ip_of(job["host"]), job["port"]),
+            requests,
+            job["count"],
+            job["window"],
+            job["local"] and tuple(job["local"]),
+        )
         sys.stdout.write(json.dumps(results) + "\n")
         sys.stdout.flush()
 

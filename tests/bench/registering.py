@@ -34,6 +34,7 @@ secret = "secret"
 prefixes = ["10.0.0.0/8"]
 [limits]
 registrations = 2000000
+{limits}
 [damping]
 alarm_after = 1000000
 damp_after = 1000000
@@ -64,24 +65,30 @@ def messages(count: int, records: int, nonces: Iterator[int], weights: Sequence[
 
 
 @contextmanager
-def daemon(more: str = "") -> Iterator[tuple[int, int]]:
-    """A Map-Server: pid and port."""
+def daemon(more: str = "", limits: str = "") -> Iterator[tuple[int, int]]:
+    """A Map-Server, pid and port, with `more` configuration and lines of its [limits]."""
     with TemporaryDirectory() as folder, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
         path = Path(folder) / "mapserver.toml"
-        path.write_text(CONFIG.format(port=port, folder=folder) + more.format(folder=folder))
+        path.write_text(CONFIG.format(port=port, folder=folder, limits=limits) + more.format(folder=folder))
         with harness.server("tests.bench.mapserver_daemon", str(path)) as running:
             yield running
 
 
 def measured(
-    generator: harness.Generator, pid: int, port: int, load: Sequence[bytes], records: int, window: int = 128
+    generator: harness.Generator,
+    pid: int,
+    port: int,
+    load: Sequence[bytes],
+    records: int,
+    window: int = 128,
+    local: tuple[str, int] | None = None,
 ) -> dict[str, float]:
-    """Rates and CPU time of one run."""
+    """Rates and CPU time of one run, from the xTR's control port or another `local` one."""
     before = harness.process_cpu(pid)
-    done = generator.load(port, load, count=len(load), local=(XTR, port), window=window)
+    done = generator.load(port, load, count=len(load), local=local or (XTR, port), window=window)
     used = harness.process_cpu(pid) - before
     return {
         "rate": round(done.received / done.seconds),

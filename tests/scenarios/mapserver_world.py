@@ -71,7 +71,8 @@ class World:
 
     def __init__(self, **changes: Any) -> None:
         self.now = 1000.0
-        self.server = MapServer(settings(**changes), itertools.count(1 << 40))
+        self.settings = settings(**changes)
+        self.server = MapServer(self.settings, itertools.count(1 << 40))
         self.sent: list[Send] = []
         self.events: list[Emit] = []
         self.rejects: list[str] = []
@@ -79,7 +80,8 @@ class World:
 
     def configures(self, **changes: Any) -> None:
         """The operator has the daemon go by other settings."""
-        self._take(self.server.configured(settings(**changes), self.now))
+        self.settings = settings(**changes)
+        self._take(self.server.configured(self.settings, self.now))
 
     def hears(self, message: Message, source: Endpoint, key: Key | None = None) -> None:
         """`message` arrives, as bytes."""
@@ -101,7 +103,8 @@ class World:
         for effect in effects:
             match effect:
                 case Transmit():
-                    self.sent.append(Send(decode(effect.datagram), effect.to))
+                    message = decode(effect.datagram)
+                    self.sent.append(Send(message, effect.to, self._key(message, effect.datagram)))
                 case Send():
                     if effect.key is None:
                         assert decode(encode(effect.message)) is not None
@@ -110,6 +113,12 @@ class World:
                     self.events.append(effect)
                 case Reject():
                     self.rejects.append(effect.reason)
+
+    def _key(self, message: Message, datagram: bytes) -> Key | None:
+        """By which of the configured keys it is signed."""
+        sites, subscribers = self.settings.sites, self.settings.subscribers
+        keys = [*(key for each in sites for key in each.all_keys), *(each.key for each in subscribers)]
+        return next((key for key in keys if isinstance(message, Signed) and verify(message, datagram, key)), None)
 
     def event_names(self) -> list[str]:
         return [event.name for event in self.events]

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from lispfmc.core.claims import claims, claims_in
 from lispfmc.core.merging import merge
 from lispfmc.core.registry import Accepted, Kind, Register
 from lispfmc.core.versions import newer
 from lispfmc.store import Gap
 from lispfmc.store.memory import MemoryStore
+from lispfmc.wire.address import InstanceAddress
+from lispfmc.wire.messages import EidRecord, Locator
+from lispfmc.wire.records import packed
 from tests.properties.registers import EIDS, OWNERS, query, register
 
 
@@ -66,3 +72,31 @@ def test_a_follower_that_is_too_far_behind_is_told_so() -> None:
 )
 def test_versions_are_compared_as_serial_numbers(version: int, than: int, *, after: bool) -> None:
     assert newer(version, than) is after
+
+
+RECORDS = st.builds(
+    EidRecord,
+    ttl_minutes=st.sampled_from([0, 1, 1440, 0xFFFFFFFF]),
+    mask_length=st.sampled_from([24, 32]),
+    flags=st.sampled_from([0, 0x1000, 0x2000, 0x6000, 0xE000, 0x1FFF]),
+    version_word=st.sampled_from([0, 7, 0xFFF, 0x1001]),
+    eid=st.sampled_from([bytes([10, 1, 0, 0]), bytes([10, 1, 0, 9]), InstanceAddress(7, bytes([10, 1, 0, 9]))]),
+    locators=st.lists(
+        st.builds(
+            Locator,
+            st.sampled_from([bytes([198, 18, 0, 1]), bytes([198, 18, 0, 2]), b"\x20" + bytes(15)]),
+            st.integers(0, 255),
+            st.integers(0, 255),
+            st.just(255),
+            st.just(0),
+            st.integers(0, 7),
+        ),
+        max_size=3,
+    ).map(tuple),
+)
+
+
+@given(st.lists(RECORDS, min_size=1, max_size=4))
+def test_claims_are_the_same_from_bytes(of: list[EidRecord]) -> None:
+    body = b"".join(packed(record) for record in of)
+    assert claims_in(body + b"trailer", of) == claims(of)
