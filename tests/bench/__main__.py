@@ -8,9 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import codec, harness
+from tests.bench import codec, harness, mapserver
 
-BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {"codec": codec.run}
+BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
+    "codec": codec.run,
+    "mapserver": mapserver.run,
+}
 
 
 def main() -> None:
