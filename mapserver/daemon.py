@@ -24,6 +24,7 @@ from lispfmc.wire.errors import LocalError
 from mapserver import keeping, views
 from mapserver.server import MapServer
 from mapserver.settings import MapServerSettings
+from mapserver.workers import Workers
 
 NEEDS_RESTART = {"name", "listen", "port", "state_dir", "store", "workers", "api", "log", "timers"}
 
@@ -41,6 +42,8 @@ class Daemon:
         self._server = MapServer(settings, self._nonces, self._store)
         self._keeping = keeping.Keeping(self._store, self.events)
         self._sockets = Sockets([])
+        others = settings.workers - 1 if path is not None else 0
+        self._workers = Workers(path or Path(), others, self._store, self._received, self.events, self.rejects)
         self._driver: Driver[Effect] = Driver(
             self._server,
             perform=_perform,
@@ -54,11 +57,11 @@ class Daemon:
         self._api.post("/v1/reload", self._reload)
         self._api.get("/v1/subscriptions", lambda: views.subscriptions(self._server))
         metrics = self._api.metrics
-        metrics.counters("lispfmc_map_requests", "Map-Requests by what became of them", "answer", self._server.answers)
+        metrics.counters("lispfmc_map_requests", "Map-Requests by what became of them", "answer", self._answers)
         metrics.counter(
             "lispfmc_store_failures", "Batches that the store could not keep", lambda: self._keeping.failures
         )
-        metrics.counter("lispfmc_control_dropped", "Control datagrams not sent", lambda: self._sockets.drops)
+        metrics.counter("lispfmc_control_dropped", "Control datagrams not sent", self._dropped)
         for name in self._server.counts():
             metrics.gauge(f"lispfmc_{name}", f"Entries in the table of {name}", partial(self._count, name))
 
@@ -68,18 +71,37 @@ class Daemon:
         opened: list[BatchedSocket] = []
         for ip in self._settings.listen:
             local = Endpoint(ip, self._settings.port)
-            opened.append(await open_batched(local, self._driver.datagram, may_leave=self._keeping.commit))
+            opened.append(await self._open(local))
             self._sockets = Sockets(opened)  # what is open when the next one fails is closed by `close`
         self._driver.start()
         self._driver.tell(self._server.started)
         self._keeping.start()
+        await self._workers.start()
 
     async def close(self) -> None:
+        await self._workers.close()
         self._driver.close()
         self._nonces.close()
         self._sockets.close()
         self._keeping.close()
         await self._api.close()
+
+    async def _open(self, local: Endpoint) -> BatchedSocket:
+        shared = self._settings.workers > 1
+        return await open_batched(local, self._driver.datagram, may_leave=self._may_leave, shared=shared)
+
+    def _may_leave(self) -> bool:
+        self._workers.wake()
+        return self._keeping.commit()
+
+    def _received(self, data: bytes, source: Endpoint) -> None:
+        self._driver.datagram(data, source)
+
+    def _dropped(self) -> int:
+        return self._sockets.drops + self._workers.dropped
+
+    def _answers(self) -> dict[str, int]:
+        return {name: count + self._workers.answers[name] for name, count in self._server.answers().items()}
 
     def reload(self) -> dict[str, object]:
         """Read the configuration anew: applied as a whole, or kept as it was."""
@@ -97,6 +119,7 @@ class Daemon:
         if changes:
             self._settings = settings
             self._driver.tell(self._server.configured, settings)
+            self._workers.restart()
             self.events.append("configuration.changed", {"changes": [change.text for change in changes]})
         return {"applied": True, "changes": [change.text for change in changes], "why": ""}
 
@@ -111,6 +134,7 @@ class Daemon:
             "listen": [ip_text(ip) for ip in self._settings.listen],
             "port": self._settings.port,
             "sites": len(self._settings.sites),
+            "workers": 1 + self._workers.following,
             **self._server.counts(),
         }
 

@@ -46,7 +46,7 @@ class Requests:
         self._per_rloc: TokenBuckets[Ip] = TokenBuckets(limits.rloc_rate, limits.rloc_burst, BUCKETS)
         self.answers = {"positive": 0, "negative": 0, "forwarded": 0}
 
-    def at_once(self, ecm: Ecm, now: float) -> Transmit | None:
+    def at_once(self, ecm: Ecm, source: Endpoint, now: float) -> Transmit | Reject | None:
         """The answer to what nearly all ask: where one host of Instance-ID 0 is, when one registration tells.
 
         None leaves it to `requested`, which would answer the same.
@@ -67,7 +67,7 @@ class Requests:
             return None
         record = found.record
         if not (self._per_prefix.take(rloc + record[_ABOUT], now) and self._per_rloc.take(rloc, now)):
-            return None
+            return Reject("rate-limited", source, ip_text(rloc))
         self.answers["positive" if record[_LOCATOR_COUNT] else "negative"] += 1
         return Transmit(_REPLY_HEADER.pack(_REPLY | 1, request.nonce) + record, Endpoint(rloc, ecm.source_port))
 

@@ -103,7 +103,7 @@ class MapServer:
 
     def received(self, message: Message, datagram: bytes, source: Endpoint, now: float) -> list[Effect]:
         """One control message."""
-        if message.__class__ is Ecm and (answer := self._requests.at_once(message, now)) is not None:
+        if message.__class__ is Ecm and (answer := self._requests.at_once(message, source, now)) is not None:
             return [answer]
         match message:
             case MapRegister():

@@ -144,7 +144,12 @@ class MemoryStore:
         first = self._event_id - len(self._events)
         if after is not None and not first <= after <= self._event_id:
             raise Gap(f"changes {after + 1} to {first} are no longer kept")
-        return (numbered for numbered in tuple(self._events) if after is None or numbered.id > after)
+        newer: list[Numbered] = []
+        for numbered in reversed(self._events):  # followers are near the end
+            if after is not None and numbered.id <= after:
+                break
+            newer.append(numbered)
+        return reversed(newer)
 
     @property
     def last_event(self) -> int:
