@@ -22,6 +22,7 @@ class TokenBuckets(Generic[K]):
     def __init__(self, rate: float, burst: float, entries: int) -> None:
         self._cost_s = 1.0 / rate
         self._depth_s = burst / rate
+        self._most_s = self._depth_s + 1e-9  # a float that was added to must not refuse the last of a burst
         self._entries = entries
         self._full_at: dict[K, float] = {}
         self._older: dict[K, float] = {}
@@ -29,13 +30,13 @@ class TokenBuckets(Generic[K]):
 
     def take(self, key: K, now: float) -> bool:
         """Take a token; False when there is none."""
-        if now >= self._rotate_at or len(self._full_at) >= self._entries:
-            self._rotate(now)
         full_at = self._full_at.get(key)
         if full_at is None:
+            if now >= self._rotate_at or len(self._full_at) >= self._entries:
+                self._rotate(now)
             full_at = self._older.get(key, now)
         full_at = (full_at if full_at > now else now) + self._cost_s
-        if full_at - now > self._depth_s + 1e-9:
+        if full_at > now + self._most_s:
             return False
         self._full_at[key] = full_at
         return True
