@@ -254,9 +254,16 @@ def _fields(change: Change) -> dict[str, FieldValue]:
     return fields
 
 
+_ALARMS = {
+    "flapping": "registration.flapping",
+    "damped": "registration.damped",
+    "contested": "registration.contested",
+}
+
+
 def _alarm(name: str, eid: Prefix, holder: Owner, other: Owner) -> Emit:
     sites = [f"{each.site} {each.xtr.hex()}" for each in (holder, other)]
-    return Emit(f"registration.{name}", {"eid": str(eid), "site": holder.site, "xtrs": sites})
+    return Emit(_ALARMS[name], {"eid": str(eid), "site": holder.site, "xtrs": sites})
 
 
 def _notified(move: Move, send: Send) -> Emit:

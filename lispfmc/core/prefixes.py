@@ -7,9 +7,10 @@ under a prefix and the neighbours of a hole without a walk. Each (Instance-ID, f
 
 from __future__ import annotations
 
+import sys
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -127,19 +128,21 @@ class PrefixTable(Generic[V]):
             self._count += 1
         entries.values[prefix.ip] = value
 
-    def fill(self, entries: Iterable[tuple[Prefix, V]]) -> None:
-        """Add many at once, for less than half of what `set` takes."""
-        for prefix, value in entries:
-            lengths = self._tables.setdefault((prefix.iid, len(prefix.ip)), {})
-            if prefix.length not in lengths:
-                lengths[prefix.length] = _Length(len(prefix.ip))
-            lengths[prefix.length].values[prefix.ip] = value
+    def fill(self, entries: Iterable[tuple[int, Ip, int, V]]) -> None:
+        """Add many at once: Instance-ID, address, length and value of each. Much quicker than to `set` each."""
+        places: dict[tuple[int, int, int], dict[Ip, V]] = {}
+        for iid, ip, length, value in entries:
+            place = places.get((iid, len(ip), length))
+            if place is None:
+                lengths = self._tables.setdefault((iid, len(ip)), {})
+                place = places[iid, len(ip), length] = lengths.setdefault(length, _Length(len(ip))).values
+            place[ip] = value
         self._count = 0
         for key, lengths in self._tables.items():
             self._tables[key] = dict(sorted(lengths.items(), reverse=True))
             for each in lengths.values():
                 self._count += len(each.values)
-                each.order.fill(sorted(int.from_bytes(ip, "big") for ip in each.values))
+                each.order.fill(_numbers(each.values))
 
     def remove(self, prefix: Prefix) -> V | None:
         """Remove the prefix and return its value; None when it was not there."""
@@ -263,6 +266,16 @@ def _is_leaf(lengths: dict[int, _Length[V]], ip: Ip, length: int) -> bool:
         if nearest is not None and masked(nearest, length) == ip:
             return False
     return True
+
+
+def _numbers(ips: Collection[Ip]) -> list[int]:
+    """The addresses of one family as numbers, in order."""
+    if len(next(iter(ips), b"")) != _IPV4:
+        return sorted(int.from_bytes(ip, "big") for ip in ips)
+    words = array("I", b"".join(ips))
+    if sys.byteorder == "little":
+        words.byteswap()
+    return sorted(words)
 
 
 def _shared_bits(one: Ip, other: Ip) -> int:

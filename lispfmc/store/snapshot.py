@@ -21,11 +21,11 @@ from lispfmc.core.registry import STATIC, Lease, Owner, Registrant, Registration
 from lispfmc.core.subscriptions import Subscribed
 from lispfmc.store import StoreError
 from lispfmc.store.memory import MemoryStore
-from lispfmc.wire import records
-from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.auth import Key
 
 VERSION = 1
+_IPV4 = b"\0\1"  # an AFI
 FILE = "snapshot.sqlite"
 
 Keys: TypeAlias = Callable[[str, int], Key | None]
@@ -191,9 +191,8 @@ def _registrations(
     registrants: dict[int, Registrant],
     shared: dict[Prefix, tuple[Registration, ...]],
     offset: float,
-) -> Iterator[tuple[Prefix, Registration]]:
-    """Every registration of the snapshot; EIDs with several are gathered in `shared`."""
-    eid_of = records.eid_of
+) -> Iterator[tuple[int, Ip, int, Registration]]:
+    """Every registration of the snapshot, by EID; EIDs with several are gathered in `shared`."""
     merged: dict[Prefix, Registration] = {}
     for number, registrant_id, expires_at, claimed, data, sizes in database.execute(
         "SELECT * FROM leases ORDER BY number"
@@ -210,11 +209,16 @@ def _registrations(
             member = Registration(data[at : at + length], lease, began - offset)
             at += length
             members.append(member)
-            eid = eid_of(member.record)
             if registrant.merges:
+                eid = member.eid
                 first = merged.setdefault(eid, member)
                 if first is not member:
                     shared[eid] = (*shared.get(eid, (first,)), member)
-            yield eid, member
+            record = member.record
+            if record[10:12] == _IPV4:
+                yield 0, record[12:16], record[5], member
+            else:
+                eid = member.eid
+                yield eid.iid, eid.ip, eid.length, member
         lease.members = tuple(members)
         memory.leases.add(lease)

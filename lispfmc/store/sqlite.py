@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from lispfmc.core.claims import claims
+from lispfmc.core.claims import claims_in
 from lispfmc.core.merging import merge
 from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Register, Registrant, Registration, View
 from lispfmc.core.subscriptions import NONCES_KEPT, Subscribed
@@ -26,6 +26,7 @@ from lispfmc.store.memory import EVENTS_KEPT
 from lispfmc.store.snapshot import Keys
 from lispfmc.wire import decode
 from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.wire.auth import AUTH_OFFSET
 from lispfmc.wire.messages import MapRegister
 
 Fsync: TypeAlias = Literal["never", "interval", "always"]
@@ -291,7 +292,7 @@ class SqliteStore:
         key = self._keys(said.site, message.key_id)
         if key is None:
             return  # the site is no longer configured
-        claimed = claims(message.records)
+        claimed = claims_in(said.datagram[AUTH_OFFSET + len(message.auth) :], message.records)
         kept = tuple(claim for index, claim in enumerate(claimed) if index not in said.refused)
         owner = Owner(said.site, message.xtr_id or said.ip)
         registrant = Registrant(owner, key, Endpoint(said.ip, said.port), message.word)

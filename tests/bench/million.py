@@ -22,6 +22,7 @@ from tempfile import TemporaryDirectory
 from lispfmc.core.claims import claims_in
 from lispfmc.core.merging import merge
 from lispfmc.core.registry import Accepted, Owner, Register, Registrant
+from lispfmc.runtime import service
 from lispfmc.store import Query, Store
 from lispfmc.store.memory import MemoryStore
 from lispfmc.store.sqlite import SqliteStore
@@ -69,6 +70,7 @@ def resident() -> int:
 def memory() -> dict[str, float]:
     """In a process of its own, which has done nothing else."""
     store = MemoryStore()
+    service.settle()  # as the daemon does when it is up
     nonces = itertools.count(1)
     fill(store, range(100_000), nonces)  # what is there once: xTRs, caches, the ring of changes
     gc.collect()
