@@ -52,7 +52,7 @@ class Daemon:
             rejects=self.rejects,
             quick=self._server.at_once,
         )
-        self._api = Api("mapserver", settings.name, self.events, self.rejects, self._status, self._not_ready)
+        self._api = Api("mapserver", settings.name, self.events, self.rejects, self.status, self._not_ready)
         self._api.query("/v1/registrations", lambda query: views.registrations(self._server, query, time.monotonic()))
         self._api.post("/v1/reload", self._reload)
         self._api.get("/v1/subscriptions", lambda: views.subscriptions(self._server))
@@ -129,7 +129,7 @@ class Daemon:
     def _count(self, name: str) -> int:
         return self._server.counts()[name]
 
-    def _status(self) -> dict[str, object]:
+    def status(self) -> dict[str, object]:
         return {
             "listen": [ip_text(ip) for ip in self._settings.listen],
             "port": self._settings.port,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 
 from lispfmc.runtime.events import EventLog
@@ -21,14 +22,18 @@ def opened(settings: MapServerSettings) -> Store:
     kept = settings.store
     if kept.kind == "memory" or kept.path is None:
         return MemoryStore()
-    return SqliteStore(
-        kept.path,
-        Sites(settings.sites).key,
-        now=time.monotonic(),
-        wall_now=time.time(),
-        fsync=kept.fsync,
-        journal_bytes=kept.journal_mib << 20,
-    )
+    gc.disable()  # a million values come about that none of them refers to in a circle
+    try:
+        return SqliteStore(
+            kept.path,
+            Sites(settings.sites).key,
+            now=time.monotonic(),
+            wall_now=time.time(),
+            fsync=kept.fsync,
+            journal_bytes=kept.journal_mib << 20,
+        )
+    finally:
+        gc.enable()
 
 
 class Keeping:

@@ -29,7 +29,7 @@ def run(rounds: int = 15, count: int = 20_000) -> dict[str, object]:
     with harness.generator() as generator, daemon(limits=limits) as (pid, port):
         setup = messages(EIDS // RECORDS, RECORDS, nonces, [1])
         generator.load(port, setup, count=len(setup), local=(XTR, port), window=16)
-        local = _free_port()
+        local = free_port()
         chosen = random.Random(1).choices(range(EIDS), k=EIDS)
         questions = [question(0x0A000000 + eid, local, next(nonces)) for eid in chosen]
         taken = []
@@ -55,7 +55,7 @@ def question(host: int, port: int, nonce: int) -> bytes:
     return encode(Ecm.of(request, source=local, destination=eid.ip, source_port=port))
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind((ITR, 0))
         port: int = free.getsockname()[1]

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-from tests.bench import answering, publishing, registering
+from tests.bench import answering, million, publishing, registering, spreading
 
 
 def run() -> dict[str, object]:
-    return {"request": answering.run(), **registering.run(), "publish1000": publishing.run()}
+    return {
+        "request": answering.run(),
+        **registering.run(),
+        "publish1000": publishing.run(),
+        **million.run(),
+        **spreading.run(),
+    }

@@ -22,6 +22,10 @@ async def main(path: Path) -> None:
     daemon = Daemon(settings, path)
     await daemon.start()
     service.settle()
+    if settings.workers > 1:
+        while daemon.status()["workers"] != settings.workers:  # noqa: ASYNC110 - another process: it can only be asked
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(1.0)  # until its socket is bound
     sys.stdout.write(f"{settings.port}\n")
     sys.stdout.flush()
     try:

@@ -116,7 +116,7 @@ def restart() -> dict[str, float]:
             asker.settimeout(0.02)
             port = asker.getsockname()[1] + 1
             more = f'\n[store]\nkind = "sqlite"\npath = "{store}"\n'
-            path.write_text(CONFIG.format(port=port, folder=folder, limits="") + more)
+            path.write_text(CONFIG.format(port=port, folder=folder, limits="", workers=1) + more)
             started = time.monotonic()
             with harness.module("tests.bench.mapserver_daemon", str(path)):
                 replied = _first_reply(asker, port)

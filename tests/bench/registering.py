@@ -27,6 +27,7 @@ CONFIG = """
 name = "bench"
 listen = ["127.0.0.1"]
 port = {port}
+workers = {workers}
 [[sites]]
 name = "site"
 key_id = 1
@@ -65,14 +66,16 @@ def messages(count: int, records: int, nonces: Iterator[int], weights: Sequence[
 
 
 @contextmanager
-def daemon(more: str = "", limits: str = "") -> Iterator[tuple[int, int]]:
+def daemon(more: str = "", limits: str = "", workers: int = 1) -> Iterator[tuple[int, int]]:
     """A Map-Server, pid and port, with `more` configuration and lines of its [limits]."""
     with TemporaryDirectory() as folder, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
         free.close()
         path = Path(folder) / "mapserver.toml"
-        path.write_text(CONFIG.format(port=port, folder=folder, limits=limits) + more.format(folder=folder))
+        path.write_text(
+            CONFIG.format(port=port, folder=folder, limits=limits, workers=workers) + more.format(folder=folder)
+        )
         with harness.server("tests.bench.mapserver_daemon", str(path)) as running:
             yield running
 
