@@ -38,6 +38,8 @@ from mapserver.refreshing import acknowledgement, memo
 from mapserver.settings import MapServerSettings, SiteSettings
 from mapserver.sites import Sites
 
+REGISTRANTS = 65_536  # remembered; holders of keys can make more of them up, and cost themselves their sharing
+
 
 class Registrar:
     """Applies Map-Registers and their expiry to the store."""
@@ -54,6 +56,7 @@ class Registrar:
         self._notices = notices
         self._publisher = publisher
         self._nonces = nonces
+        self._registrants: dict[tuple[str, bytes | None, int, Endpoint, int], Registrant] = {}
         self.configure(settings)
 
     def configure(self, settings: MapServerSettings) -> None:
@@ -70,12 +73,16 @@ class Registrar:
         if isinstance(sender, str):
             return [Reject(sender, source, f"Map-Register, key id {message.key_id}")]
         site, key = sender
-        if (refusal := self._inadmissible(site, message, source)) is not None:
+        if (refusal := _unusable(message, source)) is not None:
             return [refusal]
-        owner = Owner(site.name, message.xtr_id or source.ip)
-        life_s = lifetime_s(message.records, use_ttl=message.use_ttl, default_s=self._settings.timers.expiry_s)
-        registrant = Registrant(owner, key, source, message.word)
         claimed = claims_in(datagram[AUTH_OFFSET + len(message.auth) :], message.records)
+        for claim in claimed:
+            # RFC 9301 §8.2: one EID that the site may not register makes the Map-Server drop the whole message
+            if not self.sites.may_register(site, claim.eid):
+                return [Reject("foreign-prefix", source, f"{site.name} may not register {claim.eid}")]
+        life_s = lifetime_s(message.records, use_ttl=message.use_ttl, default_s=self._settings.timers.expiry_s)
+        registrant = self._registrant(site, key, message, source)
+        owner = registrant.owner
         register = Register(registrant, message.nonce, claimed, life_s, memo(datagram, source), datagram)
         view = self._store.view(_query(register))
         if view.last_nonce(owner, key.id) is None and view.xtrs() >= self._settings.limits.xtrs:
@@ -99,20 +106,34 @@ class Registrar:
             self._notices.settle(change.eid, change.after.owner if change.after else None)
         return [*self._publisher.commit(plans, now), *(_event(change) for change in gone)]
 
-    def _inadmissible(self, site: SiteSettings, message: MapRegister, source: Endpoint) -> Reject | None:
-        """RFC 9301 §8.2: one EID that the site may not register makes the Map-Server drop the whole message."""
-        if not message.records:
-            return Reject("no-records", source, "Map-Register")
-        for record in message.records:
-            eid = record.prefix
-            if eid is None:
-                return Reject("unsupported-eid", source, "Map-Register")
-            if not self.sites.may_register(site, eid):
-                return Reject("foreign-prefix", source, f"{site.name} may not register {eid}")
-        return None
+    def _registrant(self, site: SiteSettings, key: Key, message: MapRegister, source: Endpoint) -> Registrant:
+        """One value for all Map-Registers of an xTR, so that its registrations share it."""
+        said = (site.name, message.xtr_id, key.id, source, message.word)
+        registrant = self._registrants.get(said)
+        if registrant is None or registrant.key is not key:
+            if len(self._registrants) >= REGISTRANTS:
+                self._registrants.clear()
+            owner = Owner(site.name, message.xtr_id or source.ip)
+            registrant = self._registrants[said] = Registrant(owner, key, source, message.word)
+        return registrant
+
+    def _concerns_nobody(self, accepted: Accepted) -> bool:
+        """Whether nobody but the xTR itself, and whoever reads events, has to hear of it: as it mostly is."""
+        if accepted.refusals or accepted.released or self._notices or self._publisher.subscriptions:
+            return False
+        return all(
+            not change.displaced
+            and (change.before is None or change.after is None or change.before.owner == change.after.owner)
+            and not self._store.displaced(change.eid)
+            for change in accepted.changes
+        )
 
     def _accepted(self, accepted: Accepted, now: float) -> list[Effect]:
         register = accepted.register
+        if self._concerns_nobody(accepted):
+            told_of: list[Effect] = [_event(each) for each in accepted.changes if each.kind is not Kind.REFRESHED]
+            self._store.apply([accepted], now)
+            return told_of
         plans = self._publisher.plan(accepted.changes, self._store.view(_query(register)))
         notices = [(move, send) for change in accepted.changes for move, send in self._moves(change)]
         notices.extend(self._objections(accepted))
@@ -228,6 +249,14 @@ class Registrar:
 
     def _control(self, source: Endpoint) -> Endpoint:
         return Endpoint(source.ip, self._settings.port)
+
+
+def _unusable(message: MapRegister, source: Endpoint) -> Reject | None:
+    if not message.records:
+        return Reject("no-records", source, "Map-Register")
+    if any(record.eid.__class__ is not bytes and record.prefix is None for record in message.records):
+        return Reject("unsupported-eid", source, "Map-Register")
+    return None
 
 
 def _query(register: Register) -> Query:

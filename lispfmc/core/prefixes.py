@@ -180,10 +180,11 @@ class PrefixTable(Generic[V]):
         """Whether an entry covers `prefix` (an entry covers itself)."""
         ip, most = prefix.ip, prefix.length
         lengths = self._tables.get((prefix.iid, len(ip)))
-        return lengths is not None and any(
-            length <= most and (ip if length == most else masked(ip, length)) in entries.values
-            for length, entries in lengths.items()
-        )
+        if lengths is not None:
+            for length, entries in lengths.items():
+                if length <= most and (ip if length == most else masked(ip, length)) in entries.values:
+                    return True
+        return False
 
     def covering(self, prefix: Prefix) -> Iterator[tuple[Prefix, V]]:
         """Every entry that covers `prefix`, the most specific first. The table may not change meanwhile."""

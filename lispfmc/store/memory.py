@@ -264,4 +264,7 @@ class MemoryStore:
 
 def _among(part: Registration, parts: tuple[Registration, ...]) -> bool:
     """Whether it is one of them; equal ones are not the same."""
-    return any(part is each for each in parts)
+    for each in parts:  # noqa: SIM110 - there is one, mostly, and this is asked for every registration
+        if part is each:
+            return True
+    return False
