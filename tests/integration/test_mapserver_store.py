@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from lispfmc.lab.installation import Daemon, Installation
 from lispfmc.runtime.client import ApiClient
 from lispfmc.wire.auth import sign
 from lispfmc.wire.messages import MapNotify, MapReply
-from tests.integration.test_mapserver_loopback import ACCESS1, ACCESS2, ALICE, FMCC, HOME, Peer, Running
+from tests.integration.test_mapserver_loopback import ACCESS1, ACCESS2, ALICE, FMCC, HOME, SERVER, Peer, Running
 
 pytestmark = pytest.mark.asyncio
 
@@ -159,4 +162,56 @@ async def test_a_hangup_has_it_read_its_configuration_anew(running: Running) -> 
         "static.100.64.7.0/24: removed",
     ]
     assert await all_items(running) == {}
+    assert await running.stop() == 0
+
+
+async def lispfmc(*arguments: str) -> tuple[int, str]:
+    """The command, as its user runs it: exit code and stdout."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "lispfmc.cli", *arguments, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await asyncio.wait_for(process.communicate(), 30)
+    assert process.returncode is not None
+    return process.returncode, out.decode()
+
+
+async def test_the_command_pages_filters_and_reloads(
+    running: Running, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await running.start()
+    home = running.peer(ACCESS1)
+    eids = [f"100.64.1.{low}/32" for low in range(256)] + [f"100.64.1.{low}/31" for low in range(0, 256, 2)]
+    eids += [f"100.64.1.{low}/30" for low in range(0, 256, 4)] + [f"100.64.1.{low}/29" for low in range(0, 256, 8)]
+    eids += [f"100.64.1.{low}/28" for low in range(0, 256, 16)] + [
+        "100.64.1.0/27",
+        "100.64.1.32/27",
+        HOME,
+        "100.64.1.0/25",
+    ]
+    for start in range(0, len(eids), 32):
+        home.registers(*eids[start : start + 32])
+        await home.is_notified()
+    away = running.peer(ACCESS2)
+    away.registers(*(others := [f"100.64.2.{low}/32" for low in range(64)]))
+    await away.is_notified()
+    eids += others
+    lab = Installation("t", "t", "namespaces", [Daemon("mapserver", "mapserver", running.api)], [], SERVER)
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "lab.json").write_bytes(msgspec.json.encode(lab))
+    monkeypatch.setenv("LISPFMC_RUN", str(tmp_path))
+    code, out = await lispfmc("show", "registrations", "-o", "json")
+    assert code == 0
+    assert sorted(item["eid"] for item in json.loads(out)["items"]) == sorted(eids)  # more than a page
+    assert len((await lispfmc("show", "registrations"))[1].splitlines()) == 1 + len(eids)
+    _, out = await lispfmc("show", "registrations", "--eid", "100.64.1.64/26", "--limit", "6", "-o", "json")
+    found = [item["eid"] for item in json.loads(out)["items"]]
+    assert len(found) == 6
+    assert found[0] == "100.64.1.0/25"  # what answers for it comes first
+    _, out = await lispfmc("show", "registrations", "--site", "access2", "-o", "json")
+    assert [item["eid"] for item in json.loads(out)["items"]] == sorted(others, key=lambda eid: int(eid[9:-3]))
+    running.config.write_text(running.config.read_text().replace('prefixes = ["100.64.1.0/24"]', "prefixes = []"))
+    code, out = await lispfmc("reload")
+    assert (code, out) == (0, "mapserver: sites.access1.prefixes: [100.64.1.0/24] -> []\n")
+    running.config.write_text("nonsense")
+    assert (await lispfmc("reload"))[0] == 78
     assert await running.stop() == 0
