@@ -1,10 +1,12 @@
 """Map-Notifies that wait for a Map-Notify-Ack: moves told to displaced xTRs, publications told to subscribers.
 
 An acknowledgement is found by its nonce and counts only when the key of that very exchange signed it (RFC 9301 §5.7).
+The first repetition waits for the addressee's round-trip time, not for the 3 s of RFC 9301: a lost one costs no more.
 """
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TypeAlias
 
 import msgspec
@@ -12,11 +14,14 @@ import msgspec
 from lispfmc.core.effects import Send
 from lispfmc.core.registry import Owner
 from lispfmc.core.retransmission import Retransmissions, Schedule
-from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.core.roundtrips import RoundTrips
+from lispfmc.core.subscriptions import Subscription
+from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.auth import verify
 from lispfmc.wire.messages import MapNotifyAck
 
 WAITING = 262_144  # a storm of moves while xTRs do not answer; beyond it a notice is sent once and not again
+SAME_NONCE = 16  # exchanges with one nonce whose keys an acknowledgement from an unexpected address is tried with
 
 
 class Move(msgspec.Struct, frozen=True, gc=False):
@@ -26,14 +31,8 @@ class Move(msgspec.Struct, frozen=True, gc=False):
     owner: Owner
 
 
-class Publication(msgspec.Struct, frozen=True, gc=False):
-    """The subscriber's last Map-Notify about its subscription to `eid`."""
-
-    eid: Prefix
-    xtr_id: bytes
-
-
-Notice: TypeAlias = Move | Publication
+Notice: TypeAlias = Move | Subscription
+"""What is told: a move, or a subscription's last Map-Notify."""
 
 
 class Delivered(msgspec.Struct, frozen=True, gc=False):
@@ -43,27 +42,36 @@ class Delivered(msgspec.Struct, frozen=True, gc=False):
     after_s: float
 
 
-class Notices:
-    """The exchanges by notice and by nonce."""
+class _Told(msgspec.Struct, frozen=True, gc=False):
+    nonce: int
+    to: Ip
+    at: float
 
-    def __init__(self, schedule: Schedule) -> None:
+
+class Notices:
+    """The exchanges by notice, and by nonce and addressee."""
+
+    def __init__(self, schedule: Schedule, roundtrips: RoundTrips) -> None:
         self._schedule = schedule
+        self._roundtrips = roundtrips
         self._waiting: Retransmissions[Notice] = Retransmissions()
-        self._by_nonce: dict[int, list[Notice]] = {}
-        self._started: dict[Notice, tuple[int, float]] = {}  # nonce, time of the first transmission
+        self._by_nonce: dict[int, dict[Ip, list[Notice]]] = {}
+        self._told: dict[Notice, _Told] = {}
         self._left: dict[Prefix, set[Owner]] = {}  # who is being told of a move
 
     def start(self, notice: Notice, send: Send, now: float) -> list[Send]:
         """Begin, in place of what was told before; returns what to send now."""
-        self.cancel(notice)
-        if len(self._started) >= WAITING:
+        if notice in self._told:
+            self.cancel(notice)
+        if len(self._told) >= WAITING:
             return [send]
-        nonce = _nonce(send)
-        self._by_nonce.setdefault(nonce, []).append(notice)
-        self._started[notice] = nonce, now
+        told = self._told[notice] = _Told(_nonce(send), send.to.ip, now)
+        self._by_nonce.setdefault(told.nonce, {}).setdefault(told.to, []).append(notice)
         if isinstance(notice, Move):
             self._left.setdefault(notice.eid, set()).add(notice.owner)
-        return self._waiting.start(notice, [send], self._schedule, now)
+        first_s = self._roundtrips.timeout_s(told.to)
+        schedule = Schedule(first_s, self._schedule.longest_s, self._schedule.tries)
+        return self._waiting.start(notice, [send], schedule, now)
 
     def pending(self, notice: Notice) -> Send | None:
         """What is being told, if it is."""
@@ -71,17 +79,23 @@ class Notices:
 
     def acknowledged(self, ack: MapNotifyAck, datagram: bytes, source: Endpoint, now: float) -> Delivered | str | None:
         """What `ack` ended; the reason why it is refused; None when nothing waits for it (a repeated one)."""
-        waiting = self._by_nonce.get(ack.nonce)
-        if waiting is None:
+        by_addressee = self._by_nonce.get(ack.nonce)
+        if by_addressee is None:
             return None
         # two exchanges may share a nonce, each subscriber brings its own: the addressee's comes first
-        for notice in sorted(waiting, key=lambda notice: self._to(notice) != source.ip):
+        others = (each for ip, waiting in by_addressee.items() if ip != source.ip for each in waiting)
+        for notice in (*by_addressee.get(source.ip, ()), *islice(others, SAME_NONCE)):
             send = self.pending(notice)
             if send is not None and send.key is not None and verify(ack, datagram, send.key):
-                started = self._started[notice][1]
-                self.cancel(notice)
-                return Delivered(notice, now - started)
+                return self._delivered(notice, now)
         return "bad-authentication"
+
+    def _delivered(self, notice: Notice, now: float) -> Delivered:
+        told = self._told[notice]
+        if self._waiting.transmissions(notice) == 1:
+            self._roundtrips.measured(told.to, now - told.at)
+        self.cancel(notice)
+        return Delivered(notice, now - told.at)
 
     def cancel(self, notice: Notice) -> None:
         """Stop telling it; no error when it was not told."""
@@ -110,18 +124,17 @@ class Notices:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def _to(self, notice: Notice) -> bytes:
-        send = self.pending(notice)
-        return send.to.ip if send else b""
-
     def _forget(self, notice: Notice) -> None:
-        started = self._started.pop(notice, None)
-        if started is None:
+        told = self._told.pop(notice, None)
+        if told is None:
             return
-        same = self._by_nonce[started[0]]
+        by_addressee = self._by_nonce[told.nonce]
+        same = by_addressee[told.to]
         same.remove(notice)
         if not same:
-            del self._by_nonce[started[0]]
+            del by_addressee[told.to]
+            if not by_addressee:
+                del self._by_nonce[told.nonce]
         if isinstance(notice, Move):
             left = self._left[notice.eid]
             left.discard(notice.owner)

@@ -1,31 +1,32 @@
-"""Publish/subscribe (RFC 9437): who may subscribe, what a subscriber is told at once, and every change afterwards.
+"""Publications (RFC 9437 §7): every change goes to those who subscribed, until they acknowledge it.
 
-A subscription is answered by a Map-Notify, a refusal by a negative Map-Reply. What is to be published is planned
-first, from the state before the change, and becomes state only by `commit`.
+What is to be published is planned first, from the state before the change, and becomes state only by `commit`. A large
+fan-out is paced: as many Map-Notifies at once as configured, the rest at a configured rate, with what is current then.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TypeAlias
+from collections import Counter
+from collections.abc import Sequence
+from itertools import islice
 
 import msgspec
 
-from lispfmc.core.effects import Effect, Emit, Reject, Send
+from lispfmc.core.effects import Effect, Emit, Send, Transmit
+from lispfmc.core.limits import Pace
 from lispfmc.core.registry import Change, Kind, View
-from lispfmc.core.subscriptions import MUTED, Subscription, Subscriptions
-from lispfmc.wire.address import Endpoint, Ip, Prefix
-from lispfmc.wire.messages import Action, EidRecord, MapNotify, MapRequest
-from mapserver.notices import Notices, Publication
-from mapserver.resolver import HOLE_MINUTES, Resolver
-from mapserver.settings import MapServerSettings, SubscriberSettings
+from lispfmc.core.subscriptions import RECORDS_IN_FLIGHT, Subscribed, Subscription, Subscriptions
+from lispfmc.wire import records
+from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.wire.auth import Key, tagged
+from lispfmc.wire.messages import Action, EidRecord, MapNotify
+from mapserver.notices import Notices
+from mapserver.settings import MapServerSettings
 
-
-class Refused(msgspec.Struct, frozen=True, gc=False):
-    """RFC 9437 §5: the request is answered with a negative Map-Reply whose ACT says why."""
-
-    action: Action
-    detail: str
+NONCES_SKIPPED = 1 << 24
+"""Publications to one subscriber between two restarts, at most: a subscriber takes any nonce above its last one."""
+TOLD_APART = 64
+"""More subscribers than this are one `publication.sent` event with their number: telling must not cost like sending."""
 
 
 class Plan(msgspec.Struct, frozen=True):
@@ -36,99 +37,95 @@ class Plan(msgspec.Struct, frozen=True):
     notify: Send | None
 
 
-Subscribing: TypeAlias = list[Effect] | Refused
+class _Batch:
+    """Map-Notifies that leave together. Those that carry the same records share the bytes of these."""
+
+    def __init__(self) -> None:
+        self._sends: list[Effect] = []
+        self._told: list[tuple[Plan, Endpoint]] = []
+        self._packed: dict[tuple[int, ...], bytes] = {}
+
+    def add(self, plan: Plan, notify: Send, message: MapNotify) -> None:
+        carried, key = message.records, notify.key
+        assert key is not None
+        which = tuple(map(id, carried))  # they live as long as their subscriptions, which is longer than this batch
+        packed = self._packed.get(which)
+        if packed is None:
+            packed = self._packed[which] = b"".join(map(records.packed, carried))
+        datagram = tagged(message.word | len(carried), message.nonce.to_bytes(8, "big"), packed, key)
+        self._sends.append(Transmit(datagram, notify.to))
+        self._told.append((plan, notify.to))
+
+    def effects(self) -> list[Effect]:
+        """Everything to send, and then what there is to tell of it."""
+        if len(self._told) <= TOLD_APART:
+            return [
+                *self._sends,
+                *(
+                    event("publication.sent", plan.subscription, eid, to=str(to))
+                    for plan, to in self._told
+                    for eid in plan.fresh
+                ),
+            ]
+        numbers = Counter(eid for plan, _ in self._told for eid in plan.fresh)
+        told = (Emit("publication.sent", {"eid": str(eid), "subscribers": number}) for eid, number in numbers.items())
+        return [*self._sends, *told]
 
 
 class Publisher:
     """Subscriptions and their publications."""
 
-    def __init__(self, settings: MapServerSettings, resolver: Resolver, notices: Notices) -> None:
+    def __init__(self, settings: MapServerSettings, notices: Notices) -> None:
         self.subscriptions = Subscriptions()
-        self._settings = settings
-        self._resolver = resolver
         self._notices = notices
-        self._families = {len(ip) for ip in settings.listen}
+        self.configure(settings)
+        self._queued: dict[Subscription, None] = {}  # in order; no more of them than subscriptions
+        self._queue_at = float("-inf")
 
-    def requested(self, request: MapRequest, eid: Prefix, outer: Endpoint, view: View, now: float) -> Subscribing:
-        """A Map-Request whose record for `eid` has the N-bit; `outer` is the source of the datagram itself."""
-        xtr_id = request.xtr_id
-        if xtr_id is None:
-            return Refused(Action.DROP_AUTH_FAILURE, "a subscription needs an xTR-ID (RFC 9437 §5)")
-        subscriber = self._subscriber(xtr_id, request, outer)
-        if isinstance(subscriber, Refused):
-            return subscriber
-        if not subscriber.may_subscribe(eid):
-            return Refused(Action.DROP_POLICY_DENIED, f"{subscriber.name} may not subscribe to {eid}")
-        last_nonce = self.subscriptions.last_nonce(eid, xtr_id)
-        if last_nonce is not None and request.nonce <= last_nonce:
-            return [Reject("replayed-nonce", outer, f"subscription to {eid}")]
-        if request.itr_rlocs == (None,):  # RFC 9437 §6: AFI 0 as the only ITR-RLOC ends the subscription
-            return self._unsubscribe(request, eid, xtr_id, subscriber, outer, view)
-        count = self.subscriptions.count(subscriber.name)
-        known = self.subscriptions.get(eid, xtr_id) is not None
-        if not known and count >= self._settings.limits.subscriptions_per_subscriber:
-            return Refused(Action.DROP_POLICY_DENIED, f"{subscriber.name} has {count} subscriptions")
-        return self._subscribe(request, eid, xtr_id, subscriber, view, now)
+    def configure(self, settings: MapServerSettings) -> None:
+        """Go by these settings from now on."""
+        self._ports = {each.name: each.port or settings.port for each in settings.subscribers}
+        self._pace = Pace(settings.limits.publications_rate, settings.limits.publications_burst)
 
-    def _subscriber(self, xtr_id: bytes, request: MapRequest, outer: Endpoint) -> SubscriberSettings | Refused:
-        """RFC 9437 §5: the xTR-ID must be one that may use the N-bit, and the ITR-RLOCs its own."""
-        rlocs = {rloc for rloc in request.itr_rlocs if rloc is not None} or {outer.ip}
-        unknown = False
-        for subscriber in self._settings.subscribers:
-            if subscriber.xtr_id and subscriber.xtr_id != xtr_id:
-                continue
-            if rlocs <= set(subscriber.address):
-                return subscriber
-            unknown = unknown or bool(subscriber.xtr_id)
-        if unknown:
-            return Refused(Action.DROP_AUTH_FAILURE, "the ITR-RLOCs are not those of this xTR-ID")
-        return Refused(Action.DROP_POLICY_DENIED, "no subscriber is configured with this xTR-ID and these ITR-RLOCs")
-
-    def _subscribe(
-        self, request: MapRequest, eid: Prefix, xtr_id: bytes, subscriber: SubscriberSettings, view: View, now: float
-    ) -> Subscribing:
-        rlocs = tuple(rloc for rloc in request.itr_rlocs if isinstance(rloc, bytes) and len(rloc) in self._families)
-        if not rlocs:
-            return Refused(Action.DROP_POLICY_DENIED, "no ITR-RLOC of an address family that we have")
-        records = {prefix: each for each in self._resolver.everything(eid, view) if (prefix := each.prefix)}
-        subscription = Subscription(eid, xtr_id, subscriber.name, subscriber.key, rlocs, request.nonce, {})
-        known = self.subscriptions.get(eid, xtr_id) is not None
-        sent = subscription.next_records(records)
-        notify = self._notify(subscription, sent, request.nonce)
-        found = any(record.locators for record in sent)
-        # RFC 9437 §5: a subscription to an EID that nobody serves is temporary
-        until = None if found or self._resolver.is_configured(eid) else now + HOLE_MINUTES * 60.0
-        self.subscriptions.put(subscription, until)
-        subscription.publish(records, sent, request.nonce)
-        added = [] if known else [_event("subscription.added", subscription, eid)]
-        return [*self._notices.start(Publication(eid, xtr_id), notify, now), *added]
-
-    def _unsubscribe(
+    def begin(
         self,
-        request: MapRequest,
-        eid: Prefix,
-        xtr_id: bytes,
-        subscriber: SubscriberSettings,
-        outer: Endpoint,
-        view: View,
-    ) -> Subscribing:
-        held = self.subscriptions.get(eid, xtr_id)
-        above = self.subscriptions.covering(eid, xtr_id)
-        # RFC 9437 §6: the removal is confirmed to the source of the request, with its nonce
-        notify = MapNotify.of(*self._resolver.answer(eid, view), nonce=request.nonce)
-        effects: list[Effect] = [Send(notify, Endpoint(outer.ip, self._settings.port), subscriber.key)]
-        if held is not None:
-            self._end(held, request.nonce)
-            effects.append(_event("subscription.removed", held, eid, cause="unsubscribed"))
-        elif above is not None:
-            if len(above.muted) >= MUTED:
-                return Refused(Action.DROP_POLICY_DENIED, f"{MUTED} more-specifics are unsubscribed already")
-            above.muted |= {eid}
-            self.subscriptions.remove(eid, xtr_id, request.nonce)
-        return effects
+        subscription: Subscription,
+        records: dict[Prefix, EidRecord],
+        until: float | None,
+        now: float,
+        *,
+        known: bool,
+    ) -> list[Effect]:
+        """Keep `subscription`, and tell it `records` with the nonce of its request (RFC 9437 §5)."""
+        sent = subscription.next_records(records)
+        notify = self._notify(subscription, sent, subscription.nonce)
+        before = self.subscriptions.get(subscription.eid, subscription.xtr_id)
+        if before is not None:
+            self._queued.pop(before, None)
+            self._notices.cancel(before)
+        self.subscriptions.put(subscription, until)
+        subscription.publish(records, sent, subscription.nonce)
+        added = [] if known else [event("subscription.added", subscription, subscription.eid)]
+        return [*self._notices.start(subscription, notify, now), *added]
+
+    def restore(self, kept: Subscribed, key: Key) -> None:
+        """Take back a subscription after a restart. The nonces of its publications were not kept, so go past them."""
+        nonce = (kept.nonce + NONCES_SKIPPED) % (1 << 64)
+        restored = Subscription(
+            kept.eid, kept.xtr_id, kept.subscriber, key, kept.itr_rlocs, nonce, {}, muted=kept.muted
+        )
+        self.subscriptions.put(restored, kept.until)
+
+    def end(self, subscription: Subscription, nonce: int | None = None) -> None:
+        """Forget `subscription`, not its nonce, or the later `nonce` that ended it."""
+        self._queued.pop(subscription, None)
+        self._notices.cancel(subscription)
+        self.subscriptions.remove(subscription.eid, subscription.xtr_id, nonce)
 
     def plan(self, changes: Sequence[Change], view: View) -> list[Plan]:
         """The publications of `changes`, each subscription once, from the state before them."""
+        if not self.subscriptions:
+            return []
         fresh: dict[int, tuple[Subscription, dict[Prefix, EidRecord]]] = {}
         for change in changes:
             if change.kind is Kind.REFRESHED:
@@ -141,68 +138,89 @@ class Publisher:
 
     def commit(self, plans: Sequence[Plan], now: float) -> list[Effect]:
         """Make the plans state and send them."""
-        effects: list[Effect] = []
+        batch = _Batch()
         for plan in plans:
-            subscription = plan.subscription
-            if plan.notify is None or not isinstance(plan.notify.message, MapNotify):
-                subscription.pending.update(plan.fresh)  # the window is full: they follow the acknowledgement
-                continue
-            message = plan.notify.message
-            subscription.publish(plan.fresh, message.records, message.nonce)
+            subscription, notify = plan.subscription, plan.notify
             self.subscriptions.keep(subscription.eid, subscription.xtr_id)
-            effects.extend(self._notices.start(_notice(subscription), plan.notify, now))
-            effects.extend(_event("publication.sent", subscription, eid, to=str(plan.notify.to)) for eid in plan.fresh)
-        return effects
+            if notify is None:
+                subscription.pending.update(plan.fresh)  # the window is full: they follow the acknowledgement
+            elif self._queued or not self._pace.take(now):
+                subscription.pending.update(plan.fresh)
+                self._queued[subscription] = None
+                self._queue_at = self._pace.next(now)
+            else:
+                self._publish(plan, notify, batch, now)
+        return batch.effects()
 
-    def acknowledged(self, notice: Publication, after_s: float, now: float) -> list[Effect]:
+    def _publish(self, plan: Plan, notify: Send, batch: _Batch, now: float) -> None:
+        message = notify.message
+        assert isinstance(message, MapNotify)
+        plan.subscription.publish(plan.fresh, message.records, message.nonce)
+        self._notices.start(plan.subscription, notify, now)
+        batch.add(plan, notify, message)
+
+    def acknowledged(self, subscription: Subscription, after_s: float, now: float) -> list[Effect]:
         """The subscriber has what was in flight; what has gathered meanwhile goes out."""
-        subscription = self.subscriptions.get(notice.eid, notice.xtr_id)
-        if subscription is None:
-            return []
         after_ms = round(after_s * 1000, 3)
         effects: list[Effect] = [
-            _event("publication.acknowledged", subscription, eid, after_ms=after_ms)
+            event("publication.acknowledged", subscription, eid, after_ms=after_ms)
             for record in subscription.sent
             if (eid := record.prefix) is not None
         ]
         subscription.acknowledge()
         if subscription.pending:
-            effects.extend(self.commit([self._plan(subscription, {})], now))
+            effects[:0] = self.commit([self._plan(subscription, {})], now)
         return effects
 
-    def given_up(self, notice: Publication, now: float) -> list[Effect]:
+    def given_up(self, subscription: Subscription, now: float) -> list[Effect]:
         """No acknowledgement: try the next ITR-RLOC, and after the last one end the subscription (RFC 9437 §7)."""
-        subscription = self.subscriptions.get(notice.eid, notice.xtr_id)
-        if subscription is None:
-            return []
         if subscription.rloc + 1 < len(subscription.itr_rlocs):
             subscription.rloc += 1
-            return list(self._notices.start(notice, self._again(subscription), now))
+            return list(self._notices.start(subscription, self._again(subscription), now))
         lost = EidRecord.of(subscription.eid, ttl_minutes=0, action=Action.DROP_AUTH_FAILURE)
         effects: list[Effect] = [
             self._notify(subscription, (lost,), subscription.nonce),
-            _event("subscription.removed", subscription, subscription.eid, cause="not acknowledged"),
+            event("subscription.removed", subscription, subscription.eid, cause="not acknowledged"),
         ]
-        self._end(subscription)
+        self.end(subscription)
         return effects
 
     def expired(self, now: float) -> list[Effect]:
-        """End the temporary subscriptions whose time is over."""
+        """Send what had to wait for its turn; end the temporary subscriptions whose time is over."""
+        effects = self._work_off(now)
         ended = self.subscriptions.expired(now)
         for subscription in ended:
-            self._notices.cancel(_notice(subscription))
-        return [_event("subscription.removed", each, each.eid, cause="no mapping appeared") for each in ended]
+            self._queued.pop(subscription, None)
+            self._notices.cancel(subscription)
+        return [
+            *effects,
+            *(event("subscription.removed", each, each.eid, cause="no mapping appeared") for each in ended),
+        ]
 
     def next_deadline(self) -> float | None:
-        return self.subscriptions.next_deadline()
+        temporary = self.subscriptions.next_deadline()
+        if not self._queued:
+            return temporary
+        return self._queue_at if temporary is None else min(temporary, self._queue_at)
 
-    def pending(self) -> Iterator[tuple[Subscription, int]]:
-        """Every subscription with the number of records that it has not acknowledged."""
-        return ((subscription, len(subscription.pending)) for subscription in self.subscriptions)
+    def queued(self) -> int:
+        """Subscriptions whose next Map-Notify waits for its turn."""
+        return len(self._queued)
+
+    def _work_off(self, now: float) -> list[Effect]:
+        batch = _Batch()
+        while self._queued and self._pace.take(now):
+            subscription = next(iter(self._queued))
+            del self._queued[subscription]
+            plan = self._plan(subscription, dict(islice(subscription.pending.items(), RECORDS_IN_FLIGHT)))
+            if subscription.pending and plan.notify is not None:
+                self._publish(plan, plan.notify, batch, now)
+        self._queue_at = self._pace.next(now)
+        return batch.effects()
 
     def _plan(self, subscription: Subscription, fresh: dict[Prefix, EidRecord]) -> Plan:
         records = subscription.next_records(fresh)
-        if records == subscription.sent and _notice(subscription) in self._notices:
+        if records == subscription.sent and subscription in self._notices:
             return Plan(subscription, fresh, None)
         return Plan(subscription, fresh, self._notify(subscription, records, subscription.next_nonce))
 
@@ -210,18 +228,11 @@ class Publisher:
         return self._notify(subscription, subscription.sent, subscription.nonce)
 
     def _notify(self, subscription: Subscription, records: tuple[EidRecord, ...], nonce: int) -> Send:
-        to: Ip = subscription.address
-        return Send(MapNotify.of(*records, nonce=nonce), Endpoint(to, self._settings.port), subscription.key)
-
-    def _end(self, subscription: Subscription, nonce: int | None = None) -> None:
-        self._notices.cancel(_notice(subscription))
-        self.subscriptions.remove(subscription.eid, subscription.xtr_id, nonce)
+        to = Endpoint(subscription.address, self._ports[subscription.subscriber])
+        return Send(MapNotify.of(*records, nonce=nonce), to, subscription.key)
 
 
-def _notice(subscription: Subscription) -> Publication:
-    return Publication(subscription.eid, subscription.xtr_id)
-
-
-def _event(name: str, subscription: Subscription, eid: Prefix, **fields: str | float) -> Emit:
+def event(name: str, subscription: Subscription, eid: Prefix, **fields: str | float) -> Emit:
+    """An event about what `subscription` hears of `eid`."""
     what = {"eid": str(eid), "subscriber": subscription.subscriber, "xtr_id": subscription.xtr_id.hex()}
     return Emit(name, {**what, "subscription": str(subscription.eid), **fields})

@@ -6,27 +6,39 @@ then none of its registrations of that EID counts; subscribers get a publication
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Collection, Iterator
+from functools import partial
 
-from lispfmc.core.effects import Effect, Emit, FieldValue, Reject, Send
+from lispfmc.core.claims import claims_in, lifetime_s, told
+from lispfmc.core.effects import Effect, Emit, FieldValue, Lazy, Reject, Send, Transmit
+from lispfmc.core.flapping import Flapping
+from lispfmc.core.merging import merge, without
 from lispfmc.core.registry import (
+    STATIC,
+    STATIC_WORD,
     Accepted,
     Change,
+    Claim,
     Kind,
     Owner,
     Refusal,
     Register,
+    Registrant,
     Replayed,
-    lifetime_s,
-    merge,
 )
-from lispfmc.store import Query, Store
-from lispfmc.wire.address import Endpoint, ip_text
+from lispfmc.store import Dropped, Query, Store
+from lispfmc.wire import records
+from lispfmc.wire.address import Endpoint, Prefix, ip_text
+from lispfmc.wire.auth import AUTH_OFFSET, Key
 from lispfmc.wire.messages import EidRecord, MapNotify, MapRegister
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher
+from mapserver.refreshing import acknowledgement, memo
 from mapserver.settings import MapServerSettings, SiteSettings
 from mapserver.sites import Sites
+
+REGISTRANTS = 65_536  # remembered; holders of keys can make more of them up, and cost themselves their sharing
 
 
 class Registrar:
@@ -40,32 +52,48 @@ class Registrar:
         publisher: Publisher,
         nonces: Iterator[int],
     ) -> None:
-        self._settings = settings
-        self._sites = Sites(settings.sites)
         self._store = store
         self._notices = notices
         self._publisher = publisher
         self._nonces = nonces
+        self._registrants: dict[tuple[str, bytes | None, int, Endpoint, int], Registrant] = {}
+        self.configure(settings)
+
+    def configure(self, settings: MapServerSettings) -> None:
+        """Go by these settings from now on."""
+        self._settings = settings
+        self.sites = Sites(settings.sites)
+        damping = settings.damping
+        self._flapping = Flapping(
+            damping.alarm_after, damping.damp_after, damping.period_s, damping.hold_s, damping.contest_s
+        )
 
     def registered(self, message: MapRegister, datagram: bytes, source: Endpoint, now: float) -> list[Effect]:
-        site = self._sites.authenticate(message, datagram, source)
-        if isinstance(site, str):
-            return [Reject(site, source, f"Map-Register, key id {message.key_id}")]
-        if (refusal := self._inadmissible(site, message, source)) is not None:
+        sender = self.sites.authenticate(message, datagram, source)
+        if isinstance(sender, str):
+            return [Reject(sender, source, f"Map-Register, key id {message.key_id}")]
+        site, key = sender
+        if (refusal := _unusable(message, source)) is not None:
             return [refusal]
-        owner = Owner(site.name, message.xtr_id or source.ip)
+        claimed = claims_in(datagram[AUTH_OFFSET + len(message.auth) :], message.records)
+        for claim in claimed:
+            # RFC 9301 §8.2: one EID that the site may not register makes the Map-Server drop the whole message
+            if not self.sites.may_register(site, claim.eid):
+                return [Reject("foreign-prefix", source, f"{site.name} may not register {claim.eid}")]
         life_s = lifetime_s(message.records, use_ttl=message.use_ttl, default_s=self._settings.timers.expiry_s)
-        register = Register(owner, site.key, message.nonce, source, message.records, message.proxy_reply, life_s)
+        registrant = self._registrant(site, key, message, source)
+        owner = registrant.owner
+        register = Register(registrant, message.nonce, claimed, life_s, memo(datagram, source), datagram)
         view = self._store.view(_query(register))
-        if view.last_nonce(owner, site.key_id) is None and view.xtrs() >= self._settings.limits.xtrs:
+        if view.last_nonce(owner, key.id) is None and view.xtrs() >= self._settings.limits.xtrs:
             return [Reject("too-many-xtrs", source, site.name)]
-        outcome = merge(register, view, now)
+        outcome = merge(register, view, now, self._flapping.held(now))
         if isinstance(outcome, Replayed):
             return [Reject("replayed-nonce", source, f"Map-Register {message.nonce:#x} after {outcome.last_nonce:#x}")]
         added = sum(change.kind is Kind.ADDED for change in outcome.changes)
         if added and len(self._store) + added > self._settings.limits.registrations:
             return [Reject("table-full", source, f"{len(self._store)} registrations")]
-        return self._accepted(outcome, message, now)
+        return [*self._accepted(outcome, now), *self._acknowledgement(outcome, message, datagram)]
 
     def expired(self, now: float) -> list[Effect]:
         """The registrations that nobody refreshed."""
@@ -75,81 +103,171 @@ class Registrar:
         view = self._store.view(Query(tuple(change.eid for change in gone)))
         plans = self._publisher.plan(gone, view)
         for change in gone:
-            self._notices.settle(change.eid, None)
+            self._notices.settle(change.eid, change.after.owner if change.after else None)
         return [*self._publisher.commit(plans, now), *(_event(change) for change in gone)]
 
-    def _inadmissible(self, site: SiteSettings, message: MapRegister, source: Endpoint) -> Reject | None:
-        """RFC 9301 §8.2: one EID that the site may not register makes the Map-Server drop the whole message."""
-        if not message.records:
-            return Reject("no-records", source, "Map-Register")
-        for record in message.records:
-            eid = record.prefix
-            if eid is None:
-                return Reject("unsupported-eid", source, "Map-Register")
-            if not self._sites.may_register(site, eid):
-                return Reject("foreign-prefix", source, f"{site.name} may not register {eid}")
-        return None
+    def _registrant(self, site: SiteSettings, key: Key, message: MapRegister, source: Endpoint) -> Registrant:
+        """One value for all Map-Registers of an xTR, so that its registrations share it."""
+        said = (site.name, message.xtr_id, key.id, source, message.word)
+        registrant = self._registrants.get(said)
+        if registrant is None or registrant.key is not key:
+            if len(self._registrants) >= REGISTRANTS:
+                self._registrants.clear()
+            owner = Owner(site.name, message.xtr_id or source.ip)
+            registrant = self._registrants[said] = Registrant(owner, key, source, message.word)
+        return registrant
 
-    def _accepted(self, accepted: Accepted, message: MapRegister, now: float) -> list[Effect]:
+    def _concerns_nobody(self, accepted: Accepted) -> bool:
+        """Whether nobody but the xTR itself, and whoever reads events, has to hear of it: as it mostly is."""
+        if accepted.refusals or accepted.released or self._notices or self._publisher.subscriptions:
+            return False
+        return all(
+            not change.displaced
+            and (change.before is None or change.after is None or change.before.owner == change.after.owner)
+            and not self._store.displaced(change.eid)
+            for change in accepted.changes
+        )
+
+    def _accepted(self, accepted: Accepted, now: float) -> list[Effect]:
         register = accepted.register
+        if self._concerns_nobody(accepted):
+            told_of: list[Effect] = [_event(each) for each in accepted.changes if each.kind is not Kind.REFRESHED]
+            self._store.apply([accepted], now)
+            return told_of
         plans = self._publisher.plan(accepted.changes, self._store.view(_query(register)))
-        told = [(move, send) for change in accepted.changes for move, send in self._moves(change)]
-        told.extend(self._objections(accepted))
-        effects: list[Effect] = list(self._acknowledgement(accepted, message))
-        effects.extend(_event(change) for change in accepted.changes if change.kind is not Kind.REFRESHED)
-        effects.extend(_notified(move, send) for move, send in told if move not in self._notices)
-        effects.extend(_refused(refusal, register.source) for refusal in accepted.refusals)
+        notices = [(move, send) for change in accepted.changes for move, send in self._moves(change)]
+        notices.extend(self._objections(accepted))
+        effects: list[Effect] = [_event(each) for each in accepted.changes if each.kind is not Kind.REFRESHED]
+        effects.extend(_notified(move, send) for move, send in notices if move not in self._notices)
+        effects.extend(_refused(refusal, register.registrant.source) for refusal in accepted.refusals)
         # everything is decided: from here on state changes, and nothing is decided any more
         self._store.apply([accepted], now)
-        for change in accepted.changes:
-            self._notices.settle(change.eid, change.after.owner if change.after else None)
+        if self._notices:
+            for change in accepted.changes:
+                self._notices.settle(change.eid, change.after.owner if change.after else None)
         for eid in accepted.released:
             self._notices.cancel(Move(eid, register.owner))
-        first: list[Effect] = [each for move, send in told for each in self._notices.start(move, send, now)]
+        first: list[Effect] = [each for move, send in notices for each in self._notices.start(move, send, now)]
         first.extend(self._publisher.commit(plans, now))
-        return [*first, *effects]
+        return [*first, *effects, *self._alarms(accepted, now)]
 
-    def _acknowledgement(self, accepted: Accepted, message: MapRegister) -> Iterator[Send]:
+    def _alarms(self, accepted: Accepted, now: float) -> Iterator[Emit]:
+        """An EID that flips about, and one that is at two sites: somebody should look."""
+        for change in accepted.changes:
+            before, after = change.before, change.after
+            if before is None or after is None or after.parts or before.owner == after.owner:
+                continue
+            alarm = self._flapping.changed(change.eid, before.owner, after.owner, now)
+            if alarm is not None:
+                yield _alarm(alarm, change.eid, after.owner, before.owner)
+        for refusal in accepted.refusals:
+            contests = refusal.reason in ("displaced", "damped")
+            if contests and self._flapping.claimed(refusal.eid, accepted.register.owner, now):
+                yield _alarm("contested", refusal.eid, refusal.current.owner, accepted.register.owner)
+
+    def pin(self, now: float) -> list[Effect]:
+        """Make the static mappings those of the settings; what they displace is told so."""
+        wanted = {each.prefix: records.packed(told(each.record, each.prefix)) for each in self._settings.static}
+        held = {each.eid: each.record for each in self._store.static()}
+        changed = [Claim(eid, None) for eid in held if eid not in wanted]
+        changed.extend(Claim(eid, record) for eid, record in wanted.items() if held.get(eid) != record)
+        if not changed:
+            return []
+        registrant = Registrant(STATIC, Key(0, b""), Endpoint(b"", 0), STATIC_WORD)
+        outcome = merge(
+            Register(registrant, next(self._nonces), tuple(changed), math.inf), self._store.view(Query(())), now
+        )
+        return self._accepted(outcome, now) if isinstance(outcome, Accepted) else []
+
+    def remind(self, now: float) -> list[Effect]:
+        """After a restart: tell every xTR that has not acknowledged it once more what it has lost."""
+        effects: list[Effect] = []
+        for eid, left in self._store.departures():
+            current = self._store.view(Query((eid,))).exact(eid)
+            if current is not None:
+                send = self._move(current.mapping, left.registrant)
+                effects.extend(self._notices.start(Move(eid, left.owner), send, now))
+        return effects
+
+    def purge(self, sites: Collection[str], now: float) -> list[Effect]:
+        """End what these sites have registered and, by the settings, may not register any more."""
+        effects: list[Effect] = []
+        for registration in [each for each in self._store.registrations() if each.owner.site in sites]:
+            site = self.sites.named(registration.owner.site)
+            if site is not None and self.sites.may_register(site, registration.eid):
+                continue
+            for part in registration.each:
+                eid = part.eid
+                current = self._store.view(Query((eid,))).exact(eid)
+                change = without(eid, current, part, Kind.WITHDRAWN, now) if current is not None else None
+                if change is not None:
+                    plans = self._publisher.plan([change], self._store.view(Query((eid,))))
+                    self._store.apply([Dropped(eid, part.owner)], now)
+                    self._notices.settle(eid, change.after.owner if change.after else None)
+                    effects.extend((*self._publisher.commit(plans, now), _event(change)))
+        return effects
+
+    def _acknowledgement(self, accepted: Accepted, message: MapRegister, datagram: bytes) -> Iterator[Send | Transmit]:
         """RFC 9301 §5.7: same nonce, same records, less those that were refused; to port 4342 (§8.2)."""
+        if message.want_notify and not accepted.refusals:
+            yield acknowledgement(datagram, accepted.register.registrant, self._settings.port)
+            return
         stands = {refusal.eid for refusal in accepted.refusals}
-        records = tuple(record for record in message.records if record.prefix not in stands)
-        if message.want_notify and records:
+        accepted_records = tuple(record for record in message.records if record.prefix not in stands)
+        if message.want_notify and accepted_records:
             register = accepted.register
-            yield Send(MapNotify.of(*records, nonce=message.nonce), self._control(register.source), register.key)
+            yield Send(
+                MapNotify.of(*accepted_records, nonce=message.nonce),
+                self._control(register.registrant.source),
+                register.registrant.key,
+            )
 
     def _moves(self, change: Change) -> Iterator[tuple[Move, Send]]:
         """RFC 9301 §8.2: the xTR that the EID has left is told the new mapping, and so is every earlier one that has
         not acknowledged yet."""
         if change.after is None or change.kind is Kind.REFRESHED:
             return
-        left = {each.owner: each for each in self._store.displaced(change.eid)}
-        if change.displaced is not None:
-            left[change.displaced.owner] = change.displaced
+        before = self._store.displaced(change.eid)
+        if not before and not change.displaced:
+            return
+        left = {each.owner: each for each in before}
+        left.update((each.owner, each) for each in change.displaced)
         left.pop(change.after.owner, None)
         for owner, registration in left.items():
-            yield Move(change.eid, owner), self._move(change.after.mapping, registration.lease.register)
+            yield Move(change.eid, owner), self._move(change.after.mapping, registration.registrant)
 
     def _objections(self, accepted: Accepted) -> Iterator[tuple[Move, Send]]:
         """A refused xTR is answered with the Map-Notify that it has not acknowledged yet, or with a new one."""
         for refusal in accepted.refusals:
-            if refusal.reason == "not-owner":
+            if refusal.reason in ("not-owner", "static-mapping"):
                 continue
             move = Move(refusal.eid, accepted.register.owner)
-            yield move, self._notices.pending(move) or self._move(refusal.current.mapping, accepted.register)
+            yield move, self._notices.pending(move) or self._move(refusal.current.mapping, accepted.register.registrant)
 
-    def _move(self, mapping: EidRecord, to: Register) -> Send:
+    def _move(self, mapping: EidRecord, to: Registrant) -> Send:
         return Send(MapNotify.of(mapping, nonce=next(self._nonces)), self._control(to.source), to.key)
 
     def _control(self, source: Endpoint) -> Endpoint:
         return Endpoint(source.ip, self._settings.port)
 
 
+def _unusable(message: MapRegister, source: Endpoint) -> Reject | None:
+    if not message.records:
+        return Reject("no-records", source, "Map-Register")
+    if any(record.eid.__class__ is not bytes and record.prefix is None for record in message.records):
+        return Reject("unsupported-eid", source, "Map-Register")
+    return None
+
+
 def _query(register: Register) -> Query:
-    eids = tuple(eid for record in register.records if (eid := record.prefix) is not None)
-    return Query(eids, register.owner, register.key.id)
+    return Query(tuple(claim.eid for claim in register.claims), register.owner, register.registrant.key.id)
 
 
 def _event(change: Change) -> Emit:
+    return Emit(f"registration.{change.kind.value}", Lazy(partial(_fields, change)))
+
+
+def _fields(change: Change) -> dict[str, FieldValue]:
     registration = change.after or change.before
     assert registration is not None
     locators = [ip_text(each.address) for each in registration.mapping.locators if isinstance(each.address, bytes)]
@@ -162,7 +280,19 @@ def _event(change: Change) -> Emit:
     }
     if change.kind is Kind.CHANGED and change.before is not None:
         fields["before"] = change.before.owner.site
-    return Emit(f"registration.{change.kind.value}", fields)
+    return fields
+
+
+_ALARMS = {
+    "flapping": "registration.flapping",
+    "damped": "registration.damped",
+    "contested": "registration.contested",
+}
+
+
+def _alarm(name: str, eid: Prefix, holder: Owner, other: Owner) -> Emit:
+    sites = [f"{each.site} {each.xtr.hex()}" for each in (holder, other)]
+    return Emit(_ALARMS[name], {"eid": str(eid), "site": holder.site, "xtrs": sites})
 
 
 def _notified(move: Move, send: Send) -> Emit:

@@ -1,29 +1,75 @@
-"""Map-Requests (RFC 9301 §8.3-8.4): answered by proxy, forwarded to the ETR that wants them, or a subscription."""
+"""Map-Requests (RFC 9301 §8.3-8.4): answered by proxy, forwarded to the ETR that wants them, or a subscription.
+
+Anybody may ask, and name any address for the answer: so answers are limited for each RLOC and EID-Prefix, and for each
+RLOC altogether (RFC 9301 §5.4 wants the former).
+"""
 
 from __future__ import annotations
 
-from lispfmc.core.effects import Effect, Reject, Send
+from struct import Struct
+
+from lispfmc.core.effects import Effect, Reject, Send, Transmit
+from lispfmc.core.limits import TokenBuckets
+from lispfmc.core.lispsec import Unsafe
 from lispfmc.core.registry import Registration, View
 from lispfmc.store import Query, Store
-from lispfmc.wire.address import Endpoint, Prefix
-from lispfmc.wire.messages import Ecm, EidRecord, MapReply, MapRequest
-from mapserver.publisher import Publisher, Refused
-from mapserver.resolver import Resolver, refused
+from lispfmc.wire import records
+from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
+from lispfmc.wire.messages import Action, Ecm, MapRequest
+from mapserver.protection import Protector
+from mapserver.resolver import Resolver, unmapped
 from mapserver.settings import MapServerSettings
+from mapserver.subscribing import Declined, Refused, Subscribing
 
 QUESTIONS = 8  # EIDs that one Map-Request may ask for; senders use one (RFC 9301 §5.2)
+_SPECIAL = 0x0710_2000  # the bits M, P, S, I and D of a Map-Request
+_PROXY_REPLY = 0x0800_0000  # of a Map-Register
+_REPLY_HEADER, _REPLY = Struct("!IQ"), 0x2000_0000  # word with the count of records, nonce
+_LOCATOR_COUNT = 4  # where it is in a record
+_ABOUT = slice(5, 40)  # what a record is about: from its mask length to the end of an EID of any kind
+_ANY = Query(())
+BUCKETS = 262_144  # (RLOC, EID-Prefix) pairs whose answers are counted; see `TokenBuckets` for when there are more
 
 
 class Requests:
     """Answers Map-Requests and counts what became of them."""
 
-    def __init__(self, settings: MapServerSettings, store: Store, resolver: Resolver, publisher: Publisher) -> None:
+    def __init__(self, settings: MapServerSettings, store: Store, resolver: Resolver, subscribing: Subscribing) -> None:
         self._settings = settings
         self._store = store
         self._resolver = resolver
-        self._publisher = publisher
+        self._subscribing = subscribing
+        self._protector = Protector(settings.itrs)
         self._families = {len(ip) for ip in settings.listen}
+        limits = settings.limits
+        self._per_prefix: TokenBuckets[bytes] = TokenBuckets(limits.reply_rate, limits.reply_burst, BUCKETS)
+        self._per_rloc: TokenBuckets[Ip] = TokenBuckets(limits.rloc_rate, limits.rloc_burst, BUCKETS)
         self.answers = {"positive": 0, "negative": 0, "forwarded": 0}
+
+    def at_once(self, ecm: Ecm, source: Endpoint, now: float) -> Transmit | Reject | None:
+        """The answer to what nearly all ask: where one host of Instance-ID 0 is, when one registration tells.
+
+        None leaves it to `requested`, which would answer the same.
+        """
+        request = ecm.message
+        if request.__class__ is not MapRequest or ecm.security or not ecm.source_port:
+            return None
+        if request.word & _SPECIAL or len(request.records) != 1:
+            return None
+        question, rloc = request.records[0], request.itr_rlocs[0]
+        eid = question.eid
+        if question.flags or eid.__class__ is not bytes or question.mask_length != len(eid) * 8:
+            return None
+        if rloc.__class__ is not bytes or len(rloc) not in self._families:
+            return None
+        found = self._store.view(_ANY).alone(0, eid)
+        if found is None or not found.lease.registrant.word & _PROXY_REPLY:
+            return None
+        record = found.record
+        if not (self._per_prefix.take(rloc + record[_ABOUT], now) and self._per_rloc.take(rloc, now)):
+            return Reject("rate-limited", source, ip_text(rloc))
+        self.answers["positive" if record[_LOCATOR_COUNT] else "negative"] += 1
+        return Transmit(_REPLY_HEADER.pack(_REPLY | 1, request.nonce) + record, Endpoint(rloc, ecm.source_port))
 
     def requested(self, request: MapRequest, ecm: Ecm | None, source: Endpoint, now: float) -> list[Effect]:
         """A Map-Request, inside an ECM unless it is a subscription sent straight to us."""
@@ -36,11 +82,24 @@ class Requests:
         view = self._store.view(Query(eids))
         if subscribes:
             return self._subscribed(request, eids, ecm, source, view, now)
+        return self._answered(request, eids, ecm, source, view, now)
+
+    def _answered(
+        self, request: MapRequest, eids: tuple[Prefix, ...], ecm: Ecm | None, source: Endpoint, view: View, now: float
+    ) -> list[Effect]:
         etr = view.longest(eids[0])
-        if ecm is not None and etr is not None and not etr.lease.register.proxy_reply:
-            return self._forwarded(ecm, etr)
-        answers = {record.prefix: record for eid in eids for record in self._resolver.answer(eid, view)}
-        return self._replied(request, tuple(answers.values()), ecm, source)
+        secured = ecm is not None and ecm.security is not None
+        answers = dict.fromkeys(record for eid in eids for record in self._resolver.answer(eid, view))
+        if ecm is None or etr is None or any(each.registrant.proxy_reply for each in etr.each):
+            return self._replied(request, tuple(answers), ecm, source, now)
+        if not secured:
+            return self._forwarded(ecm, etr, etr, source, now)
+        able = next((each for each in etr.each if each.registrant.security_capable), None)
+        if able is not None:
+            return self._forwarded(ecm, etr, able, source, now)
+        # RFC 9303 §6.7, table 1: nobody could sign; the E-bit says that a question without protection may get further
+        nobody = unmapped(etr.eid, Action.SEND_MAP_REQUEST)
+        return self._replied(request, (nobody,), ecm, source, now, etr_cant_sign=True)
 
     def _subscribed(
         self,
@@ -52,26 +111,52 @@ class Requests:
         now: float,
     ) -> list[Effect]:
         effects: list[Effect] = []
-        answers: list[EidRecord] = []
+        refusals: list[bytes] = []
+        others: list[Prefix] = []
         for record, eid in zip(request.records, eids, strict=True):
             if not record.notification_requested:
-                answers.extend(self._resolver.answer(eid, view))
+                others.append(eid)
                 continue
-            outcome = self._publisher.requested(request, eid, source, view, now)
+            outcome = self._subscribing.requested(request, eid, source, view, now)
             if isinstance(outcome, Refused):
                 effects.append(Reject("subscription-refused", source, outcome.detail))
-                answers.append(refused(eid, outcome.action))
+                refusals.append(unmapped(eid, outcome.action))
+            elif isinstance(outcome, Declined):
+                others.append(eid)
             else:
                 effects.extend(outcome)
-        return [*(self._replied(request, tuple(answers), ecm, source) if answers else ()), *effects]
+        if refusals:
+            effects[:0] = self._replied(request, tuple(refusals), ecm, source, now)
+        if others:
+            effects[:0] = self._answered(request, tuple(others), ecm, source, view, now)
+        return effects
 
-    def _forwarded(self, ecm: Ecm, etr: Registration) -> list[Effect]:
-        # RFC 9301 §8.3: without the proxy-reply bit the ETR answers; the request goes to it unmodified
+    def _forwarded(
+        self, ecm: Ecm, match: Registration, etr: Registration, source: Endpoint, now: float
+    ) -> list[Effect]:
+        """RFC 9301 §8.3: without the proxy-reply bit an ETR of the match answers; the request goes to it unmodified."""
+        to = Endpoint(etr.registrant.source.ip, self._settings.port)
+        if not self._per_rloc.take(to.ip, now):
+            return [Reject("rate-limited", source, f"request for {match.eid} to its ETR")]
+        if ecm.security is None:
+            self.answers["forwarded"] += 1
+            return [Send(ecm, to)]
+        try:
+            datagram = self._protector.forwarding(ecm, match, etr.registrant.key)
+        except Unsafe as error:
+            return [Reject(error.reason, source, str(error))]
         self.answers["forwarded"] += 1
-        return [Send(ecm, Endpoint(etr.lease.register.source.ip, self._settings.port))]
+        return [Transmit(datagram, to)]
 
     def _replied(
-        self, request: MapRequest, answers: tuple[EidRecord, ...], ecm: Ecm | None, source: Endpoint
+        self,
+        request: MapRequest,
+        answers: tuple[bytes, ...],
+        ecm: Ecm | None,
+        source: Endpoint,
+        now: float,
+        *,
+        etr_cant_sign: bool = False,
     ) -> list[Effect]:
         """RFC 9301 §5.4: to an ITR-RLOC that we can reach, and the port that the request came from."""
         if request.no_reply:
@@ -82,9 +167,27 @@ class Requests:
         rlocs = (rloc for rloc in request.itr_rlocs if isinstance(rloc, bytes) and len(rloc) in self._families)
         if (rloc := next(rlocs, None)) is None:
             return [Reject("no-itr-rloc", source, "no ITR-RLOC of an address family that we have")]
-        positive = any(record.locators for record in answers)
+        if not (self._per_prefix.take(rloc + answers[0][_ABOUT], now) and self._per_rloc.take(rloc, now)):
+            return [Reject("rate-limited", source, f"answer about {records.eid_of(answers[0])} to {ip_text(rloc)}")]
+        if ecm is not None and ecm.security is not None:
+            return self._protected(ecm, answers, Endpoint(rloc, port), source, etr_cant_sign=etr_cant_sign)
+        self._count(answers)
+        header = _REPLY_HEADER.pack(_REPLY | len(answers), request.nonce)
+        return [Transmit(header + b"".join(answers), Endpoint(rloc, port))]
+
+    def _protected(
+        self, ecm: Ecm, answers: tuple[bytes, ...], to: Endpoint, source: Endpoint, *, etr_cant_sign: bool
+    ) -> list[Effect]:
+        try:
+            datagram = self._protector.reply(ecm, answers, etr_cant_sign=etr_cant_sign)
+        except Unsafe as error:
+            return [Reject(error.reason, source, str(error))]
+        self._count(answers)
+        return [Transmit(datagram, to)]
+
+    def _count(self, answers: tuple[bytes, ...]) -> None:
+        positive = any(record[_LOCATOR_COUNT] for record in answers)
         self.answers["positive" if positive else "negative"] += 1
-        return [Send(MapReply.of(*answers, nonce=request.nonce), Endpoint(rloc, port))]
 
 
 def _inadmissible(request: MapRequest, source: Endpoint, *, plain: bool) -> Reject | None:

@@ -8,20 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lispfmc.core.effects import Effect, Emit, Reject
+from lispfmc.core.effects import Effect, Emit, Reject, Transmit
 from lispfmc.core.registry import Registration
 from lispfmc.core.retransmission import Schedule
+from lispfmc.core.roundtrips import RoundTrips
 from lispfmc.core.subscriptions import Subscription
-from lispfmc.store import Released, Store
+from lispfmc.store import Query, Released, Store
 from lispfmc.store.memory import MemoryStore
-from lispfmc.wire.address import Endpoint
+from lispfmc.wire.address import Endpoint, Prefix
 from lispfmc.wire.messages import Ecm, MapNotifyAck, MapRegister, MapRequest, Message
 from mapserver.notices import Move, Notices
-from mapserver.publisher import Publisher
+from mapserver.publisher import Publisher, event
+from mapserver.refreshing import Refreshing
 from mapserver.registrar import Registrar
 from mapserver.requests import Requests
 from mapserver.resolver import Resolver
-from mapserver.settings import MapServerSettings
+from mapserver.settings import MapServerSettings, SubscriberSettings
+from mapserver.subscribing import Subscribing
 
 LONGEST_NOTIFY_S = 60.0
 
@@ -32,21 +35,83 @@ class MapServer:
     def __init__(self, settings: MapServerSettings, nonces: Iterator[int], store: Store | None = None) -> None:
         timers = settings.timers
         self._store: Store = store if store is not None else MemoryStore()
-        self._notices = Notices(Schedule(timers.notify_first_s, LONGEST_NOTIFY_S, timers.notify_tries))
-        resolver = Resolver(settings)
-        self._publisher = Publisher(settings, resolver, self._notices)
+        first_s = timers.notify_first_s
+        roundtrips = RoundTrips(first_s=first_s, least_s=min(timers.notify_least_s, first_s), most_s=first_s)
+        schedule = Schedule(first_s, LONGEST_NOTIFY_S, timers.notify_tries)
+        self._notices = Notices(schedule, roundtrips)
+        self._publisher = Publisher(settings, self._notices)
         self._registrar = Registrar(settings, self._store, self._notices, self._publisher, nonces)
-        self._requests = Requests(settings, self._store, resolver, self._publisher)
+        self._refreshing = Refreshing(self._store, settings.port)
+        self._settings = settings
+        self._requests = self._answering()
+
+    def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | None:
+        """The whole answer to a datagram that need not be decoded; None leaves it to `received`."""
+        return self._refreshing.at_once(datagram, source, now)
+
+    def _answering(self) -> Requests:
+        resolver = Resolver(self._settings)
+        subscribing = Subscribing(self._settings, resolver, self._publisher)
+        return Requests(self._settings, self._store, resolver, subscribing)
+
+    def started(self, now: float) -> list[Effect]:
+        """Take up what the store has kept: static mappings, subscriptions, and those who may not have been told."""
+        effects = self._registrar.pin(now)
+        for kept in self._store.subscriptions():
+            if kept.ended:
+                self._publisher.subscriptions.restore_ended(kept)
+            elif (subscriber := self._subscriber(kept.subscriber, kept.eid)) is not None:
+                self._publisher.restore(kept, subscriber.key)
+        effects.extend(self._registrar.remind(now))
+        recent = self._store.recent()
+        plans = self._publisher.plan(recent, self._store.view(Query(tuple(change.eid for change in recent))))
+        return self._kept([*effects, *self._publisher.commit(plans, now)], now)
+
+    def configured(self, settings: MapServerSettings, now: float) -> list[Effect]:
+        """Go by other settings: what they do not allow any more ends."""
+        before, self._settings = {site.name: site for site in self._settings.sites}, settings
+        answers = self._requests.answers
+        self._requests = self._answering()
+        self._requests.answers = answers
+        self._store.forget()
+        self._registrar.configure(settings)
+        self._publisher.configure(settings)
+        effects: list[Effect] = []
+        for subscription in list(self._publisher.subscriptions):
+            subscriber = self._subscriber(subscription.subscriber, subscription.eid)
+            if subscriber is None:
+                self._publisher.end(subscription)
+                effects.append(event("subscription.removed", subscription, subscription.eid, cause="not allowed"))
+            else:
+                subscription.key = subscriber.key
+        after = {site.name: site for site in settings.sites}
+        effects.extend(self._registrar.purge({name for name in before if before[name] != after.get(name)}, now))
+        return self._kept([*effects, *self._registrar.pin(now)], now)
+
+    def _subscriber(self, name: str, eid: Prefix) -> SubscriberSettings | None:
+        """Who it is, if it may still subscribe to that."""
+        named = (each for each in self._settings.subscribers if each.name == name)
+        return next((each for each in named if each.may_subscribe(eid)), None)
+
+    def _kept(self, effects: list[Effect], now: float) -> list[Effect]:
+        """Give the store what changed about subscriptions, before the effects are performed."""
+        unsaved = self._publisher.subscriptions.unsaved
+        if unsaved:
+            self._store.apply(unsaved, now)
+            unsaved.clear()
+        return effects
 
     def received(self, message: Message, datagram: bytes, source: Endpoint, now: float) -> list[Effect]:
         """One control message."""
+        if message.__class__ is Ecm and (answer := self._requests.at_once(message, source, now)) is not None:
+            return [answer]
         match message:
             case MapRegister():
-                return self._registrar.registered(message, datagram, source, now)
+                return self._kept(self._registrar.registered(message, datagram, source, now), now)
             case Ecm(message=MapRequest() as request):
-                return self._requests.requested(request, message, source, now)
+                return self._kept(self._requests.requested(request, message, source, now), now)
             case MapRequest():
-                return self._requests.requested(message, None, source, now)
+                return self._kept(self._requests.requested(message, None, source, now), now)
             case MapNotifyAck():
                 return self._acknowledged(message, datagram, source, now)
             case _:
@@ -65,10 +130,18 @@ class MapServer:
             # an xTR that was displaced stays so: it is told again as soon as it registers the EID
             if not isinstance(notice, Move):
                 effects.extend(self._publisher.given_up(notice, now))
-        return [*effects, *self._publisher.expired(now)]
+        return self._kept([*effects, *self._publisher.expired(now)], now)
 
-    def registrations(self) -> Iterator[Registration]:
-        return self._store.registrations()
+    def registrations(self, after: Prefix | None = None) -> Iterator[Registration]:
+        return self._store.registrations(after)
+
+    def registrations_for(self, eid: Prefix) -> Iterator[Registration]:
+        """Those that answer for `eid` or a part of it."""
+        view = self._store.view(Query((eid,)))
+        match = view.longest(eid)
+        if match is not None and match.eid != eid:
+            yield match
+        yield from view.within(eid)
 
     def subscriptions(self) -> Iterator[Subscription]:
         return iter(self._publisher.subscriptions)
@@ -79,6 +152,7 @@ class MapServer:
             "registrations": len(self._store),
             "subscriptions": len(self._publisher.subscriptions),
             "notifies_pending": len(self._notices),
+            "publications_queued": self._publisher.queued(),
         }
 
     def answers(self) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.wire.address import Endpoint, Ip, Prefix
-from lispfmc.wire.auth import verify
+from lispfmc.wire.auth import Key, verify
 from lispfmc.wire.messages import MapRegister
 from mapserver.settings import SiteSettings
 
@@ -17,13 +17,16 @@ class Sites:
     """The configured sites."""
 
     def __init__(self, sites: Sequence[SiteSettings]) -> None:
-        self._by_key_id: dict[int, list[SiteSettings]] = {}
+        self._by_key_id: dict[int, list[tuple[SiteSettings, Key]]] = {}
+        self._by_name: dict[str, SiteSettings] = {}
         self._by_xtr: dict[Ip, SiteSettings] = {}
         self._senders: dict[Ip, SiteSettings] = {}
         self._fixed: dict[str, PrefixTable[bool]] = {}  # by site name: True = more-specifics as well
         self._roaming: dict[str, PrefixTable[None]] = {}
         for site in sites:
-            self._by_key_id.setdefault(site.key_id, []).append(site)
+            self._by_name[site.name] = site
+            for key in site.all_keys:
+                self._by_key_id.setdefault(key.id, []).append((site, key))
             self._by_xtr.update(dict.fromkeys(site.xtrs, site))
             fixed = self._fixed[site.name] = PrefixTable()
             roaming = self._roaming[site.name] = PrefixTable()
@@ -32,31 +35,43 @@ class Sites:
             for prefix in site.roaming:
                 roaming.set(site.placed(prefix), None)
 
-    def authenticate(self, register: MapRegister, datagram: bytes, source: Endpoint) -> SiteSettings | str:
-        """The site that signed it, or the reason of the refusal. RFC 9301 §5.6."""
+    def authenticate(self, register: MapRegister, datagram: bytes, source: Endpoint) -> tuple[SiteSettings, Key] | str:
+        """The site that signed it and by which key, or the reason of the refusal. RFC 9301 §5.6."""
         candidates = self._candidates(register.key_id, source.ip)
         if not candidates:
             return "unknown-key"
-        for site in candidates:
-            if verify(register, datagram, site.key):
+        for site, key in candidates:
+            if verify(register, datagram, key):
                 self._remember(source.ip, site)
-                return site
+                return site, key
         return "bad-authentication"
+
+    def key(self, site: str, key_id: int) -> Key | None:
+        """The site's key of that id, its own where that one is gone; None for a site that is not configured."""
+        settings = self._by_name.get(site)
+        if settings is None:
+            return None
+        return next((key for key in settings.all_keys if key.id == key_id), settings.key)
+
+    def named(self, site: str) -> SiteSettings | None:
+        return self._by_name.get(site)
 
     def may_register(self, site: SiteSettings, eid: Prefix) -> bool:
         """Whether `eid` is a fixed prefix of the site (or, where accepted, a part of one) or a host that roams."""
         fixed = self._fixed[site.name]
-        if eid in fixed or any(parts for _, parts in fixed.covering(eid)):
+        if (site.accept_more_specifics and fixed.covers(eid)) or eid in fixed:
             return True
-        return eid.is_host and self._roaming[site.name].longest(eid) is not None
+        return eid.is_host and self._roaming[site.name].covers(eid)
 
-    def _candidates(self, key_id: int, sender: Ip) -> list[SiteSettings]:
+    def _candidates(self, key_id: int, sender: Ip) -> list[tuple[SiteSettings, Key]]:
+        pairs = self._by_key_id.get(key_id, [])
+        if len(pairs) == 1 and not pairs[0][0].xtrs and sender not in self._by_xtr:
+            return pairs
         known = self._by_xtr.get(sender)
         if known is not None:
-            return [known] if known.key_id == key_id else []
-        sites = [site for site in self._by_key_id.get(key_id, ()) if not site.xtrs]
+            return [pair for pair in pairs if pair[0] is known]
         last = self._senders.get(sender)
-        return sorted(sites, key=lambda site: site is not last) if last is not None and len(sites) > 1 else sites
+        return sorted((pair for pair in pairs if not pair[0].xtrs), key=lambda pair: pair[0] is not last)
 
     def _remember(self, sender: Ip, site: SiteSettings) -> None:
         if sender not in self._senders and len(self._senders) >= SENDERS_REMEMBERED:

@@ -2,17 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from lispfmc.core.registry import Registration
 from lispfmc.core.subscriptions import Subscription
-from lispfmc.wire.address import ip_text
+from lispfmc.runtime.http import Refused
+from lispfmc.wire.address import Prefix, ip_text
+from lispfmc.wire.errors import LocalError
 from lispfmc.wire.messages import Locator
 from mapserver.server import MapServer
 
+PAGE = 500  # registrations in one answer: some milliseconds, in which no request is served
+SCANNED = 5000  # looked at for one answer, when few of them are asked for
 
-def registrations(server: MapServer, now: float) -> dict[str, list[dict[str, Any]]]:
-    return {"items": [_registration(each, now) for each in server.registrations()]}
+
+def registrations(server: MapServer, query: Mapping[str, str], now: float) -> dict[str, Any]:
+    """A page of the registrations: `after` a cursor, at most `limit`, of an `eid`, of a `site`.
+
+    `next` is the cursor of the following page, or null. Registrations that come and go between two pages may be
+    missing or there; every other one is there once.
+    """
+    after = _prefix(query, "after")
+    limit = _number(query, "limit", PAGE)
+    eid, site = _prefix(query, "eid"), query.get("site")
+    found = server.registrations(after) if eid is None else _of(server, eid, after)
+    items: list[dict[str, Any]] = []
+    for count, each in enumerate(found, 1):
+        if site is None or any(part.owner.site == site for part in each.each):
+            items.append(_registration(each, now))
+        if len(items) == limit or count == SCANNED:
+            return {"items": items, "next": str(each.eid)}
+    return {"items": items, "next": None}
+
+
+def _of(server: MapServer, eid: Prefix, after: Prefix | None) -> Iterator[Registration]:
+    found = server.registrations_for(eid)
+    if after is None:
+        return found
+    return (each for each in found if (each.eid.length, each.eid.ip) > (after.length, after.ip))
+
+
+def _prefix(query: Mapping[str, str], name: str) -> Prefix | None:
+    text = query.get(name)
+    try:
+        return Prefix.parse(text) if text else None
+    except LocalError as error:
+        raise Refused(str(error), do=f'give {name} like "100.64.1.0/24" or "[7]fd00::/8"') from error
+
+
+def _number(query: Mapping[str, str], name: str, most: int) -> int:
+    text = query.get(name, str(most))
+    if not text.isdigit() or not int(text):
+        raise Refused(f"{name} = {text!r} is no number", do=f"give a number from 1 to {most}")
+    return min(int(text), most)
 
 
 def subscriptions(server: MapServer) -> dict[str, list[dict[str, Any]]]:

@@ -1,7 +1,8 @@
 """Asking the mapping system: Map-Requests through the Map-Resolver, and what becomes of the Map-Replies.
 
 One request a second per EID, ten tries and then a pause of 30 s (RFC 9301 §5.3), all EIDs together under one budget.
-A reply counts only with the nonce of a question that is open, and only for the EID that was asked for.
+A reply counts only with the nonce of a question that is open, and only for the EID that was asked for; with a key for
+the Map-Resolver only what LISP-SEC (RFC 9303) proves to be vouched for by the Map-Server.
 """
 
 from __future__ import annotations
@@ -10,12 +11,14 @@ from collections.abc import Callable, Container, Iterator
 
 import msgspec
 
+from lispfmc.core import lispsec
 from lispfmc.core.deadlines import Deadlines
 from lispfmc.core.effects import Reject, Send
 from lispfmc.core.mapcache import Mapping, ttl_s
 from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.messages import Action, Ecm, EidRecord, MapReply, MapRequest, RequestRecord, address_of
+from lispfmc.wire.security import EcmSecurity
 from xtr.effects import XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.settings import XtrSettings
@@ -35,6 +38,7 @@ class _Question(msgspec.Struct, frozen=True, gc=False):
     nonce: int
     tries: int
     smr_invoked: bool
+    protection: lispsec.Protection | None = None  # its one-time key goes with the question
 
 
 class Resolution:
@@ -67,19 +71,23 @@ class Resolution:
         if len(self._questions) >= MOST_QUESTIONS or at is None:
             return [] if smr_invoked else self._drop(eid, RETRY_S, "refused", now)
         nonce = next(self._nonces)
-        self._questions[eid] = _Question(eid, nonce, 0, smr_invoked)
+        self._questions[eid] = _Question(eid, nonce, 0, smr_invoked, self._protection())
         self._asked[nonce] = eid
         if at > now:
             self._due.set(eid, at)
             return []
         return [self._try(eid, now)]
 
-    def replied(self, reply: MapReply, source: Endpoint, now: float) -> list[XtrEffect]:
+    def replied(self, reply: MapReply, datagram: bytes, source: Endpoint, now: float) -> list[XtrEffect]:
         """A Map-Reply: the mapping that was asked for and its more-specifics, or a negative one."""
         eid = self._asked.get(reply.nonce)
         if eid is None or reply.probe:
             return [Reject("unasked-reply", source, f"nonce {reply.nonce:016x}")]
-        records = {record.prefix: record for record in reply.records if record.prefix is not None}
+        try:
+            believed = self._believed(self._questions[eid], reply, datagram)
+        except lispsec.Unsafe as error:
+            return [Reject(error.reason, source, f"asked for {eid}: {error}")]
+        records = {record.prefix: record for record in believed if record.prefix is not None}
         answers = sorted((prefix for prefix in records if prefix.covers(eid)), key=lambda prefix: prefix.length)
         if not answers or not all(answers[0].covers(prefix) for prefix in records):
             return [Reject("unrelated-reply", source, f"asked for {eid}")]
@@ -134,9 +142,33 @@ class Resolution:
             source_eid=address_of(home) if home else None,
             smr_invoked=question.smr_invoked,
         )
-        inner_source = source if source is not None else bytes(len(eid.ip))
-        ecm = Ecm.of(request, source=inner_source, destination=eid.ip, source_port=CONTROL_PORT)
+        ecm = Ecm.of(
+            request,
+            source=source if source is not None else bytes(len(eid.ip)),
+            destination=eid.ip,
+            source_port=CONTROL_PORT,
+            security=self._security(question),
+        )
         return Send(ecm, Endpoint(settings.resolver, CONTROL_PORT))
+
+    def _protection(self) -> lispsec.Protection | None:
+        """A one-time key for one question (RFC 9303 §6.4)."""
+        if not self._settings.protects_requests:
+            return None
+        halves = (next(self._nonces).to_bytes(8, "big") for _ in range(2))
+        return lispsec.Protection(b"".join(halves))
+
+    def _security(self, question: _Question) -> EcmSecurity | None:
+        resolver = self._settings.map_resolver
+        if question.protection is None or resolver is None:
+            return None
+        return lispsec.asking(question.protection, question.nonce, resolver.key_id, resolver.secret.encode())
+
+    def _believed(self, question: _Question, reply: MapReply, datagram: bytes) -> tuple[EidRecord, ...]:
+        """RFC 9303 §6.9: who asked with a one-time key discards what is not signed by it. Raises Unsafe."""
+        if question.protection is None:
+            return reply.records
+        return lispsec.believable(reply, datagram, question.protection)
 
     def _forget_superseded(self, answer: Prefix, told: Container[Prefix]) -> list[XtrEffect]:
         # RFC 9301 §5.4: the reply holds every more-specific of the answer; what else we hold inside it is gone.

@@ -57,7 +57,7 @@ class Router:
         """One control message from the network."""
         match message:
             case MapReply():
-                return self._resolution.replied(message, source, now)
+                return self._resolution.replied(message, datagram, source, now)
             case MapNotify():
                 return self._notified(message, datagram, source, now)
             case MapNotifyAck():

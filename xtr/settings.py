@@ -34,9 +34,12 @@ class MapServerSettings(Settings):
 
 
 class MapResolverSettings(Settings):
-    """Whom to ask for mappings."""
+    """Whom to ask for mappings. With a key, questions are protected (LISP-SEC, RFC 9303), and only protected answers
+    are believed."""
 
     address: IpField
+    key_id: int = Field(default=0, ge=0, le=255)
+    secret: str = ""
 
 
 class DynamicRange(Settings):
@@ -171,6 +174,11 @@ class XtrSettings(Settings):
     def resolver(self) -> Ip:
         """The Map-Resolver: the first Map-Server's host unless configured otherwise."""
         return self.map_resolver.address if self.map_resolver else self.map_servers[0].address
+
+    @property
+    def protects_requests(self) -> bool:
+        """Whether questions carry a one-time key (LISP-SEC)."""
+        return self.map_resolver is not None and bool(self.map_resolver.secret)
 
     @property
     def identity(self) -> tuple[bytes, bytes]:

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Coroutine, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -85,28 +86,64 @@ def status(
 def show(
     table: Annotated[Table, typer.Argument(help="which table")],
     at: Annotated[str | None, typer.Option("--at", metavar="DAEMON", help="only this daemon's")] = None,
+    eid: Annotated[str | None, typer.Option("--eid", help="only registrations for this EID or prefix")] = None,
+    site: Annotated[str | None, typer.Option("--site", help="only registrations of this site")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="so many registrations at most")] = None,
     lab: Lab = None,
     output: Output = Format.table,
 ) -> None:
     """One table of the daemons' state."""
+    if table is Table.registrations:
+        from lispfmc.cli.registrations import registrations
+
+        _finish(registrations(at=at, eid=eid, site=site, limit=limit, lab_name=lab, output=output))
+    if eid is not None or site is not None or limit is not None:
+        raise typer.BadParameter("--eid, --site and --limit choose among registrations")
     from lispfmc.cli.show import show as verb
 
     _finish(verb(table.value, at=at, lab_name=lab, output=output))
 
 
-@app.command(short_help="Ask a Map-Resolver where an EID is")
-def lookup(
-    eid: Annotated[str, typer.Argument(help="an address or prefix, for example 100.64.1.10 or fd00:0:0:1::10")],
-    via: Annotated[str | None, typer.Option("--via", metavar="MR", help="address of the Map-Resolver to ask")] = None,
-    iid: Annotated[int, typer.Option("--iid", min=0, max=(1 << 24) - 1, help="Instance-ID")] = 0,
-    count: Annotated[int, typer.Option("--count", min=1, max=5, help="requests to send at most")] = 3,
+@app.command()
+def reload(
+    at: Annotated[str | None, typer.Option("--at", metavar="DAEMON", help="only this Map-Server")] = None,
     lab: Lab = None,
     output: Output = Format.table,
 ) -> None:
-    """Ask a Map-Resolver where an EID is, as any tunnel router would."""
+    """Have Map-Servers read their configuration anew: checked first, then applied as a whole, or kept."""
+    from lispfmc.cli.reload import reload as verb
+
+    _finish(verb(at=at, lab_name=lab, output=output))
+
+
+@app.command(short_help="Ask a Map-Resolver where an EID is")
+def lookup(
+    eid: Annotated[str, typer.Argument(help="an address or prefix, for example 100.64.1.10; or self")],
+    via: Annotated[str | None, typer.Option("--via", metavar="MR", help="address of the Map-Resolver to ask")] = None,
+    iid: Annotated[int, typer.Option("--iid", min=0, max=(1 << 24) - 1, help="Instance-ID")] = 0,
+    count: Annotated[int, typer.Option("--count", min=1, max=5, help="requests to send at most")] = 3,
+    subscribe: Annotated[bool, typer.Option("--subscribe", help="stay, and show every change")] = False,  # noqa: FBT002 - likewise
+    identity: Annotated[Path | None, typer.Option("--identity", metavar="FILE", help="as whom to subscribe")] = None,
+    at: Annotated[str | None, typer.Option("--at", metavar="XTR", help="self: only this tunnel router")] = None,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Ask a Map-Resolver where an EID is, as any tunnel router would; `self`: are ours registered?"""
     from lispfmc.cli.lookup import lookup as verb
 
-    _finish(verb(eid, via=via, iid=iid, count=count, lab_name=lab, output=output))
+    _finish(
+        verb(
+            eid,
+            via=via,
+            iid=iid,
+            count=count,
+            lab_name=lab,
+            output=output,
+            live=subscribe,
+            identity=identity,
+            at=at,
+        )
+    )
 
 
 @app.command(short_help="Show what LISP messages say")

@@ -9,19 +9,23 @@ import asyncio
 import secrets
 import socket
 import time
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 from lispfmc.cli.failure import CONDITION, DONE, UNREACHABLE, USAGE, Failure
-from lispfmc.cli.output import Format, print_json, print_table, print_text, say
+from lispfmc.cli.output import Format, print_json, print_text, say
+from lispfmc.cli.records import print_records
 from lispfmc.lab.entrance import enter
 from lispfmc.lab.installation import Installation, NotUp, load
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Ip, Prefix, ip_of, ip_text
 from lispfmc.wire.describe import describe
 from lispfmc.wire.errors import LocalError, PeerError
-from lispfmc.wire.messages import Ecm, MapReply, MapRequest, RequestRecord
+from lispfmc.wire.messages import Ecm, EidRecord, MapReply, MapRequest, RequestRecord
 
 CONTROL_PORT = 4342
+SELF = "self"  # instead of an EID: what our own tunnel routers have registered
+IDENTITY = "lookup.toml"  # who a lab's `--subscribe` is
 EACH_S = 1.0  # RFC 9301 §5.3: no more than one Map-Request a second for the same EID
 
 
@@ -32,22 +36,36 @@ class Answer(NamedTuple):
     requests: int
 
 
-async def lookup(eid: str, *, via: str | None, iid: int, count: int, lab_name: str | None, output: Format) -> int:
+async def lookup(
+    eid: str,
+    *,
+    via: str | None,
+    iid: int,
+    count: int,
+    lab_name: str | None,
+    output: Format,
+    live: bool = False,
+    identity: Path | None = None,
+    at: str | None = None,
+) -> int:
     """Exit 0 when the EID has locators, 1 when it has none, 2 when nobody answers."""
-    prefix = _prefix(eid, iid)
-    lab = _lab(lab_name, needed=via is None or lab_name is not None)
+    prefix = None if eid == SELF else _prefix(eid, iid)
+    lab = _lab(lab_name, needed=via is None or lab_name is not None or prefix is None or (live and identity is None))
     resolver = via if via is not None else lab.map_resolver if lab else ""
     server = _address(resolver)
     if lab is not None and lab.lookup_namespace is not None:
         _enter(lab.lookup_namespace)
-    answer = await _ask(prefix, server, count)
-    if answer is None:
-        raise Failure(
-            UNREACHABLE,
-            f"Map-Resolver {resolver}",
-            f"no answer to {count} Map-Request(s) for {prefix}",
-            "is it a Map-Resolver, and does a route lead there? see: lispfmc status",
-        )
+    if prefix is None:
+        from lispfmc.cli.registered import lookup_self
+
+        assert lab is not None
+        return await lookup_self(lab, server, at=at, count=count, output=output)
+    if live:
+        from lispfmc.cli.subscribe import subscribe
+
+        known_as = identity if identity is not None else lab.folder / IDENTITY if lab else Path(IDENTITY)
+        return await subscribe(prefix, server, known_as, output=output)
+    answer = await ask(prefix, server, count)
     records = describe(answer.reply)["records"]
     if output is Format.json:
         print_json(
@@ -61,8 +79,10 @@ async def lookup(eid: str, *, via: str | None, iid: int, count: int, lab_name: s
             }
         )
     else:
-        _print(answer, records)
-    return DONE if _located(answer.reply, prefix) else CONDITION
+        print_text(f"from {answer.replier} in {answer.rtt_ms:.1f} ms")
+        print_records(records)
+    found = located(answer.reply, prefix)
+    return DONE if found is not None and found.locators else CONDITION
 
 
 def _prefix(text: str, iid: int) -> Prefix:
@@ -100,12 +120,13 @@ def _enter(namespace: str) -> None:
         raise Failure(UNREACHABLE, f"namespace {namespace}", why, "is the lab up, and are you root?") from error
 
 
-async def _ask(prefix: Prefix, server: Ip, count: int) -> Answer | None:
+async def ask(prefix: Prefix, server: Ip, count: int) -> Answer:
+    """The Map-Resolver's answer to at most `count` Map-Requests. Raises Failure when there is none."""
     family = socket.AF_INET if len(server) == 4 else socket.AF_INET6
     loop = asyncio.get_running_loop()
     with socket.socket(family, socket.SOCK_DGRAM) as both:
         both.settimeout(0)  # asyncio wants it non-blocking
-        local = _local_address(family, server)
+        local = local_address(family, server)
         both.bind((ip_text(local), 0))
         port = both.getsockname()[1]
         asked: dict[int, float] = {}
@@ -120,10 +141,16 @@ async def _ask(prefix: Prefix, server: Ip, count: int) -> Answer | None:
                 continue
             rtt_ms = round((time.monotonic() - asked[reply.nonce]) * 1000, 3)
             return Answer(reply, source, rtt_ms, number)
-    return None
+    raise Failure(
+        UNREACHABLE,
+        f"Map-Resolver {ip_text(server)}",
+        f"no answer to {count} Map-Request(s) for {prefix}",
+        "is it a Map-Resolver, and does a route lead there? see: lispfmc status",
+    )
 
 
-def _local_address(family: socket.AddressFamily, server: Ip) -> Ip:
+def local_address(family: socket.AddressFamily, server: Ip) -> Ip:
+    """The address that packets to `server` leave from. Raises Failure when none do."""
     with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect((ip_text(server), CONTROL_PORT))
@@ -154,28 +181,7 @@ async def _reply(both: socket.socket, asked: dict[int, float]) -> tuple[MapReply
             return message, source[0]
 
 
-def _located(reply: MapReply, prefix: Prefix) -> bool:
-    """The most specific record that covers what was asked has locators."""
+def located(reply: MapReply, prefix: Prefix) -> EidRecord | None:
+    """The most specific record that covers what was asked for."""
     covering = [record for record in reply.records if (found := record.prefix) is not None and found.covers(prefix)]
-    return bool(covering) and bool(max(covering, key=lambda record: record.mask_length).locators)
-
-
-def _print(answer: Answer, records: list[dict[str, Any]]) -> None:
-    print_text(f"from {answer.replier} in {answer.rtt_ms:.1f} ms")
-    rows: list[list[object]] = []
-    for record in records:
-        locators = record["locators"] or [{}]
-        for index, locator in enumerate(locators):
-            first = index == 0
-            rows.append(
-                [
-                    record["eid"] if first else "",
-                    record["ttl_minutes"] if first else "",
-                    record.get("map_version", 0) if first else "",
-                    locator.get("rloc") or record["action"],
-                    locator.get("priority"),
-                    locator.get("weight"),
-                    locator and ("up" if locator.get("reachable", True) else "down"),
-                ]
-            )
-    print_table(["EID-PREFIX", "TTL MIN", "VERSION", "LOCATOR", "PRIORITY", "WEIGHT", "STATE"], rows)
+    return max(covering, key=lambda record: record.mask_length, default=None)

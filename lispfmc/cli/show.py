@@ -33,7 +33,7 @@ VIEWS: Mapping[str, View] = {
         {"XTR": "daemon", "EID": "eid", "INTERFACE": "interface", "MAC": "mac", "SINCE S": "since_s",
          "REGISTERED": "registered", "VERSION": "version"},
     ),
-    "registrations": View(
+    "registrations": View(  # shown by lispfmc.cli.registrations
         "mapserver",
         "/v1/registrations",
         {"EID": "eid", "SITE": "site", "LOCATORS": "rlocs", "VERSION": "version", "AGE S": "age_s",
@@ -60,15 +60,15 @@ async def show(table: str, *, at: str | None, lab_name: str | None, output: Form
     """Every row carries the `daemon` that it is from."""
     lab = load(lab_name)
     view = VIEWS[table]
-    answers = await asyncio.gather(*(_ask(daemon, view.path) for daemon in _asked(lab, view, at)))
+    answers = await asyncio.gather(*(_ask(daemon, view.path) for daemon in asked(lab, view, at)))
     rows = [row for daemon, answer in answers for row in _rows(table, daemon, answer)]
     if output is Format.table:
-        rows = [row | {"rlocs": _rlocs(row.get("locators"))} for row in rows]
+        rows = [row | {"rlocs": rlocs(row.get("locators"))} for row in rows]
     print_items(rows, view.columns, output, empty=f"no {table}")
     return DONE
 
 
-def _asked(lab: Installation, view: View, at: str | None) -> list[Daemon]:
+def asked(lab: Installation, view: View, at: str | None) -> list[Daemon]:
     having = [daemon for daemon in lab.daemons if daemon.has_local_api and view.role in (None, daemon.role)]
     if at is None:
         return having
@@ -89,7 +89,7 @@ def _rows(table: str, daemon: str, answer: dict[str, Any]) -> list[dict[str, Any
     return [{"daemon": daemon, **item} for item in answer["items"]]
 
 
-def _rlocs(locators: object) -> str:
+def rlocs(locators: object) -> str:
     """Locators as "rloc/priority/weight", the most preferred first."""
     if not isinstance(locators, list):
         return "-"

@@ -1,11 +1,11 @@
 """What a core wants done, as values. A core returns a list of them; the driver performs them in order.
 
-Three effects are every daemon's; each daemon adds its own to the union that it returns (`xtr/effects.py` and the like).
+Four effects are every daemon's; each daemon adds its own to the union that it returns (`xtr/effects.py` and the like).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TypeAlias
 
 import msgspec
@@ -23,6 +23,37 @@ class Send(msgspec.Struct, frozen=True, gc=False):
     message: Message
     to: Endpoint
     key: Key | None = None
+
+
+class Transmit(msgspec.Struct, frozen=True, gc=False):
+    """Send a datagram as it stands: what was encoded before, and signed if need be. The way of the busy paths."""
+
+    datagram: bytes
+    to: Endpoint
+
+
+class Lazy(Mapping[str, "FieldValue"]):
+    """An event's fields that are built when somebody looks: of a storm of events few are read."""
+
+    __slots__ = ("_build", "_built")
+
+    def __init__(self, build: Callable[[], Mapping[str, FieldValue]]) -> None:
+        self._build = build
+        self._built: Mapping[str, FieldValue] | None = None
+
+    def _fields(self) -> Mapping[str, FieldValue]:
+        if self._built is None:
+            self._built = self._build()
+        return self._built
+
+    def __getitem__(self, name: str) -> FieldValue:
+        return self._fields()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._fields())
+
+    def __len__(self) -> int:
+        return len(self._fields())
 
 
 class Emit(msgspec.Struct, frozen=True):
@@ -46,5 +77,5 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
     detail: str = ""
 
 
-Effect: TypeAlias = Send | Emit | Reject
+Effect: TypeAlias = Send | Transmit | Emit | Reject
 """The effects that every daemon's driver performs."""

@@ -7,8 +7,10 @@ under a prefix and the neighbours of a hole without a walk. Each (Instance-ID, f
 
 from __future__ import annotations
 
+import sys
+from array import array
 from bisect import bisect_left, insort
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -16,39 +18,53 @@ from lispfmc.wire.address import Ip, Prefix, masked
 
 V = TypeVar("V")
 
+_IPV4 = 4  # bytes
 _BLOCK = 1024  # addresses in a block of `_Ordered`: an insertion moves at most this many pointers
 
 
 class _Ordered:
-    """Addresses of one family in ascending order, in blocks so that insertion into a million stays cheap."""
+    """Addresses of one family in ascending order, in blocks so that insertion into a million stays cheap.
 
-    __slots__ = ("_blocks", "_lasts")
+    IPv4 addresses are kept as machine words: a fraction of the memory, and nothing for the garbage collector to visit.
+    """
 
-    def __init__(self) -> None:
-        self._blocks: list[list[Ip]] = []
-        self._lasts: list[Ip] = []
+    __slots__ = ("_blocks", "_lasts", "_size")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._blocks: list[array[int] | list[int]] = []
+        self._lasts: list[int] = []
 
     def add(self, ip: Ip) -> None:
         """Insert an address that is not there yet."""
+        number = int.from_bytes(ip, "big")
         if not self._blocks:
-            self._blocks.append([ip])
-            self._lasts.append(ip)
+            self.fill([number])
             return
-        at = min(bisect_left(self._lasts, ip), len(self._blocks) - 1)
+        at = bisect_left(self._lasts, number)
+        if at == len(self._lasts):
+            at -= 1
+            self._lasts[at] = number
         block = self._blocks[at]
-        insort(block, ip)
+        insort(block, number)
         if len(block) > _BLOCK:
             half = len(block) // 2
             self._blocks[at : at + 1] = [block[:half], block[half:]]
             self._lasts[at : at + 1] = [block[half - 1], block[-1]]
-        else:
-            self._lasts[at] = block[-1]
+
+    def fill(self, numbers: list[int]) -> None:
+        """Take these, all in order, in place of what is there."""
+        step = _BLOCK * 3 // 4  # room for what comes later
+        parts = [numbers[at : at + step] for at in range(0, len(numbers), step)]
+        self._blocks = [array("I", part) for part in parts] if self._size == _IPV4 else list(parts)
+        self._lasts = [part[-1] for part in parts]
 
     def discard(self, ip: Ip) -> None:
         """Remove an address that is there."""
-        at = bisect_left(self._lasts, ip)
+        number = int.from_bytes(ip, "big")
+        at = bisect_left(self._lasts, number)
         block = self._blocks[at]
-        del block[bisect_left(block, ip)]
+        del block[bisect_left(block, number)]
         if block:
             self._lasts[at] = block[-1]
         else:
@@ -56,23 +72,26 @@ class _Ordered:
 
     def from_(self, ip: Ip) -> Iterator[Ip]:
         """The addresses from `ip` upwards."""
-        at = bisect_left(self._lasts, ip)
+        number, size = int.from_bytes(ip, "big"), self._size
+        at = bisect_left(self._lasts, number)
         if at == len(self._blocks):
             return
         block = self._blocks[at]
-        for index in range(bisect_left(block, ip), len(block)):
-            yield block[index]
+        for index in range(bisect_left(block, number), len(block)):
+            yield block[index].to_bytes(size, "big")
         for later in range(at + 1, len(self._blocks)):
-            yield from self._blocks[later]
+            for each in self._blocks[later]:
+                yield each.to_bytes(size, "big")
 
     def below(self, ip: Ip) -> Iterator[Ip]:
         """The last address below `ip`, where there is one."""
-        at = bisect_left(self._lasts, ip)
-        inside = bisect_left(self._blocks[at], ip) if at < len(self._blocks) else 0
+        number = int.from_bytes(ip, "big")
+        at = bisect_left(self._lasts, number)
+        inside = bisect_left(self._blocks[at], number) if at < len(self._blocks) else 0
         if inside:
-            yield self._blocks[at][inside - 1]
+            yield self._blocks[at][inside - 1].to_bytes(self._size, "big")
         elif at:
-            yield self._lasts[at - 1]
+            yield self._lasts[at - 1].to_bytes(self._size, "big")
 
 
 class _Length(Generic[V]):
@@ -80,9 +99,9 @@ class _Length(Generic[V]):
 
     __slots__ = ("order", "values")
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self.values: dict[Ip, V] = {}
-        self.order = _Ordered()
+        self.order = _Ordered(size)
 
 
 class PrefixTable(Generic[V]):
@@ -102,12 +121,28 @@ class PrefixTable(Generic[V]):
         lengths = self._tables.setdefault((prefix.iid, len(prefix.ip)), {})
         entries = lengths.get(prefix.length)
         if entries is None:
-            entries = lengths[prefix.length] = _Length()
+            entries = lengths[prefix.length] = _Length(len(prefix.ip))
             self._tables[prefix.iid, len(prefix.ip)] = dict(sorted(lengths.items(), reverse=True))
         if prefix.ip not in entries.values:
             entries.order.add(prefix.ip)
             self._count += 1
         entries.values[prefix.ip] = value
+
+    def fill(self, entries: Iterable[tuple[int, Ip, int, V]]) -> None:
+        """Add many at once: Instance-ID, address, length and value of each. Much quicker than to `set` each."""
+        places: dict[tuple[int, int, int], dict[Ip, V]] = {}
+        for iid, ip, length, value in entries:
+            place = places.get((iid, len(ip), length))
+            if place is None:
+                lengths = self._tables.setdefault((iid, len(ip)), {})
+                place = places[iid, len(ip), length] = lengths.setdefault(length, _Length(len(ip))).values
+            place[ip] = value
+        self._count = 0
+        for key, lengths in self._tables.items():
+            self._tables[key] = dict(sorted(lengths.items(), reverse=True))
+            for each in lengths.values():
+                self._count += len(each.values)
+                each.order.fill(_numbers(each.values))
 
     def remove(self, prefix: Prefix) -> V | None:
         """Remove the prefix and return its value; None when it was not there."""
@@ -127,6 +162,29 @@ class PrefixTable(Generic[V]):
     def longest(self, prefix: Prefix) -> tuple[Prefix, V] | None:
         """The most specific entry that covers `prefix` (an entry covers itself)."""
         return next(self.covering(prefix), None)
+
+    def alone(self, iid: int, ip: Ip) -> V | None:
+        """The longest match of one address if nothing more specific lies inside it; else, and without one, None."""
+        lengths = self._tables.get((iid, len(ip)))
+        if lengths is None:
+            return None
+        host = len(ip) * 8
+        for length, entries in lengths.items():
+            start = ip if length == host else masked(ip, length)
+            value = entries.values.get(start)
+            if value is not None:
+                return value if length == host or _is_leaf(lengths, start, length) else None
+        return None
+
+    def covers(self, prefix: Prefix) -> bool:
+        """Whether an entry covers `prefix` (an entry covers itself)."""
+        ip, most = prefix.ip, prefix.length
+        lengths = self._tables.get((prefix.iid, len(ip)))
+        if lengths is not None:
+            for length, entries in lengths.items():
+                if length <= most and (ip if length == most else masked(ip, length)) in entries.values:
+                    return True
+        return False
 
     def covering(self, prefix: Prefix) -> Iterator[tuple[Prefix, V]]:
         """Every entry that covers `prefix`, the most specific first. The table may not change meanwhile."""
@@ -169,6 +227,22 @@ class PrefixTable(Generic[V]):
         for iid, size in self._tables:
             yield from self.covered_by(Prefix(iid, bytes(size), 0))
 
+    def following(self, after: Prefix | None) -> Iterator[tuple[Prefix, V]]:
+        """Every entry after `after`, which need not be there: by Instance-ID, family, length and address.
+
+        The table may change between two calls, not during one: so a million entries can be walked in pages.
+        """
+        start = (after.iid, len(after.ip), after.length) if after is not None else (-1, 0, 0)
+        for iid, size in sorted(self._tables):
+            for length in sorted(self._tables[iid, size]):
+                if (iid, size, length) < start:
+                    continue
+                entries = self._tables[iid, size][length]
+                here = after is not None and (iid, size, length) == start
+                for ip in entries.order.from_(after.ip if here and after is not None else bytes(size)):
+                    if not here or after is None or ip > after.ip:
+                        yield Prefix(iid, ip, length), entries.values[ip]
+
     def values(self) -> Iterator[V]:
         """The values alone, in the order of `items`."""
         return (value for _, value in self.items())
@@ -182,6 +256,27 @@ class PrefixTable(Generic[V]):
 
     def _lengths(self, prefix: Prefix) -> dict[int, _Length[V]]:
         return self._tables.get((prefix.iid, len(prefix.ip)), {})
+
+
+def _is_leaf(lengths: dict[int, _Length[V]], ip: Ip, length: int) -> bool:
+    """Nothing lies within `ip`/`length` but itself."""
+    for longer, entries in lengths.items():  # the longest first
+        if longer == length:
+            return True
+        nearest = next(entries.order.from_(ip), None)
+        if nearest is not None and masked(nearest, length) == ip:
+            return False
+    return True
+
+
+def _numbers(ips: Collection[Ip]) -> list[int]:
+    """The addresses of one family as numbers, in order."""
+    if len(next(iter(ips), b"")) != _IPV4:
+        return sorted(int.from_bytes(ip, "big") for ip in ips)
+    words = array("I", b"".join(ips))
+    if sys.byteorder == "little":
+        words.byteswap()
+    return sorted(words)
 
 
 def _shared_bits(one: Ip, other: Ip) -> int:

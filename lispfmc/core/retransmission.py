@@ -58,6 +58,11 @@ class Retransmissions(Generic[K]):
         exchange = self._exchanges.get(key)
         return exchange.sends if exchange else ()
 
+    def transmissions(self, key: K) -> int:
+        """How often it was sent; 0 when nothing waits under `key`."""
+        exchange = self._exchanges.get(key)
+        return exchange.sent if exchange else 0
+
     def next(self) -> float | None:
         """When something is due, or None."""
         return self._deadlines.next()

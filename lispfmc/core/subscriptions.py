@@ -25,8 +25,25 @@ NONCES_KEPT = 65_536  # of ended subscriptions, so that an old request cannot re
 _NONCES = 1 << 64
 
 
-class Subscription(msgspec.Struct):
-    """One xTR's interest in an EID-Prefix and everything more specific.
+class Subscribed(msgspec.Struct, frozen=True, gc=False):
+    """What of a subscription outlives a restart: a store overwrites what it had of the EID and the xTR.
+
+    `nonce` is the last one that is known to be used; one that has ended is kept for that alone. `until` ends a
+    temporary one.
+    """
+
+    eid: Prefix
+    xtr_id: bytes
+    subscriber: str
+    itr_rlocs: tuple[Ip, ...]
+    nonce: int
+    until: float | None = None
+    ended: bool = False
+    muted: frozenset[Prefix] = frozenset()
+
+
+class Subscription(msgspec.Struct, eq=False):
+    """One xTR's interest in an EID-Prefix and everything more specific; equal to none but itself.
 
     Attributes:
         nonce: of the last Map-Notify; the next one has one more.
@@ -57,6 +74,8 @@ class Subscription(msgspec.Struct):
 
     def next_records(self, fresh: dict[Prefix, EidRecord]) -> tuple[EidRecord, ...]:
         """What the next Map-Notify carries once `fresh` has joined what is pending; changes nothing."""
+        if not self.pending:
+            return tuple(islice(fresh.values(), RECORDS_IN_FLIGHT))
         joined = (fresh.get(eid, record) for eid, record in self.pending.items())
         added = (record for eid, record in fresh.items() if eid not in self.pending)
         records = tuple(islice(joined, RECORDS_IN_FLIGHT))
@@ -84,6 +103,7 @@ class Subscriptions:
         self._counts: dict[str, int] = {}
         self._ended: dict[tuple[Prefix, bytes], int] = {}
         self._temporary: Deadlines[tuple[Prefix, bytes]] = Deadlines()
+        self.unsaved: list[Subscribed] = []  # for the store, which the Map-Server gives them after each message
 
     def get(self, eid: Prefix, xtr_id: bytes) -> Subscription | None:
         return (self._table.get(eid) or {}).get(xtr_id)
@@ -96,7 +116,8 @@ class Subscriptions:
     def put(self, subscription: Subscription, until: float | None = None) -> None:
         """Add it, or overwrite what this xTR had for the EID; a temporary one ends at `until`."""
         eid, xtr_id = subscription.eid, subscription.xtr_id
-        self.remove(eid, xtr_id)
+        self._take_out(eid, xtr_id)
+        self.unsaved.append(_saved(subscription, until))
         of_eid = self._table.get(eid)
         if of_eid is None:
             of_eid = {}
@@ -109,23 +130,40 @@ class Subscriptions:
 
     def remove(self, eid: Prefix, xtr_id: bytes, nonce: int | None = None) -> Subscription | None:
         """End a subscription and remember its nonce, or the later `nonce` that ended it."""
+        held = self._take_out(eid, xtr_id)
+        last_nonce = nonce if nonce is not None else held.nonce if held else None
+        if last_nonce is not None:
+            self._remember(eid, xtr_id, last_nonce)
+            self.unsaved.append(Subscribed(eid, xtr_id, held.subscriber if held else "", (), last_nonce, ended=True))
+            if held is None and (above := self.covering(eid, xtr_id)) is not None:
+                # what was unsubscribed may lie below another subscription, which goes on without it
+                self.unsaved.append(_saved(above, self._temporary.at((above.eid, xtr_id))))
+        return held
+
+    def restore_ended(self, ended: Subscribed) -> None:
+        """Take back the nonce of one that had ended."""
+        self._remember(ended.eid, ended.xtr_id, ended.nonce)
+
+    def keep(self, eid: Prefix, xtr_id: bytes) -> None:
+        """A temporary subscription has got its mapping and stays."""
+        if (eid, xtr_id) in self._temporary and (held := self.get(eid, xtr_id)) is not None:
+            self._temporary.cancel((eid, xtr_id))
+            self.unsaved.append(_saved(held, None))
+
+    def _take_out(self, eid: Prefix, xtr_id: bytes) -> Subscription | None:
         self._temporary.cancel((eid, xtr_id))
         of_eid = self._table.get(eid)
         held = of_eid.pop(xtr_id, None) if of_eid else None
-        last_nonce = nonce if nonce is not None else held.nonce if held else None
-        if last_nonce is not None:
-            self._ended[eid, xtr_id] = last_nonce
-            if len(self._ended) > NONCES_KEPT:
-                del self._ended[next(iter(self._ended))]
         if held is not None:
             self._counts[held.subscriber] -= 1
             if not of_eid:
                 self._table.remove(eid)
         return held
 
-    def keep(self, eid: Prefix, xtr_id: bytes) -> None:
-        """A temporary subscription has got its mapping and stays."""
-        self._temporary.cancel((eid, xtr_id))
+    def _remember(self, eid: Prefix, xtr_id: bytes, nonce: int) -> None:
+        self._ended[eid, xtr_id] = nonce
+        if len(self._ended) > NONCES_KEPT:
+            del self._ended[next(iter(self._ended))]
 
     def covering(self, eid: Prefix, xtr_id: bytes) -> Subscription | None:
         """The xTR's most specific subscription that covers `eid`."""
@@ -167,3 +205,8 @@ class Subscriptions:
 
     def __len__(self) -> int:
         return sum(self._counts.values())
+
+
+def _saved(subscription: Subscription, until: float | None) -> Subscribed:
+    held = subscription
+    return Subscribed(held.eid, held.xtr_id, held.subscriber, held.itr_rlocs, held.nonce, until, muted=held.muted)

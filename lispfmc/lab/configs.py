@@ -22,8 +22,11 @@ from lispfmc.wire.errors import LocalError
 
 AGENT_PORT = 9350
 # Key-ID per kind of relation: a capture shows by which key a message was signed.
-REGISTRATION_KEY, PEER_KEY, CONTROLLER_KEY, SUBSCRIPTION_KEY = 1, 2, 3, 4
+REGISTRATION_KEY, PEER_KEY, CONTROLLER_KEY, SUBSCRIPTION_KEY, LOOKUP_KEY = 1, 2, 3, 4, 5
+# Who `lispfmc lookup --subscribe` is: at the first access network, beside its tunnel router.
+LOOKUP, LOOKUP_PORT = "lookup", 4344
 
+_LOOKUP_XTR_ID = LOOKUP.encode().hex().ljust(32, "0")
 _SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, without the final zero
 
 
@@ -94,6 +97,17 @@ def write_config(plan: DaemonPlan, folder: Path) -> Path:
     path = folder / f"{plan.name}.toml"
     write_private(path, toml_text(plan.config))
     return path
+
+
+def write_identity(keys: Keys, folder: Path) -> None:
+    """As whom `lispfmc lookup --subscribe` subscribes."""
+    identity = {
+        "key_id": LOOKUP_KEY,
+        "secret": keys.secret(LOOKUP, MAPSERVER),
+        "xtr_id": _LOOKUP_XTR_ID,
+        "port": LOOKUP_PORT,
+    }
+    write_private(folder / f"{LOOKUP}.toml", toml_text(identity))
 
 
 def daemon_plans(topology: Topology, keys: Keys, choices: Choices) -> list[DaemonPlan]:
@@ -222,11 +236,20 @@ class _Writer:
             "ranges": self._access + self._services,
             "address": self._rlocs(FMCC),
         }
+        lookup = {
+            "name": LOOKUP,
+            "key_id": LOOKUP_KEY,
+            "secret": self._keys.secret(LOOKUP, MAPSERVER),
+            "ranges": self._access + self._services,
+            "address": self._rlocs(self._topology.access[0].name),
+            "port": LOOKUP_PORT,
+            "xtr_id": _LOOKUP_XTR_ID,
+        }
         ranges = [{"prefix": prefix} for prefix in self._access + self._services]
         config = {
             "listen": self._rlocs(MAPSERVER),
             "sites": sites,
-            "subscribers": [subscriber],
+            "subscribers": [subscriber, lookup],
             "mobility_ranges": ranges,
         }
         return self._plan(MAPSERVER, "mapserver", MAPSERVER, "mapserver", config)

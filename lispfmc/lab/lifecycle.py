@@ -20,7 +20,16 @@ from typing import IO, Any
 import msgspec
 
 from lispfmc.lab import namespaces, netem, processes
-from lispfmc.lab.configs import Choices, DaemonPlan, Keys, daemon_plans, node_arguments, wan_config, write_config
+from lispfmc.lab.configs import (
+    Choices,
+    DaemonPlan,
+    Keys,
+    daemon_plans,
+    node_arguments,
+    wan_config,
+    write_config,
+    write_identity,
+)
 from lispfmc.lab.configs import write_private as write
 from lispfmc.lab.installation import FILE, BadName, Daemon, Installation, NodeEntry, load, run_directory
 from lispfmc.lab.readiness import ask_node, wait_until_ready, why_not_ready
@@ -159,6 +168,7 @@ def _up(topology: Topology, name: str, folder: Path, say: Say) -> Installation:
     (folder / _LOGS).mkdir()
     choices = Choices(folder)
     plans = daemon_plans(topology, Keys(folder), choices)
+    write_identity(Keys(folder), folder)
     lab = installation_of(topology, name, "namespaces", plans, choices)
     say(f"building the network of {topology.name}: {len(topology.members)} members, {len(topology.nodes)} nodes")
     core = _network(topology, name, choices, say)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 
 import structlog
 
@@ -19,11 +20,19 @@ _log = structlog.get_logger("udp")
 class BatchedSocket:
     """A socket read by `add_reader`, recvmmsg and sendmmsg."""
 
-    def __init__(self, sock: socket.socket, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        receive: Receive,
+        loop: asyncio.AbstractEventLoop,
+        may_leave: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`may_leave` is asked before anything is sent, once a batch; what may not is dropped."""
         self.local = local_endpoint(sock)
         self.drops = 0
         self._sock = sock
         self._receive = receive
+        self._may_leave = may_leave
         self._loop = loop
         self._incoming, self._outgoing = Batch(sock.family), Batch(sock.family)
         self._waiting = 0  # slots of `_outgoing` that are filled
@@ -34,7 +43,7 @@ class BatchedSocket:
     def send(self, data: bytes, to: Endpoint) -> None:
         """At once, but what is sent while datagrams are being received leaves together, when all of them were."""
         if not self._answering:
-            if not sent(self._sock, data, to):
+            if not self._may_leave() or not sent(self._sock, data, to):
                 self.drops += 1
             return
         if self._waiting == DRAIN:
@@ -76,6 +85,9 @@ class BatchedSocket:
     def _flush(self) -> None:
         first, last = 0, self._waiting
         self._waiting = 0
+        if not self._may_leave():
+            self.drops += last
+            return
         while first < last:
             try:
                 first += self._outgoing.send(self._sock.fileno(), first, last)

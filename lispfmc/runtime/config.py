@@ -17,7 +17,7 @@ from lispfmc.runtime.toml_lines import KeyPath, key_lines
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.errors import LocalError
 
-_SECRET_KEYS = {"secret", "token", "agent_token"}
+SECRET_KEYS = {"secret", "token", "agent_token"}
 _SYNTAX_AT = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
 
 
@@ -151,7 +151,7 @@ def _problem(
     if isinstance(cause, ValueError):
         return line, f"{where}: {cause}" if where else str(cause)
     given = problem["input"]
-    shown = "(not shown)" if isinstance(given, dict | list) or (path and path[-1] in _SECRET_KEYS) else repr(given)
+    shown = "(not shown)" if isinstance(given, dict | list) or (path and path[-1] in SECRET_KEYS) else repr(given)
     why = problem["msg"][:1].lower() + problem["msg"][1:]
     return line, f"{where} = {shown}, {why}; correct the value"
 

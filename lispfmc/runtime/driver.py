@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send, Transmit
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.wire import decode, encode
@@ -23,6 +23,7 @@ from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapRegister, Message
 
 E = TypeVar("E")
 
+QUICK = 3  # the type of the messages that may be answered undecoded: most Map-Registers repeat the one before
 SHORTEST_WAIT = 0.001  # seconds; a core that is always due must not turn the loop into a busy one
 
 
@@ -37,7 +38,7 @@ class Core(Protocol[E]):
 
 
 class Driver(Generic[E]):
-    """Performs Send, Emit and Reject itself; every other effect goes to the daemon's `perform`."""
+    """Performs Send, Transmit, Emit and Reject itself; every other effect goes to the daemon's `perform`."""
 
     def __init__(
         self,
@@ -49,8 +50,10 @@ class Driver(Generic[E]):
         rejects: Rejects,
         clock: Callable[[], float] = time.monotonic,
         strict: bool = False,
+        quick: Callable[[bytes, Endpoint, float], Transmit | None] | None = None,
     ) -> None:
-        """`strict` re-raises what is otherwise counted as a bug: for tests."""
+        """`strict` re-raises what is otherwise counted as a bug: for tests. `quick` is asked before a Map-Register is
+        decoded, and gives the whole answer, or None."""
         self._core = core
         self._perform = perform
         self._send = send
@@ -58,11 +61,13 @@ class Driver(Generic[E]):
         self._rejects = rejects
         self._clock = clock
         self._strict = strict
+        self._quick = quick
         self._effects: deque[E] = deque()
         self._applying = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for: float | None = None
+        self._arming: asyncio.Handle | None = None
 
     def start(self) -> None:
         """Begin to keep the core's deadlines, on the running loop."""
@@ -72,9 +77,13 @@ class Driver(Generic[E]):
     def close(self) -> None:
         self._loop = None
         self._disarm()
+        if self._arming is not None:
+            self._arming.cancel()
 
     def datagram(self, data: bytes, source: Endpoint) -> None:
         """One control datagram as it came from the socket."""
+        if self._quick is not None and data and data[0] >> 4 == QUICK and self._answered(data, source, self._quick):
+            return
         try:
             message = decode(data)
         except PeerError as error:
@@ -88,7 +97,30 @@ class Driver(Generic[E]):
         except Exception as error:
             self._bug(error, type(message).__name__, source, data)
             return
-        self._apply(effects)
+        answer: object = effects[0] if len(effects) == 1 and not self._applying else None
+        if not isinstance(answer, Transmit):
+            self._apply(effects)
+            return
+        try:  # nothing to queue and nothing to choose: the way of an answer on a busy path
+            self._send(answer.datagram, answer.to)
+        except Exception as error:
+            self._bug(error, "Transmit", source, data)
+        if self._arming is None:
+            self._arm_soon()
+
+    def _answered(
+        self, data: bytes, source: Endpoint, quick: Callable[[bytes, Endpoint, float], Transmit | None]
+    ) -> bool:
+        try:
+            answer = quick(data, source, self._clock())
+            if answer is None:
+                return False
+            self._send(answer.datagram, answer.to)
+        except Exception as error:
+            self._bug(error, "quick", source, data)
+        if self._arming is None:
+            self._arm_soon()
+        return True
 
     def tell(self, decide: Callable[..., list[E]], *args: object) -> None:
         """Any other input of the core: `decide(*args, now)` returns effects, which are performed."""
@@ -114,25 +146,34 @@ class Driver(Generic[E]):
         finally:
             self._applying = False
             self._effects.clear()
-            self._arm()
+            self._arm_soon()
 
     def _one(self, effect: E) -> None:
+        if isinstance(effect, Emit):  # of one message there may be hundreds
+            self._events.append(effect.name, effect.fields)
+            return
         match effect:
+            case Transmit(datagram=datagram, to=to):
+                self._send(datagram, to)
             case Send(message=message, to=to, key=None):
                 self._send(encode(message), to)
             case Send(message=MapRegister() | MapNotify() | MapNotifyAck() as message, to=to, key=Key() as key):
                 self._send(sign(message, key), to)
             case Send(message=message):
                 raise TypeError(f"a {type(message).__name__} carries no authentication data")
-            case Emit(name=name, fields=fields):
-                self._events.append(name, fields)
             case Reject(reason=reason, source=source, detail=detail):
                 self._rejects.add(reason, source, detail)
             case _:
                 self._perform(effect)
 
+    def _arm_soon(self) -> None:
+        """The deadline may have changed: looked at once a turn of the loop, however many datagrams it brought."""
+        if self._arming is None and self._loop is not None:
+            self._arming = self._loop.call_soon(self._arm)
+
     def _arm(self) -> None:
         """Keep one timer; touch it only when the earliest deadline changed."""
+        self._arming = None
         if self._loop is None:
             return
         deadline = self._core.next_deadline()

@@ -14,8 +14,9 @@ from collections.abc import AsyncIterator, Callable, Mapping
 import msgspec
 import structlog
 
-from lispfmc.core.effects import FieldValue
+from lispfmc.core.effects import FieldValue, Lazy
 
+LOGGED_A_SECOND = 200  # events; all of them are in the stream and in the counters
 CAPACITY = 4096  # events kept for readers that come late or fall behind
 GAP = "stream.gap"
 
@@ -41,6 +42,7 @@ class EventLog:
         self._wall_clock = wall_clock
         self._waiting: set[asyncio.Future[None]] = set()
         self._log = structlog.get_logger("event")
+        self._second, self._logged, self._unlogged = wall_clock(), 0, 0
         self.counts: dict[str, int] = {}
 
     @property
@@ -48,16 +50,32 @@ class EventLog:
         return self._next_id - 1
 
     def append(self, name: str, fields: Mapping[str, FieldValue] | None = None) -> Event:
-        event = Event(self._next_id, self._wall_clock(), name, dict(fields or {}))
+        now = self._wall_clock()
+        # fields that build themselves when they are read are left alone: in a storm hardly any are
+        kept = fields if isinstance(fields, Lazy) else dict(fields or {})
+        event = Event(self._next_id, now, name, kept)
         self._next_id += 1
         self._ring.append(event)
         self.counts[name] = self.counts.get(name, 0) + 1
-        self._log.info(name, **event.fields)
-        for waiter in self._waiting:
-            if not waiter.done():
-                waiter.set_result(None)
-        self._waiting.clear()
+        self._tell(event, now)
+        if self._waiting:
+            for waiter in self._waiting:
+                if not waiter.done():
+                    waiter.set_result(None)
+            self._waiting.clear()
         return event
+
+    def _tell(self, event: Event, now: float) -> None:
+        """One line in the log, but so many a second at most: what a storm leaves out is told in one."""
+        if not 0 <= now - self._second < 1.0:
+            if self._unlogged:
+                self._log.info("events.unlogged", count=self._unlogged)
+            self._second, self._logged, self._unlogged = now, 0, 0
+        if self._logged < LOGGED_A_SECOND:
+            self._logged += 1
+            self._log.info(event.name, **event.fields)
+        else:
+            self._unlogged += 1
 
     def since(self, after: int) -> list[Event]:
         """The events that follow id `after`, oldest first; a `stream.gap` event first when some are no longer kept."""
@@ -65,7 +83,7 @@ class EventLog:
         for event in reversed(self._ring):
             if event.id <= after:
                 break
-            newer.append(event)
+            newer.append(_whole(event))
         newer.reverse()
         oldest = newer[0].id if newer else self._next_id
         if 0 < after < oldest - 1:
@@ -91,3 +109,9 @@ class EventLog:
             await waiter
         finally:
             self._waiting.discard(waiter)
+
+
+def _whole(event: Event) -> Event:
+    """With fields that can be written as JSON."""
+    fields = event.fields
+    return Event(event.id, event.time, event.name, dict(fields)) if isinstance(fields, Lazy) else event

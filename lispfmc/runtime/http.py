@@ -13,7 +13,7 @@ import os
 import re
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -88,6 +88,14 @@ class Api:
 
         async def handle(_request: web.Request) -> web.StreamResponse:
             return _json(answer())
+
+        self._app.router.add_get(path, handle)
+
+    def query(self, path: str, answer: Callable[[Mapping[str, str]], Json]) -> None:
+        """GET `path?name=value` answers with what `answer({name: value})` returns, as JSON."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            return _json(answer(request.query))
 
         self._app.router.add_get(path, handle)
 

@@ -23,8 +23,11 @@ SOURCES_REMEMBERED = 4096  # senders whose address need not be built again; anyb
 _log = structlog.get_logger("udp")
 
 
-def bound(local: Endpoint) -> socket.socket:
-    """A non-blocking socket at `local` (port 0: any). Raises LocalError when the address cannot be had."""
+def bound(local: Endpoint, *, shared: bool = False) -> socket.socket:
+    """A non-blocking socket at `local` (port 0: any), alone there or `shared` with others that say so.
+
+    Raises LocalError when the address cannot be had.
+    """
     family = socket.AF_INET6 if len(local.ip) == 16 else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_DGRAM)
     try:
@@ -35,6 +38,8 @@ def bound(local: Endpoint) -> socket.socket:
         else:
             sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, CONTROL_TOS)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
+        if shared:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.bind((ip_text(local.ip), local.port))
     except OSError as error:
         sock.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol, cast
 
 import structlog
@@ -155,9 +155,12 @@ async def open_drained(local: Endpoint, receive: Receive) -> DrainedSocket:
     return DrainedSocket(bound(local), receive, asyncio.get_running_loop())
 
 
-async def open_batched(local: Endpoint, receive: Receive) -> BatchedSocket:
-    """Listen at `local` (port 0: any), batched. Raises LocalError when the address cannot be had."""
-    return BatchedSocket(bound(local), receive, asyncio.get_running_loop())
+async def open_batched(
+    local: Endpoint, receive: Receive, *, may_leave: Callable[[], bool] = lambda: True, shared: bool = False
+) -> BatchedSocket:
+    """Listen at `local` (port 0: any), batched, alone or `shared` with other processes. Raises LocalError when the
+    address cannot be had."""
+    return BatchedSocket(bound(local, shared=shared), receive, asyncio.get_running_loop(), may_leave)
 
 
 class Sockets:

@@ -1,19 +1,21 @@
 """Where registrations live: the seam between the decisions and what remembers them.
 
-A Map-Server reads a view, decides (`lispfmc.core.registry.merge`, pure) and applies the outcome; followers read
+A Map-Server reads a view, decides (`lispfmc.core.merging.merge`, pure) and applies the outcome; followers read
 `events(after)`. In-process stores are synchronous and take a batch; a remote one stands behind an adapter that fetches
 the view of a whole batch, decides, and applies.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Protocol, TypeAlias
 
 import msgspec
 
-from lispfmc.core.registry import Accepted, Change, Owner, Registration, View
+from lispfmc.core.registry import Accepted, Change, Lease, Owner, Registration, View
+from lispfmc.core.subscriptions import Subscribed
 from lispfmc.wire.address import Prefix
+from lispfmc.wire.errors import LocalError
 
 
 class Query(msgspec.Struct, frozen=True, gc=False):
@@ -31,6 +33,17 @@ class Released(msgspec.Struct, frozen=True, gc=False):
     owner: Owner
 
 
+class Dropped(msgspec.Struct, frozen=True, gc=False):
+    """The configuration has taken from an xTR what it had registered."""
+
+    eid: Prefix
+    owner: Owner
+
+
+Item: TypeAlias = Accepted | Released | Dropped | Subscribed
+"""What a store applies."""
+
+
 class Numbered(msgspec.Struct, frozen=True, gc=False):
     """A change with its place in the order of all changes."""
 
@@ -43,13 +56,28 @@ class Gap(Exception):  # noqa: N818 - not a fault: the follower reads everything
 
 
 class Store(Protocol):
-    """Registrations, who was displaced from them, and the nonces that protect them from replay."""
+    """Registrations, who was displaced from them, the nonces that protect them from replay, and subscriptions."""
 
     def view(self, query: Query) -> View:
         """The state that a decision about `query` reads; valid until the next `apply`."""
 
-    def apply(self, batch: Sequence[Accepted | Released], now: float) -> None:
+    def apply(self, batch: Sequence[Item], now: float) -> None:
         """Make outcomes that `merge` decided on the current view the state."""
+
+    def remembered(self, memo: int) -> Lease | None:
+        """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant."""
+
+    def forget(self) -> None:
+        """Have every lease renewed by a decision the next time: what memos stand for may not be allowed any more."""
+
+    def renew(self, lease: Lease, nonce: int, now: float) -> None:
+        """The same Map-Register came once more, with a nonce that is greater than the last: what `apply` does then."""
+
+    def commit(self) -> None:
+        """Make what was applied outlive this process, as far as the store does that: before it is acknowledged.
+
+        Raises StoreError when it cannot; then nothing of it may be acknowledged.
+        """
 
     def events(self, after: int | None) -> Iterator[Numbered]:
         """The changes after the one with that id (None: those that are still kept). Refreshes are no changes.
@@ -57,16 +85,38 @@ class Store(Protocol):
         Raises Gap when some are missing.
         """
 
-    def registrations(self) -> Iterator[Registration]:
-        """Every registration, for people; no change meanwhile."""
+    @property
+    def last_event(self) -> int:
+        """The id of the last change, 0 before the first."""
+
+    def registrations(self, after: Prefix | None = None) -> Iterator[Registration]:
+        """Every registration, or those that follow an EID, by family, length and address; no change meanwhile."""
+
+    def static(self) -> Iterable[Registration]:
+        """What the configuration maps."""
 
     def displaced(self, eid: Prefix) -> tuple[Registration, ...]:
         """The registrations whose xTRs have not yet acknowledged that `eid` moved away from them."""
+
+    def departures(self) -> Iterator[tuple[Prefix, Registration]]:
+        """Everything that `displaced` tells, by EID."""
+
+    def subscriptions(self) -> Iterable[Subscribed]:
+        """The subscriptions that were kept over a restart, in the order of their last change."""
+
+    def recent(self) -> Sequence[Change]:
+        """The changes shortly before the last restart: who had to be told of them may not have been."""
 
     def next_deadline(self) -> float | None:
         """When the earliest registration ends, or None."""
 
     def expired(self, now: float) -> list[Change]:
-        """Remove and report the registrations whose time is over."""
+        """Remove and report registrations whose time is over; when many are, some, and the deadline stays due."""
+
+    def close(self) -> None: ...
 
     def __len__(self) -> int: ...
+
+
+class StoreError(LocalError):
+    """The store cannot keep what it was told."""

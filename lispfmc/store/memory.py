@@ -6,28 +6,32 @@ Memory is bounded by the configured number of registrations; a Map-Server checks
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from lispfmc.core.deadlines import Deadlines
+from lispfmc.core.leases import Leases
+from lispfmc.core.merging import is_whole, without
 from lispfmc.core.prefixes import PrefixTable
-from lispfmc.core.registry import Accepted, Change, Kind, Lease, Owner, Registration, View
-from lispfmc.store import Gap, Numbered, Query, Released
-from lispfmc.wire.address import Prefix
+from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, View
+from lispfmc.core.subscriptions import Subscribed
+from lispfmc.store import Dropped, Gap, Item, Numbered, Query, Released
+from lispfmc.wire.address import Ip, Prefix
 
 EVENTS_KEPT = 65_536  # a follower that is further behind reads everything anew
 DISPLACED_PER_EID = 16  # xTRs an EID is remembered to have left; a host that flips about cannot fill the memory
+LEASES_AT_A_TIME = 64  # that end in one call: when all xTRs fall silent at once, requests are still answered
 
 
 class MemoryStore:
     """Registrations in one `PrefixTable`. It is its own view: no decision outlives the call that asked for it."""
 
     def __init__(self) -> None:
-        self._table: PrefixTable[Registration] = PrefixTable()
-        self._nonces: dict[tuple[Owner, int], int] = {}  # bounded by the Map-Server, which looks at `xtrs`
-        self._displaced: dict[Prefix, dict[Owner, Registration]] = {}
-        self._leases: dict[int, Lease] = {}
-        self._deadlines: Deadlines[int] = Deadlines()
-        self._lease_number = 0
+        self.table: PrefixTable[Registration] = PrefixTable()
+        self.nonces: dict[tuple[Owner, int], int] = {}  # bounded by the Map-Server, which looks at `xtrs`
+        self.departed: dict[Prefix, dict[Owner, Registration]] = {}
+        self.leases = Leases()
+        self.ended: list[Lease] = []  # by the last call of `expired`
+        self._memos: dict[int, Lease] = {}  # of leases that live
+        self._static: dict[Prefix, Registration] = {}
         self._events: deque[Numbered] = deque(maxlen=EVENTS_KEPT)
         self._event_id = 0
 
@@ -37,112 +41,230 @@ class MemoryStore:
         return self
 
     def exact(self, eid: Prefix) -> Registration | None:
-        return self._table.get(eid)
+        return self.table.get(eid)
 
     def longest(self, eid: Prefix) -> Registration | None:
-        match = self._table.longest(eid)
+        match = self.table.longest(eid)
         return match[1] if match else None
 
+    def alone(self, iid: int, ip: Ip) -> Registration | None:
+        return self.table.alone(iid, ip)
+
     def within(self, eid: Prefix) -> Iterator[Registration]:
-        return (registration for _, registration in self._table.covered_by(eid))
+        return (registration for _, registration in self.table.covered_by(eid))
 
     def hole(self, eid: Prefix, shortest: int) -> Prefix:
-        return self._table.hole(eid, shortest)
+        return self.table.hole(eid, shortest)
 
     def last_nonce(self, owner: Owner, key_id: int) -> int | None:
-        return self._nonces.get((owner, key_id))
+        return self.nonces.get((owner, key_id))
 
     def is_displaced(self, eid: Prefix, owner: Owner) -> bool:
-        return owner in self._displaced.get(eid, ())
+        return bool(self.departed) and owner in self.departed.get(eid, ())
 
     def xtrs(self) -> int:
-        return len(self._nonces)
+        return len(self.nonces)
 
     def displaced(self, eid: Prefix) -> tuple[Registration, ...]:
-        return tuple(self._displaced.get(eid, {}).values())
+        return tuple(self.departed.get(eid, {}).values()) if self.departed else ()
 
-    def registrations(self) -> Iterator[Registration]:
-        return self._table.values()
+    def registrations(self, after: Prefix | None = None) -> Iterator[Registration]:
+        return (registration for _, registration in self.table.following(after))
+
+    def static(self) -> Iterable[Registration]:
+        return list(self._static.values())
+
+    def departures(self) -> Iterator[tuple[Prefix, Registration]]:
+        return ((eid, left) for eid, owners in self.departed.items() for left in owners.values())
+
+    def recent(self) -> Sequence[Change]:
+        return ()
+
+    def subscriptions(self) -> Iterable[Subscribed]:
+        return ()
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self.table)
 
     # changes
 
-    def apply(self, batch: Sequence[Accepted | Released], now: float) -> None:
+    def apply(self, batch: Sequence[Item], now: float) -> None:
         for item in batch:
-            if isinstance(item, Released):
-                self._release(item.eid, item.owner)
-            else:
+            if isinstance(item, Accepted):
                 self._accept(item, now)
+            elif isinstance(item, Released):
+                self._release(item.eid, item.owner)
+            elif isinstance(item, Dropped):
+                self._drop(item, now)
+
+    def commit(self) -> None:
+        """Nothing outlives this process."""
+
+    def close(self) -> None:
+        """Likewise."""
+
+    def remembered(self, memo: int) -> Lease | None:
+        """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant."""
+        lease = self._memos.get(memo)
+        return lease if lease is not None and is_whole(lease) else None
+
+    def forget(self) -> None:
+        self._memos.clear()
+
+    def renew(self, lease: Lease, nonce: int, now: float) -> None:
+        """The same Map-Register came once more, with a nonce that is greater than the last."""
+        registrant = lease.registrant
+        self.nonces[registrant.owner, registrant.key.id] = nonce
+        lease.expires_at = now + lease.lifetime_s
 
     def expired(self, now: float) -> list[Change]:
         changes: list[Change] = []
-        for number in self._deadlines.pop_expired(now):
-            lease = self._leases.pop(number)
-            for record in lease.register.records:
-                eid = record.prefix
-                current = self._table.get(eid) if eid is not None else None
-                if eid is not None and current is not None and current.lease is lease:
-                    changes.append(Change(Kind.EXPIRED, eid, current, None))
-                    self._commit(changes[-1])
+        self.ended.clear()
+        while len(self.ended) < LEASES_AT_A_TIME and (lease := self.leases.pop(now)) is not None:
+            self.ended.append(lease)
+            changes.extend(self.end(lease, now))
+        return changes
+
+    def end(self, lease: Lease, now: float) -> list[Change]:
+        """Remove what belongs to a lease that is over."""
+        changes: list[Change] = []
+        for member in lease.members:
+            eid = member.eid
+            current = self.table.get(eid)
+            change = without(eid, current, member, Kind.EXPIRED, now) if current is not None else None
+            if change is not None:
+                changes.append(change)
+                self._commit(change)
         return changes
 
     def next_deadline(self) -> float | None:
-        return self._deadlines.next()
+        return self.leases.next()
 
     def events(self, after: int | None) -> Iterator[Numbered]:
         first = self._event_id - len(self._events)
         if after is not None and not first <= after <= self._event_id:
             raise Gap(f"changes {after + 1} to {first} are no longer kept")
-        return (numbered for numbered in tuple(self._events) if after is None or numbered.id > after)
+        newer: list[Numbered] = []
+        for numbered in reversed(self._events):  # followers are near the end
+            if after is not None and numbered.id <= after:
+                break
+            newer.append(numbered)
+        return reversed(newer)
+
+    @property
+    def last_event(self) -> int:
+        return self._event_id
 
     def _accept(self, accepted: Accepted, now: float) -> None:
-        register = accepted.register
-        self._nonces[register.owner, register.key.id] = register.nonce
+        register, lease = accepted.register, accepted.lease
+        registrant = register.registrant
+        if registrant.owner != STATIC:
+            self.nonces[registrant.owner, registrant.key.id] = register.nonce
         for eid in accepted.released:
-            self._release(eid, register.owner)
-        lease = accepted.renewed
-        if lease is None:
-            lease = next((change.after.lease for change in accepted.changes if change.after is not None), None)
-        for change in accepted.changes:
-            self._commit(change)
+            self._release(eid, registrant.owner)
         if lease is None:
             return
-        if accepted.renewed is None:
-            self._lease_number += 1
-            lease.number = self._lease_number
-            self._leases[lease.number] = lease
         lease.expires_at = now + register.lifetime_s
-        self._deadlines.set(lease.number, lease.expires_at)
+        if not accepted.renewed:
+            self._register(accepted, lease)
+
+    @property
+    def _special(self) -> bool:
+        return bool(self._static) or bool(self.departed)
+
+    def _register(self, accepted: Accepted, lease: Lease) -> None:
+        lease.claimed = len(accepted.register.claims)
+        mine: list[Registration] = []
+        for change in accepted.changes:
+            self._commit(change)
+            if change.after is not None:
+                mine.extend(part for part in change.after.each if part.lease is lease)
+        lease.members = tuple(mine)
+        if mine:
+            self.leases.add(lease)
+            if lease.memo and is_whole(lease):
+                self._memos[lease.memo] = lease
+
+    def _drop(self, dropped: Dropped, now: float) -> None:
+        current = self.table.get(dropped.eid)
+        for part in current.each if current is not None else ():
+            if part.owner == dropped.owner and current is not None:
+                change = without(dropped.eid, current, part, Kind.WITHDRAWN, now)
+                if change is not None:
+                    self._commit(change)
 
     def _commit(self, change: Change) -> None:
-        if change.after is not None:
-            self._table.set(change.eid, change.after)
-            change.after.lease.live += 1
-            self._release(change.eid, change.after.owner)
+        before, after = change.before, change.after
+        if (
+            after is not None
+            and not after.parts
+            and (before is None or not before.parts)
+            and not self._special
+            and after.owner != STATIC
+        ):
+            # the usual case, in few steps
+            self.table.set(change.eid, after)
+            after.lease.live += 1
+            if before is not None:
+                self._leave(before.lease)
+            if change.displaced:
+                for left in change.displaced:
+                    self._remember(change.eid, left)
+            if change.kind is not Kind.REFRESHED:
+                self._event_id += 1
+                self._events.append(Numbered(self._event_id, change))
+            return
+        if before is not None and before.owner == STATIC:
+            del self._static[change.eid]
+        if after is not None and after.owner == STATIC:
+            self._static[change.eid] = after
+        if after is None:
+            self.table.remove(change.eid)
+            self.departed.pop(change.eid, None)  # nobody is there: whoever sees the host may register it
         else:
-            self._table.remove(change.eid)
-            self._displaced.pop(change.eid, None)  # nobody is there: whoever sees the host may register it
-        if change.before is not None:
-            self._leave(change.before.lease)
-        if change.displaced is not None:
-            known = self._displaced.setdefault(change.eid, {})
-            known[change.displaced.owner] = change.displaced
-            if len(known) > DISPLACED_PER_EID:
-                del known[next(iter(known))]
+            self.table.set(change.eid, after)
+            self._release(change.eid, after.owner)
+            held = before.each if before is not None else ()
+            for part in after.each:
+                if not _among(part, held):
+                    part.lease.live += 1
+        kept = after.each if after is not None else ()
+        for part in before.each if before is not None else ():
+            if not _among(part, kept):
+                self._leave(part.lease)
+        for left in change.displaced:
+            self._remember(change.eid, left)
         if change.kind is not Kind.REFRESHED:
             self._event_id += 1
             self._events.append(Numbered(self._event_id, change))
 
+    def _remember(self, eid: Prefix, left: Registration) -> None:
+        known = self.departed.setdefault(eid, {})
+        known[left.owner] = left
+        if len(known) > DISPLACED_PER_EID:
+            del known[next(iter(known))]
+
     def _release(self, eid: Prefix, owner: Owner) -> None:
-        known = self._displaced.get(eid)
+        known = self.departed.get(eid) if self.departed else None
         if known is not None and known.pop(owner, None) is not None and not known:
-            del self._displaced[eid]
+            del self.departed[eid]
 
     def _leave(self, lease: Lease) -> None:
-        """One registration less belongs to the lease; an empty one needs no deadline."""
+        """One registration less belongs to the lease."""
         lease.live -= 1
-        if lease.live == 0 and lease.number:
-            self._deadlines.cancel(lease.number)
-            self._leases.pop(lease.number, None)
+        if not lease.live:
+            lease.members = ()
+            if self._memos.get(lease.memo) is lease:
+                del self._memos[lease.memo]
+        elif lease.live * 4 < len(lease.members):
+            # what it lost must not be kept in memory by the little that is left
+            kept = ((member, self.table.get(member.eid)) for member in lease.members)
+            lease.members = tuple(member for member, now in kept if now is not None and _among(member, now.each))
+
+
+def _among(part: Registration, parts: tuple[Registration, ...]) -> bool:
+    """Whether it is one of them; equal ones are not the same."""
+    for each in parts:  # noqa: SIM110 - there is one, mostly, and this is asked for every registration
+        if part is each:
+            return True
+    return False

@@ -8,9 +8,13 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import codec, controller, harness
+from tests.bench import codec, controller, harness, mapserver
 
-BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {"codec": codec.run, "controller": controller.run}
+BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
+    "codec": codec.run,
+    "controller": controller.run,
+    "mapserver": mapserver.run,
+}
 
 
 def main() -> None:

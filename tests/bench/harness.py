@@ -116,10 +116,21 @@ class Generator:
         self._to = to
         self._answers = answers
 
-    def load(self, port: int, requests: Sequence[bytes], *, count: int, window: int = 128) -> Load:
-        """`count` requests to a server on this machine, `window` of them under way at a time."""
+    def load(
+        self,
+        port: int,
+        requests: Sequence[bytes],
+        *,
+        count: int,
+        window: int = 128,
+        local: tuple[str, int] | None = None,
+    ) -> Load:
+        """`count` requests to a server on this machine, `window` of them under way at a time, from a `local` address if
+        the server answers to that."""
         hexadecimal = [each.hex() for each in requests]
-        job = {"host": "127.0.0.1", "port": port, "requests": hexadecimal, "count": count, "window": window}
+        job = {
+            "host": "127.0.0.1", "port": port, "requests": hexadecimal, "count": count, "window": window, "local": local
+        }  # fmt: skip
         self._to.write(json.dumps(job) + "\n")
         self._to.flush()
         return Load(**json.loads(self._answers.readline()))

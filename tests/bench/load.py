@@ -21,14 +21,18 @@ from lispfmc.wire.address import Endpoint, ip_of
 LOST_AFTER_S = 0.2
 
 
-def run(to: Endpoint, requests: Sequence[bytes], count: int, window: int) -> dict[str, float]:
-    """Until `count` requests are answered or lost."""
+def run(
+    to: Endpoint, requests: Sequence[bytes], count: int, window: int, local: tuple[str, int] | None = None
+) -> dict[str, float]:
+    """Until `count` requests are answered or lost; from a `local` address where the server answers to that."""
     family = socket.AF_INET6 if len(to.ip) == 16 else socket.AF_INET
     outgoing, incoming, source = Batch(family), Batch(family), cycle(requests)
     received = lost = under_way = 0
     with socket.socket(family, socket.SOCK_DGRAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", 0, int(LOST_AFTER_S * 1e6)))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        if local is not None:
+            sock.bind(local)
         started = time.perf_counter()
         while received + lost < count:
             wanted = min(window, count - received - lost) - under_way
@@ -54,7 +58,13 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         requests = [bytes.fromhex(each) for each in job["requests"]]
-        results = run(Endpoint(ip_of(job["host"]), job["port"]), requests, job["count"], job["window"])
+        results = run(
+            Endpoint(ip_of(job["host"]), job["port"]),
+            requests,
+            job["count"],
+            job["window"],
+            job["local"] and tuple(job["local"]),
+        )
         sys.stdout.write(json.dumps(results) + "\n")
         sys.stdout.flush()
 

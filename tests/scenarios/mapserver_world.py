@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from lispfmc.core.effects import Effect, Emit, Reject, Send
+from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.auth import Key, sign, verify
@@ -71,10 +71,17 @@ class World:
 
     def __init__(self, **changes: Any) -> None:
         self.now = 1000.0
-        self.server = MapServer(settings(**changes), itertools.count(1 << 40))
+        self.settings = settings(**changes)
+        self.server = MapServer(self.settings, itertools.count(1 << 40))
         self.sent: list[Send] = []
         self.events: list[Emit] = []
         self.rejects: list[str] = []
+        self._take(self.server.started(self.now))
+
+    def configures(self, **changes: Any) -> None:
+        """The operator has the daemon go by other settings."""
+        self.settings = settings(**changes)
+        self._take(self.server.configured(self.settings, self.now))
 
     def hears(self, message: Message, source: Endpoint, key: Key | None = None) -> None:
         """`message` arrives, as bytes."""
@@ -95,6 +102,9 @@ class World:
     def _take(self, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
+                case Transmit():
+                    message = decode(effect.datagram)
+                    self.sent.append(Send(message, effect.to, self._key(message, effect.datagram)))
                 case Send():
                     if effect.key is None:
                         assert decode(encode(effect.message)) is not None
@@ -103,6 +113,12 @@ class World:
                     self.events.append(effect)
                 case Reject():
                     self.rejects.append(effect.reason)
+
+    def _key(self, message: Message, datagram: bytes) -> Key | None:
+        """By which of the configured keys it is signed."""
+        sites, subscribers = self.settings.sites, self.settings.subscribers
+        keys = [*(key for each in sites for key in each.all_keys), *(each.key for each in subscribers)]
+        return next((key for key in keys if isinstance(message, Signed) and verify(message, datagram, key)), None)
 
     def event_names(self) -> list[str]:
         return [event.name for event in self.events]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send, Transmit
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip
 from lispfmc.wire.auth import sign
@@ -140,6 +140,8 @@ class Node:
             match effect:
                 case Send():
                     self._send(effect)
+                case Transmit():
+                    self._carry(effect.datagram, effect.to)
                 case Emit():
                     self.events.append((self.network.now, effect))
                 case Reject():
@@ -162,8 +164,11 @@ class Node:
             data = sign(message, key)
         else:
             data = encode(message)
-        source = next(address for address in self.addresses if len(address) == len(send.to.ip))
-        datagram = Datagram(self.network.now, Endpoint(source, CONTROL_PORT), send.to, data, decode(data))
+        self._carry(data, send.to)
+
+    def _carry(self, data: bytes, to: Endpoint) -> None:
+        source = next(address for address in self.addresses if len(address) == len(to.ip))
+        datagram = Datagram(self.network.now, Endpoint(source, CONTROL_PORT), to, data, decode(data))
         self.network.carry(datagram, self.name)
 
     def _arm(self) -> None:

@@ -18,7 +18,7 @@ from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
 from fmcc.moves import Failed, Prepared, Progress, Resumed, State, Stopped
 from fmcc.settings import FmccSettings
 from fmcc.steering.lisp import Fig9, records_of
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send, Transmit
 from lispfmc.wire import auth, decode, encode
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.auth import Key
@@ -197,6 +197,8 @@ class Net:
     def _perform(self, effects: list[Any], at: Ip) -> None:
         for effect in effects:
             match effect:
+                case Transmit(datagram=datagram, to=to):
+                    self.carry(datagram, at, to)
                 case Send(message=message, to=to, key=None):
                     self.carry(encode(message), at, to)
                 case Send(message=message, to=to, key=key):

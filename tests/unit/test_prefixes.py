@@ -111,3 +111,20 @@ def test_answers_equal_those_of_a_plain_list(added: list[Prefix], removed: list[
     candidates = [Prefix.of(wanted.ip, length, wanted.iid) for length in range(wanted.length + 1)]
     free = [hole for hole in candidates if not any(hole.covers(entry) for entry in inner)]
     assert entries.hole(wanted) == (free[0] if free else wanted)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 7), st.integers(28, 32)), max_size=8),
+    st.integers(0, 15),
+)
+def test_an_address_is_answered_alone_where_its_match_holds_nothing_else(
+    entries: list[tuple[int, int]], host: int
+) -> None:
+    known: PrefixTable[Prefix] = PrefixTable()
+    for number, length in entries:
+        prefix = Prefix.of(bytes([10, 0, 0, number << 1]), length)
+        known.set(prefix, prefix)
+    address = Prefix.host(bytes([10, 0, 0, host]))
+    match = known.longest(address)
+    inside = list(known.covered_by(match[0])) if match else []
+    assert known.alone(0, address.ip) == (match[1] if match and len(inside) == 1 else None)

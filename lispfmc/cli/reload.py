@@ -1,0 +1,45 @@
+"""`lispfmc reload`: have daemons read their configuration anew, and say what that changed."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from lispfmc.cli.failure import CONFIG, DONE, unknown
+from lispfmc.cli.output import Format, print_json, print_text, say
+from lispfmc.lab.installation import Daemon, load
+from lispfmc.runtime.client import ApiClient
+
+ROLE = "mapserver"  # whose configuration can change while it runs
+
+
+async def reload(*, at: str | None, lab_name: str | None, output: Format) -> int:
+    """Exits with 78 when a daemon has kept its configuration."""
+    daemons = [each for each in load(lab_name).daemons if each.role == ROLE and each.has_local_api]
+    if at is not None:
+        daemons = [each for each in daemons if each.name == at] or _none(at, daemons)
+    items = await asyncio.gather(*(_ask(each) for each in daemons))
+    if output is Format.json:
+        print_json({"items": items})
+    else:
+        for item in items:
+            _tell(item)
+    return DONE if all(item["applied"] for item in items) else CONFIG
+
+
+def _none(at: str, daemons: list[Daemon]) -> list[Daemon]:
+    raise unknown("Map-Server", at, (each.name for each in daemons))
+
+
+async def _ask(daemon: Daemon) -> dict[str, Any]:
+    async with ApiClient(daemon.api) as api:
+        return {"daemon": daemon.name, **await api.post("/v1/reload", {})}
+
+
+def _tell(item: dict[str, Any]) -> None:
+    for change in item["changes"]:
+        print_text(f"{item['daemon']}: {change}")
+    if not item["applied"]:
+        say(f"{item['daemon']}: kept its configuration: {item['why']}")
+    elif not item["changes"]:
+        say(f"{item['daemon']}: nothing has changed")

@@ -1,0 +1,56 @@
+"""When registrations end: one entry in one queue for each Map-Register, however many EIDs it brought.
+
+A refresh moves the lease's `expires_at` and touches no queue: a lease whose turn has come while it lives on goes back.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Iterator
+
+from lispfmc.core.registry import Lease
+
+
+class Leases:
+    """Leases in the order in which they end."""
+
+    def __init__(self) -> None:
+        self._queue: list[Lease] = []
+        self.last_number = 0
+
+    def add(self, lease: Lease) -> None:
+        """Number it, unless it has come back with its number, and keep its deadline."""
+        if not lease.number:
+            self.last_number += 1
+            lease.number = self.last_number
+        self.last_number = max(self.last_number, lease.number)
+        if lease.expires_at < math.inf:
+            lease.due = lease.expires_at
+            heapq.heappush(self._queue, lease)
+
+    def next(self) -> float | None:
+        """When the next one ends, or None."""
+        queue = self._queue
+        while queue:
+            lease = queue[0]
+            if not lease.live:
+                heapq.heappop(queue)
+            elif lease.expires_at != lease.due:
+                lease.due = lease.expires_at
+                heapq.heapreplace(queue, lease)
+            else:
+                return lease.due
+        return None
+
+    def pop(self, now: float) -> Lease | None:
+        """Take out one that has ended, or None when there is none."""
+        due = self.next()
+        return heapq.heappop(self._queue) if due is not None and due <= now else None
+
+    def __iter__(self) -> Iterator[Lease]:
+        """All that live, in no order."""
+        return (lease for lease in self._queue if lease.live)
+
+    def __len__(self) -> int:
+        return len(self._queue)

@@ -1,0 +1,188 @@
+"""The one rule that changes the mapping database.
+
+`merge(register, view, now)` decides what an authenticated, authorised Map-Register does (RFC 9301 §5.6): replay
+protection, who owns an EID (map-version is the epoch of a move, RFC 9302 §7), locators of several xTRs, withdrawal,
+refresh. It is pure; every store calls it or must give equal outcomes. A displaced xTR stays refused until it
+acknowledges that the EID has moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+import msgspec
+
+from lispfmc.core.registry import (
+    STATIC,
+    Accepted,
+    Change,
+    Claim,
+    Kind,
+    Lease,
+    Outcome,
+    Owner,
+    Refusal,
+    Register,
+    Registration,
+    Replayed,
+    View,
+)
+from lispfmc.core.versions import newer
+from lispfmc.wire import records
+from lispfmc.wire.address import Ip, Prefix
+from lispfmc.wire.messages import EidRecord
+
+LOCATORS = 255  # that one record can carry
+
+
+def merge(register: Register, view: View, now: float, held: Collection[Prefix] = ()) -> Outcome:
+    """Decide what `register` changes. No EID of `held` gets another owner."""
+    last_nonce = view.last_nonce(register.owner, register.registrant.key.id)
+    if last_nonce is not None and register.nonce <= last_nonce:
+        return Replayed(last_nonce)
+    if (lease := _unchanged(register, view)) is not None:
+        return Accepted(register, (), lease=lease, renewed=True)
+    expires_at = now + register.lifetime_s
+    lease = Lease(expires_at, 0, expires_at, register.registrant, register.memo, register.lifetime_s)
+    changes: list[Change] = []
+    refusals: list[Refusal] = []
+    released: list[Prefix] = []
+    for claim in register.claims:
+        eid = claim.eid
+        current = view.exact(eid)
+        displaced = view.is_displaced(eid, register.owner)
+        if claim.record is None:
+            if displaced:
+                released.append(eid)
+            if (left := _withdrawn(eid, current, register.owner, now)) is not None:
+                changes.append(left)
+            elif current is not None and not displaced:
+                refusals.append(Refusal("not-owner", eid, current))
+            continue
+        if current is not None and (
+            reason := _refused(claim.record, current, register, displaced=displaced, held=eid in held)
+        ):
+            refusals.append(Refusal(reason, eid, current))
+            continue
+        changes.append(_change(claim, claim.record, current, lease, view, now))
+    return Accepted(register, tuple(changes), tuple(refusals), tuple(released), lease)
+
+
+def without(eid: Prefix, current: Registration, gone: Registration, kind: Kind, now: float) -> Change | None:
+    """The change when one xTR's registration ends; None when it had been replaced already."""
+    if current is gone:
+        return Change(kind, eid, current, None)
+    left = tuple(part for part in current.parts if part is not gone)
+    if len(left) == len(current.parts):
+        return None
+    return Change(Kind.CHANGED, eid, current, union(left, current, now))
+
+
+def _unchanged(register: Register, view: View) -> Lease | None:
+    """The lease that this register renews as a whole; the usual case, so it must not cost a walk of the records."""
+    if not register.memo or not register.claims:
+        return None
+    current = view.exact(register.claims[0].eid)
+    for part in current.each if current is not None else ():
+        lease = part.lease
+        if lease.memo == register.memo and lease.registrant == register.registrant and is_whole(lease):
+            return lease
+    return None
+
+
+def is_whole(lease: Lease) -> bool:
+    """Whether everything that its Map-Register said still stands."""
+    return 0 < lease.live == lease.claimed
+
+
+def _withdrawn(eid: Prefix, current: Registration | None, owner: Owner, now: float) -> Change | None:
+    if current is None:
+        return None
+    mine = next((part for part in current.each if part.owner == owner), None)
+    return without(eid, current, mine, Kind.WITHDRAWN, now) if mine is not None else None
+
+
+def _refused(record: bytes, current: Registration, register: Register, *, displaced: bool, held: bool) -> str | None:
+    version, owner = records.version_of(record), register.owner
+    mine = _of(current, owner)
+    if mine is not None:
+        # RFC 9302 §7: an old version is dropped. An xTR that restarts knows no version and keeps what it holds.
+        return "stale-version" if version and newer(mine.version, version) else None
+    if owner == STATIC:
+        return None
+    if current.owner == STATIC:
+        return "static-mapping"
+    if newer(current.version, version):
+        return "stale-version"  # a late refresh of the old site cannot steal the EID back
+    if _joins(register, current):
+        return None
+    if displaced and not newer(version, current.version):
+        return "displaced"
+    return "damped" if held and not newer(version, current.version) else None
+
+
+def _of(current: Registration, owner: Owner) -> Registration | None:
+    """The xTR's own part of a registration."""
+    if not current.parts:
+        return current if current.lease.registrant.owner == owner else None
+    return next((part for part in current.parts if part.owner == owner), None)
+
+
+def _joins(register: Register, current: Registration) -> bool:
+    """RFC 9301 §5.6, the a-bit: xTRs of one site that all ask for it are merged."""
+    return register.registrant.merges and current.registrant.merges and current.owner.site == register.owner.site
+
+
+def _change(claim: Claim, record: bytes, current: Registration | None, lease: Lease, view: View, now: float) -> Change:
+    eid, owner = claim.eid, lease.registrant.owner
+    if current is None:
+        after = Registration(record, lease, now)
+        # a host that was covered by another xTR's prefix has left it just as if it had been registered there
+        return Change(Kind.ADDED, eid, None, after, _displaced(view.longest(eid), after))
+    mine = _of(current, owner)
+    if mine is not None and not records.version_of(record) and (version := mine.version):
+        record = records.with_version(record, version)
+    part = Registration(record, lease, mine.since if mine is not None and mine.record == record else now)
+    others = tuple(each for each in current.each if each is not mine)
+    if (
+        lease.registrant.merges
+        and others
+        and all(each.registrant.merges for each in others)
+        and (current.owner.site == owner.site)
+    ):
+        after = union((*others, part), current, now)
+        same = after.record == current.record
+        return Change(Kind.REFRESHED if same else Kind.CHANGED, eid, current, after)
+    if mine is current:
+        return Change(Kind.REFRESHED if part.record == current.record else Kind.CHANGED, eid, current, part)
+    return Change(Kind.CHANGED, eid, current, part, _displaced(current, part))
+
+
+def union(parts: tuple[Registration, ...], before: Registration | None, now: float) -> Registration:
+    """The registration that several xTRs share, the last of them last; of one alone it is its own."""
+    if len(parts) == 1:
+        return parts[0]
+    mappings = [part.mapping for part in parts]
+    locators = {each.address: each for mapping in mappings for each in mapping.locators}
+    told = msgspec.structs.replace(
+        mappings[-1],
+        ttl_minutes=min(mapping.ttl_minutes for mapping in mappings),
+        version_word=max((mapping.version_word for mapping in mappings), key=lambda word: word & 0xFFF),
+        locators=tuple(sorted(locators.values(), key=records.locator_order))[:LOCATORS],
+    )
+    record = records.packed(told)
+    same = before is not None and record == before.record
+    return Registration(record, parts[-1].lease, before.since if before is not None and same else now, parts)
+
+
+def _displaced(before: Registration | None, after: Registration) -> tuple[Registration, ...]:
+    """RFC 9301 §8.2: a Map-Notify goes to previous locators that are not in the new set."""
+    if before is None or (not before.parts and before.owner == after.owner):
+        return ()
+    kept = {after.registrant.source.ip, *_locators(after.mapping)}
+    left = (part for part in before.each if part.owner not in (after.owner, STATIC))
+    return tuple(part for part in left if part.registrant.source.ip not in kept)
+
+
+def _locators(mapping: EidRecord) -> Iterator[Ip]:
+    return (each.address for each in mapping.locators if isinstance(each.address, bytes))

@@ -1,0 +1,121 @@
+"""The journal: what was accepted since the last snapshot, appended before it is acknowledged.
+
+A flat file of entries, each with its length, checksum, version and time. One `write` takes a whole batch, so that a
+killed process loses nothing that it acknowledged. The last entry may be torn: reading ends before it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from lispfmc.store import StoreError
+
+MAGIC = b"LISPFMC journal\n"
+VERSION = 1
+LONGEST = 1 << 17  # bytes of an entry: a datagram and what we say of it
+
+_FRAME = struct.Struct(">II")  # bytes that follow, their CRC-32
+_HEAD = struct.Struct(">BBd")  # version, kind, unix time
+_NAME = "journal."
+
+
+class Entry(NamedTuple):
+    """`time` is unix time in seconds; what `body` means depends on `kind`."""
+
+    kind: int
+    time: float
+    body: bytes
+
+
+def framed(kind: int, time: float, body: bytes) -> bytes:
+    """The bytes of an entry."""
+    whole = _HEAD.pack(VERSION, kind, time) + body
+    return _FRAME.pack(len(whole), zlib.crc32(whole)) + whole
+
+
+class Journal:
+    """The file that is being written."""
+
+    def __init__(self, folder: Path, number: int, *, fsync: bool = False) -> None:
+        """Goes on with the file of that number, or begins it. Raises StoreError."""
+        self.number = number
+        self.path = path_of(folder, number)
+        self._fsync = fsync
+        self._waiting: list[bytes] = []
+        try:
+            self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            self.size = os.fstat(self._file).st_size
+            if not self.size:
+                self.size = os.write(self._file, MAGIC)
+        except OSError as error:
+            raise StoreError(f"{self.path}: cannot write it, {error.strerror}; name a directory of ours") from error
+
+    def add(self, kind: int, time: float, body: bytes) -> None:
+        """Append an entry with the next `commit`."""
+        self._waiting.append(framed(kind, time, body))
+
+    def commit(self) -> None:
+        """Write what waits, all at once. Raises StoreError, and then what waits is not in the file."""
+        if not self._waiting:
+            return
+        data = b"".join(self._waiting)
+        self._waiting.clear()
+        try:
+            self._write(data)
+        except OSError as error:
+            os.ftruncate(self._file, self.size)  # half an entry would hide all that follow
+            raise StoreError(f"{self.path}: cannot write it, {error.strerror}") from error
+        self.size += len(data)
+
+    def _write(self, data: bytes) -> None:
+        if os.write(self._file, data) < len(data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if self._fsync:
+            os.fdatasync(self._file)
+
+    def sync(self) -> None:
+        """Have the kernel bring it to the disk; from another thread, since that takes time."""
+        os.fdatasync(self._file)
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+def path_of(folder: Path, number: int) -> Path:
+    return folder / f"{_NAME}{number:08d}"
+
+
+def numbers(folder: Path) -> list[int]:
+    """The journals that are there, in order."""
+    names = (path.name.removeprefix(_NAME) for path in folder.glob(f"{_NAME}*"))
+    return sorted(int(name) for name in names if name.isdigit())
+
+
+def read(path: Path) -> Iterator[Entry]:
+    """The whole entries of a file. What follows them is cut off: it was never acknowledged.
+
+    Raises StoreError for a file, or an entry, that this version does not understand.
+    """
+    data = path.read_bytes()
+    if not data.startswith(MAGIC[: len(data)]):
+        raise StoreError(f"{path}: it is no journal; move it away")
+    at = len(MAGIC)
+    while at + _FRAME.size <= len(data):
+        size, checksum = _FRAME.unpack_from(data, at)
+        start, end = at + _FRAME.size, at + _FRAME.size + size
+        whole = data[start:end]
+        if size > LONGEST or size < _HEAD.size or end > len(data) or zlib.crc32(whole) != checksum:
+            break
+        version, kind, time = _HEAD.unpack_from(whole)
+        if version != VERSION:
+            raise StoreError(f"{path}: an entry of version {version}, this program reads {VERSION}; use a newer one")
+        yield Entry(kind, time, whole[_HEAD.size :])
+        at = end
+    if at < len(data) or len(data) < len(MAGIC):
+        os.truncate(path, min(at, len(data)) if len(data) >= len(MAGIC) else 0)

@@ -1,0 +1,89 @@
+"""EID-records by themselves (RFC 9301 §5.4): how a mapping is kept and passed on, as the bytes that a reply carries.
+
+`packed` and `unpacked` are inverse. `split` takes the records of a message that was decoded apart without decoding
+them again; `eid_of` and `version_of` read one field each.
+"""
+
+from __future__ import annotations
+
+from lispfmc.wire.address import InstanceAddress, Prefix
+from lispfmc.wire.decoding import decode
+from lispfmc.wire.encoding import encode
+from lispfmc.wire.messages import EidRecord, Locator, MapReply
+
+HEADER = 12  # of a record, before its EID; the AFI is in the last two of these bytes
+LOCATOR_HEADER = 8  # of a locator, before its address; likewise
+_REPLY_HEADER = 12  # a record travels in a Map-Reply: its first word, and a nonce
+_LCAF = 16387
+_LCAF_HEADER = 8  # AFI included
+_SIZES = {0: 0, 1: 4, 2: 16}
+
+
+def packed(record: EidRecord) -> bytes:
+    """The bytes of one record. Raises LocalError when a value does not fit its field."""
+    return encode(MapReply.of(record, nonce=0))[_REPLY_HEADER:]
+
+
+def unpacked(record: bytes) -> EidRecord:
+    """The value of one record. Raises PeerError for anything that is not exactly one."""
+    message = decode(b"\x20\0\0\x01" + bytes(8) + record)
+    assert isinstance(message, MapReply)
+    return message.records[0]
+
+
+def split(records: bytes, count: int) -> list[bytes] | None:
+    """The first `count` records in `records`, or None when one holds an address whose length takes decoding."""
+    found: list[bytes] = []
+    start = 0
+    for _ in range(count):
+        size = _size(records, start + HEADER - 2)
+        if size is None:
+            return None
+        end = start + HEADER + size
+        for _ in range(records[start + 4]):
+            size = _size(records, end + LOCATOR_HEADER - 2)
+            if size is None:
+                return None
+            end += LOCATOR_HEADER + size
+        found.append(records[start:end])
+        start = end
+    return found
+
+
+def eid_of(record: bytes) -> Prefix:
+    """The EID-Prefix of a record that names one. The record comes from `packed`: host bits are clear."""
+    afi = record[10] << 8 | record[11]
+    if afi == 1:
+        return Prefix(0, record[12:16], record[5])
+    if afi == 2:
+        return Prefix(0, record[12:28], record[5])
+    prefix = unpacked(record).prefix
+    assert prefix is not None, "only records with an EID-Prefix are kept"
+    return prefix
+
+
+def version_of(record: bytes) -> int:
+    """The Map-Version (RFC 9302)."""
+    return (record[8] & 0xF) << 8 | record[9]
+
+
+def with_version(record: bytes, version: int) -> bytes:
+    return record[:8] + version.to_bytes(2, "big") + record[10:]
+
+
+def locator_order(locator: Locator) -> tuple[int, bytes]:
+    """RFC 9301 §5.4: locators ascend, IPv4 before IPv6, addresses of other kinds after both."""
+    address = locator.address
+    if isinstance(address, bytes):
+        return len(address), address
+    if isinstance(address, InstanceAddress):
+        return 1 << 16, address.ip or b""
+    return 1 << 17, repr(address).encode()
+
+
+def _size(data: bytes, at: int) -> int | None:
+    """The bytes of the address after the AFI at `at`."""
+    afi = data[at] << 8 | data[at + 1]
+    if afi == _LCAF:
+        return _LCAF_HEADER - 2 + (data[at + 6] << 8 | data[at + 7])
+    return _SIZES.get(afi)

@@ -1,0 +1,65 @@
+"""A Map-Register that says what the xTR's last one said: renewed and acknowledged without being decoded.
+
+At rest nearly all registrations are refreshes, which differ in nonce and authentication data alone. Everything else,
+and whatever is the least unusual, is left to `registrar`, which would answer the same.
+"""
+
+from __future__ import annotations
+
+from lispfmc.core.effects import Transmit
+from lispfmc.core.registry import Registrant
+from lispfmc.store import Query, Store
+from lispfmc.wire.address import Endpoint
+from lispfmc.wire.auth import AUTH_OFFSET, authentic, tagged
+from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
+
+_MAP_REGISTER = 3
+_XTR_ID_PRESENT = 0x02
+_WANT_NOTIFY = 0x01
+_MAP_NOTIFY = 0x4000_0000
+_TRAILER = XTR_ID_BYTES + SITE_ID_BYTES
+_ANY = Query(())
+
+
+def memo(datagram: bytes, source: Endpoint) -> int:
+    """What tells whether two Map-Registers differ in more than nonce and authentication data; never 0.
+
+    Python's hashes of bytes are keyed at random: nobody can make two that are equal.
+    """
+    end = AUTH_OFFSET + (datagram[14] << 8 | datagram[15])
+    return hash((datagram[:4], datagram[end:], source.ip, source.port)) or 1
+
+
+def acknowledgement(datagram: bytes, registrant: Registrant, port: int) -> Transmit:
+    """RFC 9301 §5.7: the Map-Notify for a Map-Register of which nothing is refused has its nonce and its records."""
+    end = len(datagram) - (_TRAILER if datagram[0] & _XTR_ID_PRESENT else 0)
+    records = datagram[AUTH_OFFSET + (datagram[14] << 8 | datagram[15]) : end]
+    source = registrant.source
+    to = source if source.port == port else Endpoint(source.ip, port)
+    return Transmit(tagged(_MAP_NOTIFY | datagram[3], datagram[4:12], records, registrant.key), to)
+
+
+class Refreshing:
+    """The short way of a refresh; `port` is where Map-Notifies go."""
+
+    def __init__(self, store: Store, port: int) -> None:
+        self._store = store
+        self._port = port
+
+    def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | None:
+        """The Map-Notify for an unchanged refresh."""
+        if len(datagram) < AUTH_OFFSET or datagram[0] >> 4 != _MAP_REGISTER or not datagram[2] & _WANT_NOTIFY:
+            return None
+        lease = self._store.remembered(memo(datagram, source))
+        if lease is None:
+            return None
+        registrant = lease.registrant
+        key = registrant.key
+        if registrant.source != source or not authentic(datagram, key):
+            return None
+        nonce = int.from_bytes(datagram[4:12], "big")
+        last = self._store.view(_ANY).last_nonce(registrant.owner, key.id)
+        if last is not None and nonce <= last:
+            return None
+        self._store.renew(lease, nonce, now)
+        return acknowledgement(datagram, registrant, self._port)
