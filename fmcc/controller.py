@@ -13,7 +13,7 @@ import msgspec
 from fmcc.coordinator import MoveEffect, Steer, step
 from fmcc.deliberation import Deliberation
 from fmcc.effects import FmccEffect
-from fmcc.locations import Locations, ServicePublished, UserMoved, Whereabouts
+from fmcc.locations import Locations, ServicePublished, UserMoved, VersionPublished, Whereabouts
 from fmcc.moves import (
     AgentReport,
     Confirmed,
@@ -34,6 +34,7 @@ from fmcc.subscriber import Subscriber
 from fmcc.world import Service, World
 from lispfmc.core.deadlines import Deadlines
 from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint
 from lispfmc.wire.errors import LocalError
 from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapReply, Message
@@ -110,6 +111,8 @@ class Controller:
                 for published in learned:
                     if isinstance(published, ServicePublished):
                         effects += self._service_published(published, now)
+                    elif isinstance(published, VersionPublished):
+                        effects += self._version_published(published, now)
                 for moved in learned:
                     if isinstance(moved, UserMoved):
                         effects += self._user_moved(moved, now)
@@ -229,7 +232,8 @@ class Controller:
     def _service_published(self, published: ServicePublished, now: float) -> list[FmccEffect]:
         placement = self._placements[published.service]
         move = placement.move
-        if move is not None and (move.target, move.version) == (published.datacenter, published.version):
+        ours = move is not None and (move.target, move.version) == (published.datacenter, published.version)
+        if ours and published.agreed:
             confirmed = self._step(published.service, Confirmed(), now)
             if confirmed:
                 return confirmed
@@ -239,6 +243,13 @@ class Controller:
         if move is not None and placement.state is State.PREPARING and published.datacenter != move.source:
             effects += self._step(published.service, Failed(f"it is at {published.datacenter} already"), now)
         return effects + self._step(published.service, Observed(published.datacenter, published.version), now)
+
+    def _version_published(self, published: VersionPublished, now: float) -> list[FmccEffect]:
+        """The next move has to take a version after this one, though it says nothing about the service's place."""
+        placement = self._placements[published.service]
+        if not newer(published.version, placement.version):
+            return []
+        return self._step(published.service, Observed(placement.datacenter, published.version), now)
 
     def _acknowledged(self, ack: MapNotifyAck, datagram: bytes, source: Endpoint, now: float) -> list[FmccEffect]:
         match self.steering.acknowledged(ack, datagram, source):

@@ -12,6 +12,7 @@ from typing import TypeAlias
 import msgspec
 
 from fmcc.world import Service, User, World
+from lispfmc.core.versions import newer
 from lispfmc.wire.address import Ip, Prefix
 from lispfmc.wire.messages import EidRecord
 
@@ -28,10 +29,19 @@ class UserMoved(msgspec.Struct, frozen=True, gc=False):
 
 
 class ServicePublished(msgspec.Struct, frozen=True, gc=False):
-    """Every EID of the service is now published at this one data centre, by this map-version."""
+    """Every EID of the service is now published at this one data centre; `version` is the newest of their map-versions.
+    `agreed` False: they differ, so a change may be half published."""
 
     service: str
     datacenter: str
+    version: int
+    agreed: bool = True
+
+
+class VersionPublished(msgspec.Struct, frozen=True, gc=False):
+    """The service's EIDs are not all at one place; the newest of their map-versions counts all the same."""
+
+    service: str
     version: int
 
 
@@ -39,7 +49,7 @@ class Nothing(msgspec.Struct, frozen=True, gc=False):
     """The publication changes nothing that matters here."""
 
 
-Learned: TypeAlias = UserMoved | ServicePublished | Nothing
+Learned: TypeAlias = UserMoved | ServicePublished | VersionPublished | Nothing
 
 
 class _Place(msgspec.Struct, frozen=True, gc=False):
@@ -100,13 +110,17 @@ class Locations:
         return UserMoved(user.name, eid, here, site)
 
     def _service_at(self, service: Service) -> Learned:
-        places = [self._places.get(eid) for eid in service.eids]
-        first = places[0]
-        if first is None or any(place is None or place.site != first.site for place in places):
+        places = [place for eid in service.eids if (place := self._places.get(eid)) is not None]
+        if not places:
             return Nothing()
-        versions = {place.version for place in places if place is not None}
+        newest = places[0].version
+        for place in places:
+            newest = place.version if newer(place.version, newest) else newest
         # half of a change: the other address family's publication is still to come
-        return ServicePublished(service.name, first.site, first.version) if len(versions) == 1 else Nothing()
+        if len(places) < len(service.eids) or len({place.site for place in places}) > 1:
+            return VersionPublished(service.name, newest)
+        agreed = all(place.version == newest for place in places)
+        return ServicePublished(service.name, places[0].site, newest, agreed)
 
     def _sites_of(self, eids: Iterable[Prefix]) -> Iterable[str]:
         return (place.site for eid in eids if (place := self._places.get(eid)) is not None)

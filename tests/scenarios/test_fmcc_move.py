@@ -469,6 +469,34 @@ def test_a_restarted_controller_learns_where_everything_is() -> None:
     assert net.placement.state is State.SETTLED
 
 
+@pytest.mark.parametrize("other", ["dc1", "dc2"])
+def test_a_move_takes_the_version_after_the_newest_of_its_address_families(other: str) -> None:
+    net = Net()
+    net.settles()
+    net.routers["dc1"].registers(APP[0], version=7)
+    net.routers[other].registers(APP[1], version=3)
+    net.run(1.0)
+    net.alice_moves()
+    net.run(0.1)
+    net.hypervisor_moves()
+    net.run(1.0)
+    assert net.placement.state is State.COMMITTED
+    assert (net.placement.datacenter, net.placement.version) == ("dc2", 8)
+
+
+def test_a_move_is_not_committed_by_one_address_family_alone() -> None:
+    net = Net()
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    net.routers["dc2"].registers(APP[1])
+    net.routers["dc2"].deaf = True
+    net.hypervisor_moves()
+    net.routers["dc2"].registers(APP[0], version=1)
+    net.run(1.0)
+    assert net.placement.state is State.NOTIFIED
+
+
 def test_what_an_agent_tells_of_an_earlier_move_does_not_touch_the_one_under_way() -> None:
     net = Net()
     net.settles()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fmcc.locations import Learned, Locations, Nothing, ServicePublished, UserMoved
+from fmcc.locations import Learned, Locations, Nothing, ServicePublished, UserMoved, VersionPublished
 from fmcc.world import DataCenter, Service, User, World
 from lispfmc.wire.address import Endpoint, Prefix, ip_of
 from lispfmc.wire.auth import Key
@@ -97,12 +97,20 @@ def test_the_most_preferred_locator_of_a_known_site_counts() -> None:
     assert story.alice == "access2"
 
 
-def test_a_service_counts_as_published_when_every_address_is_at_one_place_by_one_version() -> None:
+def test_a_service_counts_as_published_when_every_address_is_at_one_place() -> None:
     story = Story()
-    assert story.published(APP4, "dc1") == Nothing()
+    assert story.published(APP4, "dc1") == VersionPublished("app", 0)
     assert story.published(APP6, "dc1") == ServicePublished("app", "dc1", 0)
-    assert story.published(APP4, "dc2", version=1) == Nothing()
+    assert story.published(APP4, "dc2", version=1) == VersionPublished("app", 1)
     assert story.published(APP6, "dc2", version=1) == ServicePublished("app", "dc2", 1)
+
+
+def test_versions_that_differ_between_address_families_give_the_newest_and_say_so() -> None:
+    story = Story()
+    story.published(APP4, "dc1", version=4095)
+    assert story.published(APP6, "dc1", version=1) == ServicePublished("app", "dc1", 1, agreed=False)
+    assert story.published(APP4, "dc1", version=0) == ServicePublished("app", "dc1", 1, agreed=False)
+    assert story.published(APP4, "dc1", version=1) == ServicePublished("app", "dc1", 1)
 
 
 def test_strangers_leave_no_trace() -> None:
