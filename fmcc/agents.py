@@ -1,13 +1,15 @@
 """The controller's ends of the hypervisor agents: what it asks of them, and their events as events of a move.
 
 Each agent's event stream is followed for ever and resumed by id, so what happened while the stream was broken is not
-lost. Every failure to ask becomes a `Failed` of that move.
+lost. Every failure to ask becomes a `Failed` of that move. Which machines run at a data centre is asked when its agent
+answers first or again, and whenever that may have changed without us: the stream tells of our own moves only in full.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeAlias
 
 import structlog
@@ -18,24 +20,35 @@ from lispfmc.runtime.client import ApiClient, ApiError, Unreachable
 from lispfmc.wire.errors import LocalError
 
 Tell: TypeAlias = Callable[[str, AgentReport], None]
+Found: TypeAlias = Callable[[str, Collection[str], float], None]
 
 FOLLOW_AGAIN_S = 1.0
+ASK_TRIES = 5
 _log = structlog.get_logger("agents")
 
 
 class Agents:
     """One client a data centre. `tell(move, report)` takes the reports into the core."""
 
-    def __init__(self, clients: Mapping[str, ApiClient], tell: Tell, restarted: Callable[[str], None]) -> None:
-        """`restarted(datacenter)` is called when an agent has started anew and forgotten its moves."""
+    def __init__(
+        self, clients: Mapping[str, ApiClient], tell: Tell, restarted: Callable[[str], None], found: Found
+    ) -> None:
+        """`restarted(datacenter)` is called when an agent has started anew and forgotten its moves;
+        `found(datacenter, machines, asked)` with those that run there, as asked at CLOCK_MONOTONIC `asked`."""
         self._clients = clients
         self._tell = tell
         self._restarted = restarted
+        self._found = found
         self.following: set[str] = set()
         """The data centres whose agent has answered."""
 
     async def follow(self, datacenter: str) -> None:
         """Take in the events of one agent until cancelled."""
+        # asking goes on beside the stream: a node that is slow to answer must not hold up a RESUMED
+        async with asyncio.TaskGroup() as asking:
+            await self._follow(datacenter, asking)
+
+    async def _follow(self, datacenter: str, asking: asyncio.TaskGroup) -> None:
         client = self._clients[datacenter]
         last: int | None = None
         while True:
@@ -44,9 +57,12 @@ class Agents:
                 # from the first answer on; later from where the stream broke
                 last = int(status["last_event"]) if last is None else last
                 self.following.add(datacenter)
+                asking.create_task(self._ask(datacenter))
                 async for event in client.events(last):
                     last = int(event["id"])
                     self._take(datacenter, event)
+                    for other in self._to_ask(datacenter, event["name"]):
+                        asking.create_task(self._ask(other))
             except (Unreachable, ApiError) as error:
                 if datacenter in self.following:
                     _log.warning("agent.lost", datacenter=datacenter, why=str(error))
@@ -60,6 +76,28 @@ class Agents:
         report = report_of(event["name"], event["fields"])
         if report is not None:
             self._tell(str(event["fields"]["move"]), report)
+
+    def _to_ask(self, datacenter: str, event: str) -> Collection[str]:
+        """Whose machines may be others than we know after an event."""
+        match event:
+            case "hypervisor.started" | "hypervisor.recovered":
+                return self._clients  # the machine may be at the other end of what was forgotten
+            case "hypervisor.resumed":
+                return (datacenter,)  # by a move that we know nothing of, when we have just started
+        return ()
+
+    async def _ask(self, datacenter: str) -> None:
+        for _ in range(ASK_TRIES):
+            asked = time.monotonic()
+            try:
+                answer = await self._clients[datacenter].get("/v1/machines")
+                here = [str(each["machine"]) for each in answer["items"] if each["here"]]
+            except (LocalError, KeyError, TypeError) as error:
+                _log.info("agent.machines.unknown", datacenter=datacenter, why=str(error))
+                await asyncio.sleep(FOLLOW_AGAIN_S)
+                continue
+            self._found(datacenter, here, asked)
+            return
 
     async def perform(self, effect: AgentEffect) -> None:
         """Carry out one effect; what goes wrong is told, never raised."""
@@ -77,6 +115,8 @@ class Agents:
                     await asyncio.gather(*(self._abort(client, effect.move) for client in (source, target)))
         except (LocalError, KeyError, TypeError) as error:
             self._tell(effect.move, Failed(str(error)))
+            if isinstance(effect, PrepareMigration):  # it may be refused because the machine is elsewhere
+                await asyncio.gather(*(self._ask(datacenter) for datacenter in (effect.source, effect.target)))
 
     async def _abort(self, client: ApiClient, move: str) -> None:
         try:

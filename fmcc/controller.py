@@ -6,9 +6,7 @@ scheme, and answers with effects. Inputs besides datagrams and time: what agents
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-
-import msgspec
+from collections.abc import Collection, Iterator, Mapping
 
 from fmcc.coordinator import MoveEffect, Steer, step
 from fmcc.deliberation import Deliberation
@@ -18,8 +16,10 @@ from fmcc.moves import (
     AgentReport,
     Confirmed,
     Failed,
+    Found,
     Move,
     MoveEvent,
+    MoveRecord,
     Observed,
     Placement,
     Requested,
@@ -29,6 +29,7 @@ from fmcc.moves import (
 )
 from fmcc.policy import Decision, Go, Policy, Stay
 from fmcc.policy.rules import Rules
+from fmcc.sightings import Sightings
 from fmcc.steering import Acknowledged, Repeated, Steering
 from fmcc.subscriber import Subscriber
 from fmcc.world import Service, World
@@ -51,13 +52,6 @@ class RequestRefused(LocalError):  # noqa: N818 - raised as the answer that it b
         self.what, self.why, self.do, self.status = what, why, do, status
 
 
-class MoveRecord(msgspec.Struct, frozen=True, gc=False):
-    """A move and the service that it moved."""
-
-    service: str
-    move: Move
-
-
 class Controller:
     """See the module. Every table is bounded by the configuration, but the finished moves: by `MOVES_KEPT`."""
 
@@ -73,6 +67,7 @@ class Controller:
         self._moves: dict[str, MoveRecord] = {}
         self._deadlines: Deadlines[str] = Deadlines()
         self._decide_again: set[str] = set()
+        self._sightings = Sightings()
 
     # --- what the daemon shows ----------------------------------------------------------------------------------------
 
@@ -143,13 +138,22 @@ class Controller:
         return self._step(record.service, report, now) + self._reconsidered(now)
 
     def agent_restarted(self, datacenter: str, now: float) -> list[FmccEffect]:
-        """The agent of `datacenter` has started anew: it has forgotten the moves that it had under way."""
+        """The agent of `datacenter` has started anew: it has forgotten the moves that it had under way. The policy is
+        asked again, once, when the service has been found."""
         effects: list[FmccEffect] = []
         for service, placement in list(self._placements.items()):
             move = placement.move
             if move is not None and datacenter in {move.source, move.target}:
                 effects += self._step(service, Failed(f"the agent of {datacenter} was restarted"), now)
+                if self._placements[service].state is State.FAILED:
+                    self._sightings.interrupted(service)
         return effects + self._reconsidered(now)
+
+    def found(self, datacenter: str, machines: Collection[str], asked: float, now: float) -> list[FmccEffect]:
+        """The agent of `datacenter`, asked at `asked`, says that these machines run there."""
+        for service in self._placements.keys() & machines:
+            self._sightings.seen(service, datacenter, asked)
+        return self._reconsidered(now)
 
     def requested(self, service: str, datacenter: str, now: float) -> list[FmccEffect]:
         """An operator wants `service` at `datacenter`. Raises RequestRefused."""
@@ -186,6 +190,7 @@ class Controller:
         effects: list[FmccEffect] = [Emit("user.moved", fields)]
         if moved.site is not None:
             for service in self.world.services_of(moved.user):
+                self._sightings.user_moved(service.name)
                 if moved.before is not None:  # to be seen for the first time is no handover
                     self.deliberation.observe(self._placements[service.name], moved.site, now)
                 effects += self._consider(service, moved.site, now)
@@ -193,7 +198,7 @@ class Controller:
 
     def _consider(self, service: Service, site: str, now: float) -> list[FmccEffect]:
         placement = self._placements[service.name]
-        if not all(map(self.subscriber.covers, service.eids)):
+        if not self._heard_of(service.name):
             # a controller that has just started must hear where the service is before it moves it from there
             self._decide_again.add(service.name)
             return []
@@ -270,21 +275,45 @@ class Controller:
         after, wanted = step(before, event, now, self.world.limits)
         effects = self._led(wanted, now)
         self._placements[service] = after
+        if after.datacenter != before.datacenter:
+            self._sightings.placed(service, now)
         effects += self.deliberation.replaced(before, after, now)
         if after.move is not None:
             self._keep(service, after.move)
         return effects
 
     def _reconsidered(self, now: float) -> list[FmccEffect]:
-        """The decisions that had to wait, for the end of a move or for the Map-Server's first word."""
+        """What had to wait, for the end of a move or for the Map-Server's first word: machines found, and decisions."""
         effects: list[FmccEffect] = []
+        # what the Map-Server publishes comes first: the version to go on from is part of it
+        for name, datacenter in self._sightings.take(self._heard_of):
+            effects += self._located(name, datacenter, now)
         for name in sorted(self._decide_again):
             placement = self._placements[name]
-            if not placement.in_flight and all(map(self.subscriber.covers, placement.service.eids)):
+            if not placement.in_flight and self._heard_of(name):
                 self._decide_again.discard(name)
                 site = self._locations.user(placement.service.user).site
                 if site is not None:
                     effects += self._consider(placement.service, site, now)
+        return effects
+
+    def _heard_of(self, service: str) -> bool:
+        """Whether the Map-Server has said where the service is, and tells of every change."""
+        return all(map(self.subscriber.covers, self._placements[service].service.eids))
+
+    def _located(self, service: str, datacenter: str, now: float) -> list[FmccEffect]:
+        """The service runs at `datacenter`; the network is led there when the mapping leads elsewhere."""
+        placement = self._placements[service]
+        if not placement.in_flight and self._sightings.retry(service):
+            self._decide_again.add(service)
+        after, _ = step(placement, Found("", datacenter), now, self.world.limits)
+        if after is placement:
+            return []
+        mode = "act" if self.world.acts else "observe"
+        fields = {"service": service, "from": placement.datacenter, "to": datacenter, "mode": mode}
+        effects: list[FmccEffect] = [Emit("placement.found", {**fields})]
+        if self.world.acts:
+            effects += self._step(service, Found(self._new_move_id(), datacenter), now)
         return effects
 
     def _led(self, wanted: list[MoveEffect], now: float) -> list[FmccEffect]:

@@ -1,8 +1,8 @@
 """One service's move, as a table: (state, event) -> state, and what to do on the way. Pure and frozen.
 
 `step(placement, event, now)` returns the next placement and the effects. What the table does not list changes nothing:
-late, repeated and misplaced events are harmless. Failure before RESUMED leaves the service where it was; RESUMED is a
-fact about where it runs, and wins whenever it is heard.
+late, repeated and misplaced events are harmless. Failure before RESUMED leaves the service where it was; RESUMED, and
+to be found somewhere, are facts about where it runs, and win whenever they are heard.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, StartMig
 from fmcc.moves import (
     Confirmed,
     Failed,
+    Found,
     Move,
     MoveEvent,
     Observed,
@@ -59,6 +60,8 @@ def step(placement: Placement, event: MoveEvent, now: float, limits: Limits) -> 
         return placement, []
     state, act = entry
     after, effects = act(placement, event, now, limits)
+    if after is placement:
+        return after, effects
     if after.move is not None and after.move.state is not state:
         after = msgspec.structs.replace(after, move=_entered(after.move, state, now, limits))
     return after, effects
@@ -179,6 +182,29 @@ def _resumed(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
     ]
 
 
+def _found(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    """It runs where the mapping does not lead: the network is led there as if RESUMED had been heard."""
+    assert isinstance(event, Found)
+    move = placement.move
+    if event.datacenter == placement.datacenter:
+        return placement, []
+    if move is None or not placement.in_flight:
+        version = next_version(placement.version)
+        move = Move(event.move, placement.datacenter, event.datacenter, version, State.SETTLED, ())
+        placement = msgspec.structs.replace(placement, move=move)
+    elif move.target != event.datacenter:
+        return placement, []
+    after = _with(placement, "found", now, reason="")
+    after = _with(after, "notified", now)
+    move = _move(after)
+    after = msgspec.structs.replace(after, datacenter=move.target, version=move.version)
+    eids = [str(eid) for eid in placement.service.eids]
+    return after, [
+        Steer("activate", redirect_of(after)),
+        _emit(after, "steering.notified", now, version=move.version, eids=eids),
+    ]
+
+
 def _acknowledged(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
     assert isinstance(event, SiteAcknowledged)
     move = _move(placement)
@@ -241,10 +267,12 @@ def _observe(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
 # --- the table --------------------------------------------------------------------------------------------------------
 
 _RESTING = (State.SETTLED, State.COMMITTED, State.UNCONFIRMED, State.FAILED)
+_BEFORE_RESUMED = (State.PREPARING, State.COPYING, State.STOPPED)
 
 TABLE: Mapping[tuple[State, type], tuple[State, Action]] = {
     **{(state, Requested): (State.PREPARING, _request) for state in _RESTING},
     **{(state, Observed): (state, _observe) for state in _RESTING},
+    **{(state, Found): (State.NOTIFIED, _found) for state in (*_RESTING, *_BEFORE_RESUMED)},
     (State.PREPARING, Prepared): (State.COPYING, _start),
     (State.PREPARING, Failed): (State.FAILED, _fail),
     (State.PREPARING, TimedOut): (State.FAILED, _fail),

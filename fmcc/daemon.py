@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ class Daemon:
             for site in settings.sites
             if site.agent is not None
         }
-        self._agents = Agents(self._clients, self._tell, self._restarted)
+        self._agents = Agents(self._clients, self._tell, self._restarted, self._found)
         self._sockets: Sockets | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._driver: Driver[FmccEffect] = Driver(
@@ -96,6 +97,9 @@ class Daemon:
 
     def _restarted(self, datacenter: str) -> None:
         self._driver.tell(self._controller.agent_restarted, datacenter)
+
+    def _found(self, datacenter: str, machines: Collection[str], asked: float) -> None:
+        self._driver.tell(self._controller.found, datacenter, machines, asked)
 
     # --- the API ------------------------------------------------------------------------------------------------------
 

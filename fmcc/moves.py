@@ -51,6 +51,13 @@ class Move(msgspec.Struct, frozen=True):
     resumed_ns: int | None = None
 
 
+class MoveRecord(msgspec.Struct, frozen=True, gc=False):
+    """A move and the service that it moved."""
+
+    service: str
+    move: Move
+
+
 class Placement(msgspec.Struct, frozen=True):
     """Where a service runs, by which map-version, and its move, the last one or the one in flight."""
 
@@ -119,11 +126,29 @@ class Observed(msgspec.Struct, frozen=True, gc=False):
     version: int
 
 
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """An agent says that the service runs at a data centre, whatever was heard of its way there. `move` is the id of
+    the move that this becomes when none is under way."""
+
+    move: str
+    datacenter: str
+
+
 class TimedOut(msgspec.Struct, frozen=True, gc=False):
     """Nothing came before the move's deadline."""
 
 
 AgentReport: TypeAlias = Prepared | Progress | Stopped | Resumed | Failed
 MoveEvent: TypeAlias = (
-    Requested | Prepared | Progress | Stopped | Resumed | Failed | SiteAcknowledged | Confirmed | Observed | TimedOut
+    Requested
+    | Prepared
+    | Progress
+    | Stopped
+    | Resumed
+    | Failed
+    | SiteAcknowledged
+    | Confirmed
+    | Observed
+    | Found
+    | TimedOut
 )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from fmcc.controller import Controller, MoveRecord
+from fmcc.controller import Controller
 from fmcc.deliberation import Considered
-from fmcc.moves import Move, Placement
+from fmcc.moves import Move, MoveRecord, Placement
 from fmcc.policy import Go
 
 Json: TypeAlias = dict[str, Any]

@@ -14,7 +14,7 @@ import msgspec
 
 from lispfmc.wire.errors import LocalError
 
-__all__ = ["CannotMigrate", "Happened", "Hypervisor", "Kind", "Migration"]
+__all__ = ["CannotMigrate", "Happened", "Hypervisor", "Kind", "Migration", "Place", "Recovered"]
 
 
 class CannotMigrate(LocalError):  # noqa: N818 - reads as the answer that it becomes
@@ -52,6 +52,24 @@ class Happened(msgspec.Struct, frozen=True):
     reason: str = ""
 
 
+class Place(msgspec.Struct, frozen=True):
+    """Where a machine is now. `site` None: nowhere, or not known, and `why` says so; `here`: it runs at this end."""
+
+    machine: str
+    here: bool
+    site: str | None = None
+    frozen: bool = False
+    why: str = ""
+
+
+class Recovered(msgspec.Struct, frozen=True):
+    """A machine that a dead agent had left frozen runs again at `datacenter`, since `at_ns` (CLOCK_MONOTONIC)."""
+
+    machine: str
+    datacenter: str
+    at_ns: int
+
+
 class Hypervisor(Protocol):
     """A driver. It tells its events to the callback that it was made with, in order."""
 
@@ -64,8 +82,14 @@ class Hypervisor(Protocol):
 
     def machines(self) -> tuple[str, ...]: ...
 
+    async def places(self) -> list[Place]:
+        """Where each machine is."""
+
+    async def recover(self) -> None:
+        """Have every machine run that was left frozen and that nobody is moving; returns when none is."""
+
     def migrations(self) -> list[dict[str, str]]:
-        """What is prepared or under way here: move, machine, role, state."""
+        """What is prepared or under way here: move, machine, from, to, role, state."""
 
     async def prepare(self, migration: Migration) -> None:
         """Make this end ready, for a limited time; again is no error. Raises CannotMigrate."""

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from fmcc.hypervisor import CannotMigrate, Happened, Hypervisor, Migration
+from fmcc.hypervisor import CannotMigrate, Happened, Hypervisor, Migration, Recovered
 from fmcc.hypervisor.emulated import Emulated
 from fmcc.hypervisor.settings import AgentSettings
 from lispfmc.core.effects import FieldValue
@@ -38,12 +38,14 @@ class Agent:
         # on the machine itself, by a unix socket: what is shown, nothing that acts
         self.local = Api("agent", settings.name, events, rejects, self._status, self._not_ready)
         self.local.get("/v1/migrations", lambda: {"items": self._hypervisor.migrations()})
+        self.local.ask("/v1/machines", self._machines)
         self.api = Api("agent", settings.name, events, rejects, self._status, self._not_ready, token=settings.token)
         self.api.post("/v1/migrations/prepare", self._prepare)
         self.api.post("/v1/migrations/abort", self._abort)
         self.api.post("/v1/migrations", self._start)
         self.api.post("/v1/incoming", self._incoming)
         self.api.get("/v1/migrations", lambda: {"items": self._hypervisor.migrations()})
+        self.api.ask("/v1/machines", self._machines)
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -56,12 +58,15 @@ class Agent:
             stack.push_async_callback(self.local.close)
             async with asyncio.TaskGroup() as tasks:
                 machines = self._settings.machines_by_name()
-                self._driver = Emulated(self._settings.datacenter, machines, peers, self.report, tasks)
+                self._driver = Emulated(
+                    self._settings.datacenter, machines, peers, self.report, tasks, recovered=self.recovered
+                )
                 await self.api.start(str(self._settings.listen))
                 if self._settings.api.listen is not None:
                     await self.local.start(self._settings.api.listen)
                 # a controller that had moves under way here learns from this that they are forgotten
                 self._events.append("hypervisor.started", {"datacenter": self._settings.datacenter})
+                await self._driver.recover()
                 await asyncio.Event().wait()
 
     def report(self, happened: Happened) -> None:
@@ -79,6 +84,19 @@ class Agent:
         if happened.reason:
             fields["reason"] = happened.reason
         self._events.append(f"hypervisor.{happened.kind}", fields)
+
+    def recovered(self, recovered: Recovered) -> None:
+        """Make it an event that a machine was found frozen and runs again."""
+        self._events.append(
+            "hypervisor.recovered",
+            {
+                "machine": recovered.machine,
+                "datacenter": recovered.datacenter,
+                "monotonic_ns": recovered.at_ns,
+                "driver": self._hypervisor.name,
+                "emulated": self._hypervisor.emulated,
+            },
+        )
 
     @property
     def _hypervisor(self) -> Hypervisor:
@@ -98,6 +116,9 @@ class Agent:
 
     def _not_ready(self) -> list[str]:
         return [] if self._driver is not None else ["the driver is starting"]
+
+    async def _machines(self) -> dict[str, Any]:
+        return {"items": [msgspec.to_builtins(place) for place in await self._hypervisor.places()]}
 
     async def _prepare(self, body: dict[str, Any]) -> dict[str, Any]:
         migration = _read(body, Migration)

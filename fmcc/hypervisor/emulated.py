@@ -3,7 +3,8 @@
 Nothing is copied: the copy is time, the STOP is real (link down, then frozen), and the last state is one message to
 the other agent over the same network that a real hypervisor would use, so it takes at least that way's delay. The
 target resumes when that message is there and the configured pause is over. A machine that was stopped and cannot
-resume at the target resumes at the source.
+resume at the target resumes at the source; one that a killed agent left frozen is looked after at the next start
+(`fmcc.hypervisor.recovery`).
 """
 
 from __future__ import annotations
@@ -11,14 +12,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
-from fmcc.hypervisor import CannotMigrate, Happened, Kind, Migration
+from fmcc.hypervisor import CannotMigrate, Happened, Kind, Migration, Place, Recovered
+from fmcc.hypervisor.recovery import NodeCall, Peer, Recovery
 from lispfmc.runtime import node_client
 from lispfmc.wire.errors import LocalError
 
@@ -30,14 +32,10 @@ READY_AGAIN_S = 10.0
 """How often the source shows itself to the target while it copies; it also keeps their connection open."""
 HAND_OVER_S = 3.0
 """How much longer than the pause the target may take to resume, before the source asks where the machine is."""
+STATUS_S = 2.0
+"""How long a node may take to say where it is."""
 CANCEL_S = 0.5
 """How long the source tries to call a lost target off: the machine stands still meanwhile."""
-
-
-class Peer(Protocol):
-    """The other end's agent (`lispfmc.runtime.client.ApiClient`)."""
-
-    async def post(self, path: str, body: dict[str, Any]) -> Any: ...
 
 
 class Machine(msgspec.Struct, frozen=True):
@@ -82,7 +80,8 @@ class Emulated:
         report: Callable[[Happened], None],
         tasks: asyncio.TaskGroup,
         *,
-        node: Callable[[Path, dict[str, Any]], Awaitable[dict[str, Any]]] = node_client.call,
+        node: NodeCall = node_client.call,
+        recovered: Callable[[Recovered], None] = lambda _: None,
     ) -> None:
         self._datacenter = datacenter
         self._machines = machines
@@ -91,15 +90,28 @@ class Emulated:
         self._tasks = tasks
         self._node = node
         self._ends: dict[str, _End] = {}  # by machine
+        self._recovery = Recovery(datacenter, peers, node, self._under_way, recovered)
 
     def machines(self) -> tuple[str, ...]:
         return tuple(self._machines)
 
     def migrations(self) -> list[dict[str, str]]:
+        now = time.monotonic()
         return [
-            {"move": end.migration.move, "machine": machine, "role": end.role, "state": str(end.state)}
-            for machine, end in self._ends.items()
+            {
+                **msgspec.to_builtins(end.migration),
+                "role": end.role,
+                "state": str(end.state if end.alive(now) else _State.ENDED),
+            }
+            for end in self._ends.values()
         ]
+
+    async def places(self) -> list[Place]:
+        return await asyncio.gather(*map(self._place, self._machines.values()))
+
+    async def recover(self) -> None:
+        sockets = {machine.name: machine.node_socket for machine in self._machines.values()}
+        await asyncio.gather(*(self._recovery.recover(name, at) for name, at in sockets.items()))
 
     # --- the seam's verbs ---------------------------------------------------------------------------------------------
 
@@ -256,6 +268,19 @@ class Emulated:
         return {"resumed_ns": thawed["resumed_ns"]}
 
     # --- both ---------------------------------------------------------------------------------------------------------
+
+    async def _place(self, machine: Machine) -> Place:
+        try:
+            async with asyncio.timeout(STATUS_S):
+                status = await self._node(machine.node_socket, {"do": "status"})
+        except (LocalError, TimeoutError) as error:
+            return Place(machine.name, here=False, why=_text(error))
+        site, frozen = status.get("site"), bool(status.get("frozen"))
+        return Place(machine.name, here=site == self._datacenter and not frozen, site=site, frozen=frozen)
+
+    def _under_way(self, machine: str) -> bool:
+        end = self._ends.get(machine)
+        return end is not None and end.alive(time.monotonic())
 
     def _machine(self, name: str) -> Machine:
         machine = self._machines.get(name)

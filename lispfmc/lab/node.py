@@ -75,6 +75,7 @@ class Node:
         self._links = {site: site_link(self._rtnetlink, device, eids) for site, device in sites.items()}
         self._frames = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         self._site: str | None = None
+        self._last_site: str | None = None
         self._frozen = False
         self._workers: dict[str, Worker] = {}
         self._again: list[tuple[float, bool]] = []  # (when, with RARP): announcements still to repeat
@@ -133,7 +134,7 @@ class Node:
 
     def _up(self, site: str, link: SiteLink) -> int:
         switch_on(self._rtnetlink, link)
-        self._site = site
+        self._site = self._last_site = site
         return time.monotonic_ns()
 
     def _announce(self, *, resumed: bool) -> int:
@@ -207,6 +208,7 @@ class Node:
             "name": self.name,
             "role": self.role,
             "site": self._site,
+            "last_site": self._last_site,
             "frozen": self._frozen,
             "eids": self.eids,
             "sites": sorted(self.sites),

@@ -91,6 +91,14 @@ class Api:
 
         self._app.router.add_get(path, handle)
 
+    def ask(self, path: str, answer: Callable[[], Awaitable[Json]]) -> None:
+        """GET `path` answers with what `await answer()` returns, as JSON."""
+
+        async def handle(_request: web.Request) -> web.StreamResponse:
+            return _json(await answer())
+
+        self._app.router.add_get(path, handle)
+
     def query(self, path: str, answer: Callable[[Mapping[str, str]], Json]) -> None:
         """GET `path?name=value` answers with what `answer({name: value})` returns, as JSON."""
 

@@ -11,7 +11,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
 from fmcc.hypervisor.agent import Agent
 from fmcc.hypervisor.settings import AgentSettings
 from fmcc.moves import AgentReport, Failed, Prepared, Resumed, Stopped
+from lispfmc.runtime import node_client
 from lispfmc.runtime.client import ApiClient, ApiError
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.rejects import Rejects
+from lispfmc.wire.address import Endpoint, ip_of
 
 pytestmark = pytest.mark.asyncio
 COUNTING = "import time\nwhile True: time.sleep(0.001)"
@@ -38,6 +40,7 @@ class NodeServer:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.site: str | None = "dc1"
+        self.last_site: str | None = "dc1"
         self.frozen = False
         self.refuses_thaw_at: str | None = None
         self._server: asyncio.Server | None = None
@@ -79,11 +82,12 @@ class NodeServer:
                     os.sched_yield()
                 return {"stopped_ns": int(loop.time() * 1e9)}
             case "thaw" if self.frozen and request["site"] != self.refuses_thaw_at:
-                self.site, self.frozen = request["site"], False
+                self.site = self.last_site = request["site"]
+                self.frozen = False
                 os.kill(self._process.pid, signal.SIGCONT)
                 return {"resumed_ns": int(loop.time() * 1e9)}
             case "status":
-                return {"site": self.site, "frozen": self.frozen}
+                return {"site": self.site, "last_site": self.last_site, "frozen": self.frozen}
         raise ValueError(f"cannot {request['do']} now")
 
 
@@ -125,10 +129,8 @@ class Pair:
     async def start(self) -> None:
         await self.node.start()
         for name, settings in self.settings.items():
-            self.agents[name] = Agent(settings, EventLog(), Rejects())
-            self.tasks[name] = asyncio.create_task(self.agents[name].run())
             self.clients[name] = ApiClient(str(settings.listen), token=settings.token)
-            await self.answers(name)
+            await self.start_agent(name)
 
     async def answers(self, name: str) -> None:
         for _ in range(200):
@@ -137,6 +139,11 @@ class Pair:
                 return
             await asyncio.sleep(0.01)
         raise AssertionError(f"the agent of {name} does not answer")
+
+    async def start_agent(self, name: str) -> None:
+        self.agents[name] = Agent(self.settings[name], EventLog(), Rejects())
+        self.tasks[name] = asyncio.create_task(self.agents[name].run())
+        await self.answers(name)
 
     async def stop(self, name: str) -> None:
         self.tasks[name].cancel()
@@ -185,6 +192,10 @@ async def eventually(true: Callable[[], bool]) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("it never came true")
+
+
+def ignored(datacenter: str, machines: Collection[str], asked: float) -> None:
+    """Who does not want to know where machines are."""
 
 
 async def refusal(asked: Awaitable[Any]) -> ApiError:
@@ -318,10 +329,152 @@ async def test_a_source_agent_that_is_stopped_in_mid_move_leaves_the_machine_run
     assert pair.node.site in {"dc1", "dc2"}
 
 
+async def left_frozen(pair: Pair, *, last_site: str = "dc1") -> None:
+    """What an agent that is killed between freeze and thaw leaves behind."""
+    pair.node.last_site = last_site
+    await node_client.call(pair.node.path, {"do": "freeze"})
+
+
+async def test_an_agent_killed_between_freeze_and_thaw_resumes_the_machine_at_its_next_start(
+    make_pair: MakePair, tmp_path: Path
+) -> None:
+    pair = await make_pair(copy_s=0.0, pause_ms=60_000.0)
+    await pair.stop("dc1")
+    config = tmp_path / "dc1.toml"
+    config.write_text(as_toml(pair.settings["dc1"]))
+    command = (sys.executable, "-m", "fmcc.hypervisor.agent", "--config", str(config))
+    killed = await asyncio.create_subprocess_exec(*command)
+    try:
+        await pair.answers("dc1")
+        await pair.stop("dc2")
+        await pair.start_agent("dc2")
+        await pair.prepare()
+        await pair.clients["dc1"].post("/v1/migrations", BODY)
+        await pair.until("dc1", "stopped")
+    finally:
+        killed.kill()
+        await killed.wait()
+    assert pair.node.process_state() == "T"
+    await pair.stop("dc2")  # it was about to resume it, and is gone as well
+    await pair.start_agent("dc1")
+    await asyncio.sleep(0.7)
+    assert pair.node.process_state() == "T", "the other agent cannot be asked: it may be resuming it"
+    await pair.start_agent("dc2")
+    await eventually(lambda: pair.node.process_state() != "T")
+    assert pair.node.site == "dc1"
+
+
+async def test_a_machine_that_was_left_frozen_is_resumed_where_it_was_last_up(make_pair: MakePair) -> None:
+    pair = await make_pair()
+    await pair.stop("dc1")
+    await left_frozen(pair, last_site="dc2")
+    await pair.start_agent("dc1")
+    recovered = await pair.until("dc1", "recovered")
+    assert (recovered["machine"], recovered["datacenter"]) == ("app", "dc2")
+    assert (pair.node.site, pair.node.frozen) == ("dc2", False)
+
+
+async def test_where_nothing_is_known_a_frozen_machine_is_resumed_at_the_agents_own_data_centre(
+    make_pair: MakePair,
+) -> None:
+    pair = await make_pair()
+    await pair.stop("dc1")
+    await left_frozen(pair, last_site="access1")
+    await pair.start_agent("dc1")
+    assert (await pair.until("dc1", "recovered"))["datacenter"] == "dc1"
+
+
+async def test_a_target_that_waits_for_the_state_of_a_dead_source_is_called_off(make_pair: MakePair) -> None:
+    pair = await make_pair()
+    await pair.prepare()
+    await pair.stop("dc1")
+    await left_frozen(pair)
+    await pair.start_agent("dc1")
+    await pair.until("dc1", "recovered")
+    (end,) = (await pair.clients["dc2"].get("/v1/migrations"))["items"]
+    assert (end["role"], end["state"]) == ("target", "ended")
+    assert pair.node.site == "dc1"
+
+
+async def test_a_machine_that_another_agent_is_moving_is_left_alone(make_pair: MakePair) -> None:
+    pair = await make_pair(copy_s=0.0, pause_ms=1500.0)
+    await pair.prepare()
+    await pair.clients["dc1"].post("/v1/migrations", BODY)
+    await pair.until("dc1", "stopped")
+    peers = pair.settings["dc1"].peers + pair.settings["dc2"].peers
+    listen = Endpoint(ip_of("127.0.0.1"), free_port())
+    third = pair.settings["dc1"].model_copy(update={"datacenter": "dc3", "listen": listen, "peers": peers})
+    events = EventLog()
+    task = asyncio.create_task(Agent(third, events, Rejects()).run())
+    try:
+        await pair.until("dc1", "completed")
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert pair.node.site == "dc2"
+    assert "hypervisor.recovered" not in [event.name for event in events.since(0)]
+
+
+def as_toml(settings: AgentSettings) -> str:
+    """The configuration file of an agent of a pair."""
+    (peer,), (machine,) = settings.peers, settings.machines
+    return f"""
+name = "{settings.name}"
+datacenter = "{settings.datacenter}"
+listen = "{settings.listen}"
+token = "{settings.token}"
+[[peers]]
+datacenter = "{peer.datacenter}"
+address = "{peer.address}"
+token = "{peer.token}"
+[[machines]]
+name = "{machine.name}"
+node_socket = "{machine.node_socket}"
+copy_s = {machine.copy_s}
+pause_ms = {machine.pause_ms}
+"""
+
+
+async def test_the_controller_hears_which_machines_run_where_first_and_whenever_it_may_have_changed(
+    make_pair: MakePair,
+) -> None:
+    pair = await make_pair(copy_s=0.0)
+    found: asyncio.Queue[tuple[str, tuple[str, ...]]] = asyncio.Queue()
+    agents = Agents(
+        pair.clients,
+        lambda move, report: None,
+        lambda datacenter: None,
+        lambda datacenter, machines, asked: found.put_nowait((datacenter, tuple(machines))),
+    )
+    following = [asyncio.create_task(agents.follow(name)) for name in pair.ports]
+
+    async def hears(*expected: tuple[str, tuple[str, ...]]) -> None:
+        missing = set(expected)
+        async with asyncio.timeout(10):
+            while missing:
+                missing.discard(await found.get())
+
+    try:
+        await hears(("dc1", ("app",)), ("dc2", ()))
+        await pair.prepare()
+        await pair.clients["dc1"].post("/v1/migrations", BODY)  # not by this controller
+        await hears(("dc2", ("app",)))
+        await pair.stop("dc1")
+        await left_frozen(pair, last_site="dc1")
+        await pair.start_agent("dc1")
+        await hears(("dc1", ("app",)), ("dc2", ()))
+        await agents.perform(PrepareMigration("m2", "app", "dc2", "dc1"))
+        await hears(("dc1", ("app",)), ("dc2", ()))
+    finally:
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+
+
 async def test_the_controllers_side_hears_every_step_in_order(make_pair: MakePair) -> None:
     pair = await make_pair(copy_s=0.3)
     reports: asyncio.Queue[tuple[str, AgentReport]] = asyncio.Queue()
-    agents = Agents(pair.clients, lambda move, report: reports.put_nowait((move, report)), lambda _: None)
+    agents = Agents(pair.clients, lambda move, report: reports.put_nowait((move, report)), lambda _: None, ignored)
     following = [asyncio.create_task(agents.follow(name)) for name in pair.ports]
     try:
         async with asyncio.timeout(10):

@@ -378,6 +378,32 @@ def test_an_agent_that_starts_anew_has_forgotten_the_move() -> None:
     assert net.names().count("migration.failed") == 1
 
 
+def test_a_move_that_an_agents_restart_ended_is_considered_again_once() -> None:
+    net = Net()
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    net.tell(net.fmcc.agent_event, net.asked[-1].move, Prepared("emulated", emulated=True))
+    net.tell(net.fmcc.agent_restarted, "dc1")
+    assert not net.placement.in_flight, "the machine may be frozen, or gone on: it has to be found first"
+    net.tell(net.fmcc.found, "dc1", ["app"], net.now)
+    assert net.placement.state is State.PREPARING
+    again = net.asked[-1]
+    assert isinstance(again, PrepareMigration)
+    net.tell(net.fmcc.agent_restarted, "dc1")
+    net.tell(net.fmcc.found, "dc1", ["app"], net.now)
+    net.run(5.0)
+    assert net.placement.state is State.FAILED  # type: ignore[comparison-overlap]
+    assert net.fields("migration.failed")["move"] == again.move
+    net.alice_moves("access1")
+    net.run(1.0)
+    net.alice_moves("access2")
+    net.run(1.0)
+    net.tell(net.fmcc.agent_restarted, "dc1")
+    net.tell(net.fmcc.found, "dc1", ["app"], net.now)
+    assert net.placement.state is State.PREPARING
+
+
 def test_a_full_data_centre_takes_no_service_neither_by_policy_nor_by_request() -> None:
     settings = fmcc_settings()
     sites = [site.model_dump() | ({"capacity": 0} if site.name == "dc2" else {}) for site in settings.sites]
@@ -467,6 +493,60 @@ def test_a_restarted_controller_learns_where_everything_is() -> None:
     assert net.fmcc.whereabouts("alice").site == "access2"
     assert (net.placement.datacenter, net.placement.version) == ("dc2", 1)
     assert net.placement.state is State.SETTLED
+
+
+def test_a_controller_killed_during_a_migration_finds_the_service_where_it_went() -> None:
+    net = Net()
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    net.fmcc = net.new_controller(net.fmcc.world)  # the agents finish alone
+    net.run(1.0)
+    assert isinstance(net.asked[-1], PrepareMigration), "it wants to move it from where the mapping leads"
+    net.tell(net.fmcc.agent_event, net.asked[-1].move, Failed("it is here already"))
+    net.tell(net.fmcc.found, "dc1", [], net.now)
+    net.tell(net.fmcc.found, "dc2", ["app", "a stranger"], net.now)
+    assert net.fields("placement.found") == {"service": "app", "from": "dc1", "to": "dc2", "mode": "act"}
+    net.run(1.0)
+    assert (net.placement.datacenter, net.placement.version) == ("dc2", 1)
+    assert net.placement.state is State.COMMITTED
+    assert net.routers["dc1"].notified
+    net.tell(net.fmcc.found, "dc2", ["app"], net.now)
+    assert net.names().count("placement.found") == 1
+
+
+def test_what_an_agent_has_is_weighed_only_after_the_map_server_has_spoken() -> None:
+    net = Net()
+    net.settles()
+    net.routers["dc2"].registers(*APP, version=7)
+    net.run(1.0)
+    net.fmcc = net.new_controller(net.fmcc.world)
+    net.tell(net.fmcc.found, "dc2", ["app"], net.now)
+    net.run(1.0)
+    assert (net.placement.datacenter, net.placement.version) == ("dc2", 7)
+    assert "placement.found" not in net.names()
+
+
+def test_an_answer_older_than_the_last_move_moves_nothing_back() -> None:
+    net = Net()
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    asked = net.now
+    net.hypervisor_moves()
+    net.run(1.0)
+    net.tell(net.fmcc.found, "dc1", ["app"], asked)
+    assert (net.placement.datacenter, net.placement.state) == ("dc2", State.COMMITTED)
+
+
+def test_an_observing_controller_only_says_that_a_service_is_elsewhere() -> None:
+    net = Net(mode="observe")
+    net.settles()
+    net.tell(net.fmcc.found, "dc2", ["app"], net.now)
+    net.run(1.0)
+    assert net.fields("placement.found")["mode"] == "observe"
+    assert net.placement.state is State.SETTLED
+    assert not net.routers["dc2"].notified
 
 
 @pytest.mark.parametrize("other", ["dc1", "dc2"])

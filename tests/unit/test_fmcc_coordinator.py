@@ -12,6 +12,7 @@ from fmcc.moves import (
     IN_FLIGHT,
     Confirmed,
     Failed,
+    Found,
     MoveEvent,
     Observed,
     Placement,
@@ -41,6 +42,7 @@ EVENTS: tuple[MoveEvent, ...] = (
     SiteAcknowledged("dc2"),
     Confirmed(),
     Observed("dc2", 9),
+    Found("m3", "dc2"),
     TimedOut(),
 )
 TO: dict[State, tuple[MoveEvent, ...]] = {
@@ -79,17 +81,17 @@ def test_what_the_table_does_not_list_changes_nothing(state: State, event: MoveE
     if (state, type(event)) not in TABLE:
         assert after is before
         assert effects == []
-    else:
+    elif not isinstance(event, Found) or before.datacenter != event.datacenter:
         assert after.state is TABLE[state, type(event)][0]
 
 
 @pytest.mark.parametrize(("state", "event"), list(itertools.product(State, EVENTS)))
-def test_the_service_changes_its_place_only_by_resumed_or_by_the_map_servers_word(
+def test_the_service_changes_its_place_only_by_facts_and_by_the_map_servers_word(
     state: State, event: MoveEvent
 ) -> None:
     before = placement_in(state)
     after, _ = step(before, event, 100.0, LIMITS)
-    if not isinstance(event, Resumed | Observed):
+    if not isinstance(event, Resumed | Observed | Found):
         assert after.datacenter == before.datacenter
         assert after.version == before.version
 
@@ -139,6 +141,30 @@ def test_resumed_heard_before_stopped_is_no_less_true() -> None:
     assert steered(effects) == []
     assert after.move is not None
     assert (after.move.stopped_ns, after.move.resumed_ns) == (10, 20)
+
+
+@pytest.mark.parametrize("state", [State.SETTLED, State.COMMITTED, State.UNCONFIRMED, State.FAILED])
+def test_a_service_found_elsewhere_at_rest_takes_the_network_along_by_a_move_of_its_own(state: State) -> None:
+    before = placement_in(state)
+    other = "dc1" if before.datacenter == "dc2" else "dc2"
+    after, effects = step(before, Found("m3", other), 100.0, LIMITS)
+    assert after.state is State.NOTIFIED
+    assert steered(effects) == ["activate"]
+    assert after.move is not None
+    assert (after.move.id, after.move.source, after.move.target) == ("m3", before.datacenter, other)
+    assert (after.datacenter, after.version) == (other, next_version(before.version))
+
+
+@pytest.mark.parametrize("state", [State.PREPARING, State.COPYING, State.STOPPED])
+def test_found_at_the_target_before_resumed_is_heard_is_as_good(state: State) -> None:
+    before = placement_in(state)
+    for datacenter in ("dc1", "dc3"):
+        assert step(before, Found("m3", datacenter), 100.0, LIMITS) == (before, [])
+    after, effects = step(before, Found("m3", "dc2"), 100.0, LIMITS)
+    assert steered(effects) == ["activate"]
+    assert after.state is State.NOTIFIED
+    assert after.move is not None
+    assert after.move.id == "m2"
 
 
 def test_both_acknowledgements_make_the_phase_once() -> None:
