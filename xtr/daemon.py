@@ -37,14 +37,7 @@ class Daemon:
         self._settings = settings
         self.events = EventLog()
         self.rejects = Rejects()
-        self._plane = TunPlane(
-            settings.dataplane,
-            rlocs=settings.rlocs,
-            iid=settings.instance_id,
-            interfaces=settings.site.interfaces,
-            fixed=[settings.placed(prefix) for prefix in settings.prefixes],
-            dynamic=[settings.placed(each.prefix) for each in settings.dynamic],
-        )
+        self._plane = TunPlane(settings)
         self._sniffer = Sniffer(settings.site.interfaces)
         self._router = Router(settings, ordered_nonces(), random_nonces(), self._plane.peers)
         self._sockets = Sockets([])
@@ -97,6 +90,18 @@ class Daemon:
 
     def announced(self, eid: Prefix, interface: str, mac: bytes) -> None:
         self._driver.tell(self._router.announced, eid, interface, mac)
+
+    def mac_announced(self, mac: bytes, interface: str, iid: int) -> None:
+        pass
+
+    def outdated(self, eid: Prefix, sender: Ip) -> None:
+        pass
+
+    def newer_source(self, eid: Prefix) -> None:
+        pass
+
+    def version(self, eid: Prefix) -> int | None:
+        return None
 
     # --- effects and views -----------------------------------------------------------------------------------------
 

@@ -37,11 +37,19 @@ class Drop(msgspec.Struct, frozen=True, gc=False):
     native: bool = False
 
 
+class Native(msgspec.Struct, frozen=True, gc=False):
+    """Leave packets for the prefix to the plain routing table (RFC 9301 §5.4, ACT Natively-Forward)."""
+
+
+Forwarding: TypeAlias = Forward | Drop | Native
+"""What happens to packets for an EID-Prefix that is not here."""
+
+
 class Install(msgspec.Struct, frozen=True, gc=False):
     """Set what happens to packets for `eid`; packets that were queued while it was resolved go out."""
 
     eid: Prefix
-    forwarding: Forward | Drop
+    forwarding: Forwarding
 
 
 class Remove(msgspec.Struct, frozen=True, gc=False):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from lispfmc.core.effects import Reject
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapReply, MapRequest, Message
-from xtr.effects import Deliver, Forward, XtrEffect
+from xtr.effects import Deliver, Forward, Native, XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.informer import Informer
 from xtr.moves import Moves
@@ -113,7 +113,7 @@ class Router:
                     "state": "forward"
                     if isinstance(forwarding, Forward)
                     else "native"
-                    if forwarding.native
+                    if isinstance(forwarding, Native) or forwarding.native
                     else "drop",
                     "locators": [
                         {"rloc": ip_text(rloc), "priority": locator.priority, "weight": locator.weight}

@@ -15,7 +15,7 @@ from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from mapserver.server import MapServer
 from mapserver.settings import MapServerSettings
 from tests.scenarios.network import Faults, Network, Node
-from xtr.effects import Deliver, Drop, Forward, Install, ProbeHost, Remove, Undeliver
+from xtr.effects import Deliver, Forward, Forwarding, Install, ProbeHost, Remove, Undeliver
 from xtr.router import Router
 from xtr.settings import XtrSettings
 
@@ -134,7 +134,7 @@ class XtrNode(Node):
         network = world.network
         self.world = world
         self.delivered: dict[Prefix, Deliver] = {}
-        self.table: PrefixTable[Forward | Drop] = PrefixTable()
+        self.table: PrefixTable[Forwarding] = PrefixTable()
         self.waiting: dict[Prefix, list[Packet]] = {}
         self.talkers: dict[Prefix, dict[Ip, None]] = {}
         router = Router(settings, network.nonces(), network.random_nonces(), self._peers)

@@ -12,7 +12,6 @@ import errno
 import os
 import socket
 from collections import Counter, deque
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from lispfmc.wire.address import Ip, Prefix, ip_of
@@ -23,8 +22,8 @@ from xtr.dataplane.device import Device
 from xtr.dataplane.netlink import Netlink
 from xtr.dataplane.outer import ANCILLARY_BYTES, SENDERS, Outer
 from xtr.dataplane.tables import ForwardingTable, Held, OnceInAWhile, Talkers, Waiting
-from xtr.effects import Drop, Forward
-from xtr.settings import DataPlaneSettings
+from xtr.effects import Drop, Forwarding, Native
+from xtr.settings import XtrSettings
 
 DRAIN = 64  # packets a wake-up, so that one direction does not starve the other
 SLOTS = 32  # a mapping's locators, each as often as its weight says
@@ -55,26 +54,16 @@ class Entry(NamedTuple):
 class TunPlane:
     """The plane of one Instance-ID. `xtr.dataplane.DataPlane` says what the calls mean."""
 
-    def __init__(
-        self,
-        settings: DataPlaneSettings,
-        *,
-        rlocs: Iterable[Ip],
-        iid: int,
-        interfaces: Iterable[str],
-        fixed: Iterable[Prefix],
-        dynamic: Iterable[Prefix] = (),
-    ) -> None:
-        """`fixed` are this site's own EID-Prefixes; hosts in `dynamic` ranges may be here, and are when delivered."""
-        self._settings = settings
-        self._rlocs = tuple(rlocs)
-        self._iid = iid
-        self._interface_names = tuple(interfaces)
-        self._fixed = tuple(fixed)
-        self._dynamic = tuple(dynamic)
+    def __init__(self, settings: XtrSettings) -> None:
+        self._settings = settings.dataplane
+        self._rlocs = settings.rlocs
+        self._iid = iid = settings.instance_id
+        self._interface_names = settings.site.interfaces
+        self._fixed = tuple(settings.placed(prefix) for prefix in settings.prefixes)
+        self._dynamic = tuple(settings.placed(each.prefix) for each in settings.dynamic)
         self._header = header(iid)
         self._table: ForwardingTable[Entry] = ForwardingTable(iid)
-        self._waiting = Waiting(settings.queue_packets, settings.queue_seconds)
+        self._waiting = Waiting(self._settings.queue_packets, self._settings.queue_seconds)
         self._talkers = Talkers()
         self._evidence_limit = OnceInAWhile(EVIDENCE_SECONDS)
         self._here: dict[Ip, int] = {}  # delivered hosts, and the interface behind which each is
@@ -138,7 +127,7 @@ class TunPlane:
 
     # --- tables --------------------------------------------------------------------------------------------------
 
-    def install(self, eid: Prefix, forwarding: Forward | Drop) -> None:
+    def install(self, eid: Prefix, forwarding: Forwarding) -> None:
         entry = self._entry(forwarding)
         self._table.install(eid, entry)
         if entry.local:
@@ -172,10 +161,18 @@ class TunPlane:
     def peers(self, eid: Prefix) -> list[Ip]:
         return self._talkers.peers(eid.ip, self._loop.time())
 
+    def heard(self, eid: Prefix) -> float | None:
+        return None
+
+    def used(self, eid: Prefix) -> float | None:
+        return None
+
     def counters(self) -> dict[str, int]:
         return dict(sorted(self._count.items()))
 
-    def _entry(self, forwarding: Forward | Drop) -> Entry:
+    def _entry(self, forwarding: Forwarding) -> Entry:
+        if isinstance(forwarding, Native):
+            return Entry((), dropped="dropped.native")
         if isinstance(forwarding, Drop):
             return Entry((), dropped="dropped.native" if forwarding.native else "dropped.negative")
         if any(hop.rloc in self._rlocs for hop in forwarding.hops):
