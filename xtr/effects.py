@@ -21,7 +21,7 @@ class Hop(msgspec.Struct, frozen=True, gc=False):
 
 
 class Forward(msgspec.Struct, frozen=True, gc=False):
-    """Encapsulate to one of `hops`, chosen by flow hash.
+    """Encapsulate to one of `hops`, chosen by flow hash; with `replicate` to each of them.
 
     `away` marks an EID that was here and has moved: packets that still arrive encapsulated for it are re-encapsulated
     (outer TTL - 1, RFC 9300 §5.3), and each sender is reported so that it can be told.
@@ -29,6 +29,7 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
 
     hops: tuple[Hop, ...]
     away: bool = False
+    replicate: bool = False
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
