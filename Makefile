@@ -6,7 +6,7 @@ BIN := .venv/bin
 DEMO_READY := .venv/.ready-demo
 TEST_READY := .venv/.ready-test
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format bpf clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -33,6 +33,9 @@ lint: $(TEST_READY) ## check style, format, types and import contracts
 format: $(TEST_READY) ## format the code and apply safe fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+bpf: ## compile the kernel data plane (needs clang, llvm, libbpf-dev; the result is committed)
+	@deploy/bpf.sh
 
 clean: ## remove what set-up and tests made in this folder (a running lab: lispfmc lab down)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

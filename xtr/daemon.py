@@ -20,8 +20,8 @@ from lispfmc.runtime.rejects import Rejects
 from lispfmc.runtime.udp import Sockets, open_dgram
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.errors import LocalError
+from xtr.dataplane.choice import plane_for, started
 from xtr.dataplane.sniffer import Sniffer
-from xtr.dataplane.tun import TunPlane
 from xtr.effects import Deliver, Install, ProbeHost, Remove, Undeliver, XtrEffect
 from xtr.router import Router
 from xtr.settings import XtrSettings
@@ -37,9 +37,9 @@ class Daemon:
         self._settings = settings
         self.events = EventLog()
         self.rejects = Rejects()
-        self._plane = TunPlane(settings)
+        self._plane = plane_for(settings)
         self._sniffer = Sniffer(settings.site.interfaces)
-        self._router = Router(settings, ordered_nonces(), random_nonces(), self._plane.peers)
+        self._router = Router(settings, ordered_nonces(), random_nonces(), lambda eid: self._plane.peers(eid))
         self._sockets = Sockets([])
         self._driver: Driver[XtrEffect] = Driver(
             self._router,
@@ -60,7 +60,7 @@ class Daemon:
             [await open_dgram(Endpoint(rloc, CONTROL_PORT), self._driver.datagram) for rloc in self._settings.rlocs]
         )
         try:
-            self._plane.start(self)
+            self._plane = started(self._plane, settings=self._settings, evidence=self)
             self._sniffer.start(self, self._settings.instance_id)
         except OSError as error:
             raise LocalError(

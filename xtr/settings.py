@@ -103,7 +103,8 @@ class InterworkingSettings(Settings):
 class DataPlaneSettings(Settings):
     """The plane that forwards, and its bounds."""
 
-    kind: Literal["tun"] = "tun"
+    kind: Literal["auto", "tun", "ebpf"] = "auto"
+    core_interfaces: tuple[str, ...] = ()
     device: str = Field(default="lisp0", min_length=1, max_length=15)
     table: int = Field(default=4341, ge=1, lt=1 << 31)
     mtu: int = Field(default=1500, ge=1280, le=65535)

@@ -16,18 +16,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
 from pyroute2 import netns
 
 from lispfmc.wire.address import Ip, Prefix, ip_of
 from lispfmc.wire.checksum import internet_checksum, udp_checksum
 from lispfmc.wire.encap import header
 from xtr.dataplane import DataPlane
+from xtr.dataplane.choice import unavailable
+from xtr.dataplane.ebpf import EbpfPlane
 from xtr.dataplane.tun import TunPlane
 from xtr.effects import Forward, Hop
 from xtr.settings import XtrSettings
 
-KINDS = ("tun",)
-"""The planes that this machine can run."""
+KINDS = ("tun", "ebpf")
+"""Every plane; a machine whose kernel or privileges do not do for one skips its tests."""
 
 PREFIX = f"plane{os.getpid()}"
 MAC = {"user": "02:00:00:00:01:10", "service": "02:00:00:00:02:10", "gateway": "02:00:5e:00:00:01"}
@@ -142,8 +145,12 @@ class Evidence:
 
 def plane_of(kind: str, settings: XtrSettings) -> DataPlane:
     """A plane of that kind."""
-    assert kind in KINDS
-    return TunPlane(settings)
+    if kind == "tun":
+        return TunPlane(settings)
+    why_not = unavailable()
+    if why_not:
+        pytest.skip(why_not)
+    return EbpfPlane(settings)
 
 
 def settings_of(name: str, host: str, *, queue_seconds: float = 3.0, **changes: Any) -> XtrSettings:

@@ -26,6 +26,7 @@ from xtr.effects import Forwarding
 from xtr.settings import XtrSettings
 
 BATCH = 64  # packets a wake-up, so that one direction does not starve the other
+DRAINED_BATCHES = 64  # a device's whole queue, and an end to it under a flood
 SWEEP_SECONDS = 0.25
 
 
@@ -165,7 +166,9 @@ class TunPlane:
     def drain(self) -> None:
         """Work off what the devices hold now."""
         for outbound in self._outbounds.values():
-            outbound.readable()
+            for _ in range(DRAINED_BATCHES):
+                if not outbound.readable():
+                    break
 
     def tunnelled(self, datagram: bytes, ttl: int, tos: int, sender: Ip) -> None:
         """A datagram of port 4341 that did not come by our sockets."""
