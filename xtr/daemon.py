@@ -39,7 +39,14 @@ class Daemon:
         self.rejects = Rejects()
         self._plane = plane_for(settings)
         self._sniffer = Sniffer(settings.site.interfaces)
-        self._router = Router(settings, ordered_nonces(), random_nonces(), lambda eid: self._plane.peers(eid))
+        self._router = Router(
+            settings,
+            ordered_nonces(),
+            random_nonces(),
+            lambda eid: self._plane.peers(eid),
+            heard=lambda eid: self._plane.heard(eid),
+            used=lambda eid: self._plane.used(eid),
+        )
         self._sockets = Sockets([])
         self._driver: Driver[XtrEffect] = Driver(
             self._router,
@@ -71,6 +78,8 @@ class Daemon:
         self._driver.tell(self._router.start)
 
     async def close(self) -> None:
+        if self._sockets.all:
+            self._driver.tell(self._router.stop)
         self._driver.close()
         self._sniffer.close()
         self._plane.close()
@@ -92,16 +101,16 @@ class Daemon:
         self._driver.tell(self._router.announced, eid, interface, mac)
 
     def mac_announced(self, mac: bytes, interface: str, iid: int) -> None:
-        pass
+        self._driver.tell(self._router.mac_announced, mac)
 
     def outdated(self, eid: Prefix, sender: Ip) -> None:
-        pass
+        self._driver.tell(self._router.outdated, eid, sender)
 
     def newer_source(self, eid: Prefix) -> None:
-        pass
+        self._driver.tell(self._router.newer_source, eid)
 
     def version(self, eid: Prefix) -> int | None:
-        return None
+        return self._router.version(eid)
 
     # --- effects and views -----------------------------------------------------------------------------------------
 

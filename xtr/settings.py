@@ -17,12 +17,24 @@ from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
 
 
+class SubscriptionKey(Settings):
+    """The key by which a Map-Server authenticates what it publishes to us (RFC 9437's PubSubKey, agreed beforehand)."""
+
+    key_id: int = Field(ge=0, le=255)
+    secret: str = Field(min_length=1)
+
+    @property
+    def key(self) -> Key:
+        return Key(self.key_id, self.secret.encode())
+
+
 class MapServerSettings(Settings):
-    """A Map-Server to register with, and the key that both sides know."""
+    """A Map-Server to register with, and the key that both sides know; with `subscription`, it publishes to us."""
 
     address: IpField
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    subscription: SubscriptionKey | None = None
 
     @property
     def key(self) -> Key:

@@ -77,6 +77,7 @@ def xtr_settings(name: str, *, peers: tuple[str, ...] = SITES, **changes: Any) -
                 "rlocs": [*RLOCS["dc1"], *RLOCS["dc2"]],
             }
         ],
+        "timers": {"rloc_probe_s": 0},  # a probe that the network loses would add to the stories that are told here
     }
     return XtrSettings.model_validate(values | changes)
 

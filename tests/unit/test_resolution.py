@@ -25,6 +25,8 @@ def router(**limits: float) -> Router:
             "map_servers": [{"address": "198.18.0.1", "key_id": 1, "secret": "k"}],
             "dynamic": [{"prefix": "100.64.1.0/24", "activation": "presence"}],
             "limits": limits,
+            "timers": {"rloc_probe_s": 0},
+            "interworking": {"natively_forward": "drop"},
         }
     )
     return Router(settings, count(1), count(1000), lambda _: [])
