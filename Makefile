@@ -2,11 +2,14 @@
 PYTHON ?= /usr/bin/python3
 OUT ?=
 PYTEST_ARGS ?=
+NAME ?= codec
 BIN := .venv/bin
 DEMO_READY := .venv/.ready-demo
 TEST_READY := .venv/.ready-test
 
-.PHONY: help demo test lint format bpf clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: help demo test bench fuzz lint format bpf clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -23,6 +26,13 @@ demo: $(DEMO_READY) ## build the lab, move a user, watch the service follow, pri
 
 test: $(TEST_READY) ## run every test (PYTEST_ARGS=... to choose)
 	@$(BIN)/pytest $(PYTEST_ARGS)
+
+bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec)
+	@$(BIN)/python -m tests.bench $(NAME)
+
+fuzz: $(TEST_READY) ## hold the codec against construct 10,000 times a message, then fuzz it (FUZZ_SECONDS=600)
+	@LISPFMC_EXAMPLES=10000 $(BIN)/pytest -q tests/properties/test_wire_compiled.py
+	@$(BIN)/python -m tests.fuzz.decode $(FUZZ_SECONDS)
 
 lint: $(TEST_READY) ## check style, format, types and import contracts
 	@$(BIN)/ruff check .

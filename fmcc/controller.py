@@ -187,7 +187,7 @@ class Controller:
             return []
         if placement.in_flight:
             self._decide_again.add(service.name)
-            return [self._decided(placement, site, Stay("a move is in flight: decided when it has ended"))]
+            return [self._decided(placement, site, None)]
         view = View(
             service=service.name,
             user=service.user,
@@ -202,7 +202,8 @@ class Controller:
         requested = Requested(self._new_move_id(), decision.datacenter, heard=now)
         return [emit, *self._step(service.name, requested, now)]
 
-    def _decided(self, placement: Placement, site: str, decision: Decision) -> Emit:
+    def _decided(self, placement: Placement, site: str, decision: Decision | None) -> Emit:
+        """The event of a decision; None = it has to wait for the end of the move in flight."""
         going = isinstance(decision, Go)
         return Emit(
             "decision.made",
@@ -210,10 +211,10 @@ class Controller:
                 "user": placement.service.user,
                 "service": placement.service.name,
                 "site": site,
-                "decision": "move" if going else "stay",
+                "decision": "later" if decision is None else "move" if going else "stay",
                 "from": placement.datacenter,
                 "to": decision.datacenter if isinstance(decision, Go) else placement.datacenter,
-                "reason": decision.reason,
+                "reason": decision.reason if decision else "a move is in flight: decided when it has ended",
                 "policy": self.policy.name,
                 "mode": "act" if self.world.acts else "observe",
             },

@@ -36,9 +36,9 @@ class Daemon:
         self._events = EventLog()
         self._rejects = Rejects()
         world = settings.world()
-        nonces = ordered_nonces()
-        steering = Fig9(world.sites, world.datacenters, nonces)
-        self._controller = Controller(world, POLICIES[settings.policy](), steering, nonces)
+        self._nonces = ordered_nonces(settings.state_dir)
+        steering = Fig9(world.sites, world.datacenters, self._nonces)
+        self._controller = Controller(world, POLICIES[settings.policy](), steering, self._nonces)
         self._clients = {
             site.name: ApiClient(str(site.agent), token=site.agent_token)
             for site in settings.sites
@@ -68,6 +68,8 @@ class Daemon:
                 stack.callback(opened[-1].close)
             self._sockets = Sockets(opened)
             stack.callback(self._driver.close)
+            self._nonces.start()
+            stack.callback(self._nonces.close)
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 await self.api.start(self._settings.api.listen)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from hashlib import sha256
+from pathlib import Path
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -16,7 +17,7 @@ from fmcc.policy.registry import POLICIES
 from fmcc.world import DataCenter, Limits, Service, User, World
 from lispfmc.runtime.config import ApiSettings, EndpointField, IpField, LogSettings, PrefixField, Settings, Wrong
 from lispfmc.wire.address import Endpoint, Prefix
-from lispfmc.wire.auth import Key
+from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.messages import XTR_ID_BYTES
 
 CONTROL_PORT = 4342
@@ -28,6 +29,12 @@ class MapServerSettings(Settings):
     address: IpField
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
+
+    @property
+    def key(self) -> Key:
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class SiteSettings(Settings):
@@ -40,6 +47,8 @@ class SiteSettings(Settings):
     agent_token: str | None = None
     key_id: int | None = Field(default=None, ge=0, le=255)
     secret: str | None = None
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
     capacity: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
@@ -98,6 +107,7 @@ class FmccSettings(Settings):
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
     rlocs: tuple[IpField, ...] = Field(min_length=1)
     xtr_id: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{32}$")
+    state_dir: Path | None = None
     map_server: MapServerSettings
     sites: tuple[SiteSettings, ...] = ()
     rtts: tuple[RttSettings, ...] = ()
@@ -168,7 +178,7 @@ class FmccSettings(Settings):
             rlocs=self.rlocs,
             xtr_id=bytes.fromhex(self.xtr_id) if self.xtr_id else sha256(self.name.encode()).digest()[:XTR_ID_BYTES],
             map_server=Endpoint(self.map_server.address, CONTROL_PORT),
-            map_server_key=Key(self.map_server.key_id, self.map_server.secret.encode()),
+            map_server_key=self.map_server.key,
             sites={site.name: site.rlocs for site in self.sites},
             datacenters={site.name: _datacenter(site) for site in datacenters},
             users={user.name: User(user.name, self._all_placed(user.eids)) for user in self.users},
@@ -191,7 +201,8 @@ class FmccSettings(Settings):
 def _datacenter(site: SiteSettings) -> DataCenter:
     assert site.key_id is not None, "checked for data centres"
     assert site.secret is not None, "checked for data centres"
-    return DataCenter(site.name, Key(site.key_id, site.secret.encode()), site.capacity)
+    key = Key(site.key_id, site.secret.encode(), site.algorithm, site.auth_compat)
+    return DataCenter(site.name, key, site.capacity)
 
 
 def _unique(table: str, names: list[str]) -> None:

@@ -29,7 +29,8 @@ class Daemon:
         self._settings = settings
         self.events = EventLog()
         self.rejects = Rejects()
-        self._server = MapServer(settings, ordered_nonces())
+        self._nonces = ordered_nonces(settings.state_dir)
+        self._server = MapServer(settings, self._nonces)
         self._sockets = Sockets([])
         self._driver: Driver[Effect] = Driver(
             self._server,
@@ -49,6 +50,7 @@ class Daemon:
 
     async def start(self) -> None:
         await self._api.start(self._settings.api.listen)
+        self._nonces.start()
         opened: list[DrainedSocket] = []
         for ip in self._settings.listen:
             opened.append(await open_drained(Endpoint(ip, self._settings.port), self._driver.datagram))
@@ -57,6 +59,7 @@ class Daemon:
 
     async def close(self) -> None:
         self._driver.close()
+        self._nonces.close()
         self._sockets.close()
         await self._api.close()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cached_property
+from pathlib import Path
 
 from pydantic import Field, field_validator, model_validator
 
 from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField, Settings, Wrong
 from lispfmc.wire.address import Ip, Prefix
-from lispfmc.wire.auth import Key
+from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.messages import XTR_ID_BYTES
 
 SITES_PER_KEY_ID = 64
@@ -25,15 +27,17 @@ class SiteSettings(Settings):
     name: str = Field(min_length=1)
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
     prefixes: tuple[PrefixField, ...] = ()
     roaming: tuple[PrefixField, ...] = ()
     accept_more_specifics: bool = True
     xtrs: tuple[IpField, ...] = ()
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode())
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
     def placed(self, prefix: Prefix) -> Prefix:
         """A prefix of the file in the site's Instance-ID."""
@@ -49,6 +53,8 @@ class SubscriberSettings(Settings):
     name: str = Field(min_length=1)
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
     address: tuple[IpField, ...] = Field(min_length=1)
@@ -72,9 +78,9 @@ class SubscriberSettings(Settings):
             raise ValueError(f"an xTR-ID is {2 * XTR_ID_BYTES} hexadecimal digits; leave it out to go by the address")
         return number
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode())
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
     def may_subscribe(self, eid: Prefix) -> bool:
         return any(self.placed(each).covers(eid) for each in self.ranges)
@@ -112,6 +118,7 @@ class MapServerSettings(Settings):
     name: str = Field(min_length=1)
     listen: tuple[IpField, ...] = Field(min_length=1)
     port: int = Field(default=4342, ge=1, le=65535)
+    state_dir: Path | None = None
     sites: tuple[SiteSettings, ...] = ()
     subscribers: tuple[SubscriberSettings, ...] = ()
     mobility_ranges: tuple[MobilityRange, ...] = ()

@@ -68,7 +68,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, reason_not in NEEDS.items():
             if item.get_closest_marker(marker) and (reason := reason_not()):
                 item.add_marker(pytest.mark.skip(reason=reason))
-    items.sort(key=lambda item: sum(item.get_closest_marker(marker) is not None for marker in NEEDS))
+    # by the file's markers only: a file whose tests share one lab stays together
+    whole_machine = ("namespaces", "compose")
+    items.sort(key=lambda item: sum(item.get_closest_marker(marker) is not None for marker in whole_machine))
 
 
 @pytest.hookimpl(trylast=True)

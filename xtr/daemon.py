@@ -39,9 +39,10 @@ class Daemon:
         self.rejects = Rejects()
         self._plane = plane_for(settings)
         self._sniffer = Sniffer(settings.site.interfaces)
+        self._nonces = ordered_nonces(settings.state_dir)
         self._router = Router(
             settings,
-            ordered_nonces(),
+            self._nonces,
             random_nonces(),
             lambda eid: self._plane.peers(eid),
             heard=lambda eid: self._plane.heard(eid),
@@ -63,6 +64,7 @@ class Daemon:
 
     async def start(self) -> None:
         await self._api.start(self._settings.api.listen)
+        self._nonces.start()
         self._sockets = Sockets(
             [await open_dgram(Endpoint(rloc, CONTROL_PORT), self._driver.datagram) for rloc in self._settings.rlocs]
         )
@@ -81,6 +83,7 @@ class Daemon:
         if self._sockets.all:
             self._driver.tell(self._router.stop)
         self._driver.close()
+        self._nonces.close()
         self._sniffer.close()
         self._plane.close()
         self._sockets.close()

@@ -6,14 +6,16 @@ Every prefix of the file lies in `instance_id` unless it names another one ("[7]
 
 from __future__ import annotations
 
+from functools import cached_property
 from hashlib import sha256
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField, Settings, Wrong
 from lispfmc.wire.address import Ip, Prefix, ip_text
-from lispfmc.wire.auth import Key
+from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
 
 
@@ -22,10 +24,12 @@ class SubscriptionKey(Settings):
 
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode())
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class MapServerSettings(Settings):
@@ -34,11 +38,13 @@ class MapServerSettings(Settings):
     address: IpField
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
     subscription: SubscriptionKey | None = None
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode())
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class MapResolverSettings(Settings):
@@ -64,10 +70,12 @@ class PeerKey(Settings):
     peer: IpField
     id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return Key(self.id, self.secret.encode())
+        return Key(self.id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class ControllerSettings(Settings):
@@ -76,12 +84,14 @@ class ControllerSettings(Settings):
     address: IpField
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
     rlocs: tuple[IpField, ...] = Field(min_length=1)
 
-    @property
+    @cached_property
     def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode())
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class SiteSettings(Settings):
@@ -157,6 +167,7 @@ class XtrSettings(Settings):
     prefixes: tuple[PrefixField, ...] = ()
     xtr_id: bytes = b""
     site_id: int = Field(default=0, ge=0, lt=1 << 64)
+    state_dir: Path | None = None
     map_servers: tuple[MapServerSettings, ...] = Field(min_length=1)
     map_resolver: MapResolverSettings | None = None
     dynamic: tuple[DynamicRange, ...] = ()

@@ -22,12 +22,15 @@ USAGE_ERROR: type[Exception] = typer.BadParameter.__bases__[0]
 app = typer.Typer(
     name="lispfmc",
     help="Follow-Me Cloud on LISP: users move, their services follow, no connection is lost.",
+    epilog="Begin with: lispfmc lab demo. Exit codes: 0 done, 1 condition not met, 2 cannot reach, 64 usage, "
+    "78 bad configuration.",
     no_args_is_help=True,
+    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 lab_app = typer.Typer(help="A whole network on this machine.", no_args_is_help=True, rich_markup_mode=None)
-app.add_typer(lab_app, name="lab")
+app.add_typer(lab_app, name="lab", short_help="A whole network on this machine")
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
 Lab = Annotated[str | None, typer.Option("--lab", envvar="LISPFMC_LAB", help="which lab, when several are up")]
@@ -47,7 +50,7 @@ class Table(StrEnum):
     rejects = "rejects"
 
 
-@app.command()
+@app.command(short_help="Move a user to another site")
 def move(
     user: Annotated[str, typer.Argument(help="who moves, for example alice")],
     to: Annotated[str, typer.Option("--to", metavar="SITE", help="the access network to move to")],
@@ -63,7 +66,7 @@ def move(
     _finish(verb(user, to, lab_name=lab, wait=wait, measure=measure, timeout_s=timeout, output=output))
 
 
-@app.command()
+@app.command(short_help="Is every daemon and node there and ready?")
 def status(
     wait: Annotated[bool, typer.Option("--wait", help="until everything is ready")] = False,  # noqa: FBT002 - likewise
     timeout: Timeout = 30.0,
@@ -76,7 +79,7 @@ def status(
     _finish(verb(lab_name=lab, wait_s=timeout if wait else 0.0, output=output))
 
 
-@app.command()
+@app.command(short_help="One table of the daemons' state")
 def show(
     table: Annotated[Table, typer.Argument(help="which table")],
     at: Annotated[str | None, typer.Option("--at", metavar="DAEMON", help="only this daemon's")] = None,
@@ -89,7 +92,7 @@ def show(
     _finish(verb(table.value, at=at, lab_name=lab, output=output))
 
 
-@app.command()
+@app.command(short_help="Ask a Map-Resolver where an EID is")
 def lookup(
     eid: Annotated[str, typer.Argument(help="an address or prefix, for example 100.64.1.10 or fd00:0:0:1::10")],
     via: Annotated[str | None, typer.Option("--via", metavar="MR", help="address of the Map-Resolver to ask")] = None,
@@ -104,7 +107,7 @@ def lookup(
     _finish(verb(eid, via=via, iid=iid, count=count, lab_name=lab, output=output))
 
 
-@app.command()
+@app.command(short_help="Show what LISP messages say")
 def decode(
     what: Annotated[str, typer.Argument(metavar="HEX|FILE.pcap", help="a message in hex, or a capture")],
     output: Output = Format.table,
@@ -115,7 +118,17 @@ def decode(
     raise typer.Exit(verb(what, output=output))
 
 
-@app.command()
+@app.command(short_help="Show the generated wire code")
+def wire(
+    source: Annotated[str, typer.Option("--source", metavar="MESSAGE", help="for example MapRegister; all: every one")],
+) -> None:
+    """Print the code that the wire codec generated from its declarations, for review."""
+    from lispfmc.cli.wire import wire as verb
+
+    raise typer.Exit(verb(source))
+
+
+@app.command(short_help="Every event of every daemon, as it happens")
 def monitor(
     snapshot: Annotated[bool, typer.Option("--snapshot", help="first the events that the daemons still keep")] = False,  # noqa: FBT002 - likewise
     eid: Annotated[str | None, typer.Option("--eid", help="only events that name this EID")] = None,
@@ -128,7 +141,7 @@ def monitor(
     _finish(verb(lab_name=lab, snapshot=snapshot, eid=eid, output=output))
 
 
-@lab_app.command("up")
+@lab_app.command("up", short_help="Bring a network up in namespaces")
 def lab_up(
     topology: Topology = "fig5",
     name: Annotated[str | None, typer.Option("--name", help="the lab's name; the topology's unless given")] = None,
@@ -140,7 +153,7 @@ def lab_up(
     raise typer.Exit(up(topology, name, output=output))
 
 
-@lab_app.command("status")
+@lab_app.command("status", short_help="What of the network is there")
 def lab_status(name: Name = None, output: Output = Format.table) -> None:
     """What of the network is there."""
     from lispfmc.cli.lab import status as verb
@@ -148,7 +161,7 @@ def lab_status(name: Name = None, output: Output = Format.table) -> None:
     raise typer.Exit(verb(name, output=output))
 
 
-@lab_app.command("down")
+@lab_app.command("down", short_help="Remove it, or what a killed up left")
 def lab_down(name: Name = None, output: Output = Format.table) -> None:
     """Remove the network and whatever a killed `up` left behind."""
     from lispfmc.cli.lab import down
@@ -156,7 +169,11 @@ def lab_down(name: Name = None, output: Output = Format.table) -> None:
     raise typer.Exit(down(name, output=output))
 
 
-@lab_app.command("exec", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@lab_app.command(
+    "exec",
+    short_help="Run a command inside a site",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 def lab_exec(
     place: Annotated[str, typer.Argument(metavar="SITE", help="a site, a daemon or a node")],
     command: Annotated[list[str], typer.Argument(metavar="CMD...")],
@@ -169,7 +186,7 @@ def lab_exec(
     raise typer.Exit(execute(place, command, lab, output=output))
 
 
-@lab_app.command("demo")
+@lab_app.command("demo", short_help="Build, move, measure, remove")
 def lab_demo(topology: Topology = "fig5", output: Output = Format.table) -> None:
     """Build the network, move a user, watch the service follow, say what it cost, remove the network."""
     from lispfmc.cli.lab import demo
@@ -217,7 +234,7 @@ def _usage(error: Exception) -> int:
 
 def _code_of(error: Exception) -> int:
     """The exit code of an error of the lab, the client or the configuration. Loaded here: only failures pay for it."""
-    from lispfmc.lab.installation import Ambiguous, NotUp
+    from lispfmc.lab.installation import Ambiguous, BadName, NotUp
     from lispfmc.runtime.client import Unreachable
     from lispfmc.runtime.config import ConfigError
 
@@ -225,7 +242,7 @@ def _code_of(error: Exception) -> int:
         return CONFIG
     if isinstance(error, Unreachable | NotUp):
         return UNREACHABLE
-    if isinstance(error, Ambiguous):
+    if isinstance(error, Ambiguous | BadName):
         return USAGE
     return 1
 

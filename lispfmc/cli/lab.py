@@ -77,12 +77,13 @@ def demo(topology: str, *, output: Format) -> int:
     from lispfmc.cli.story import phase_text, print_report
     from lispfmc.lab.demo import run
 
-    report = run(topology, say=say, on_phase=lambda phase: say(phase_text(phase)))
+    tell = say if output is Format.json else print_text  # as they happen; for programs they are in the JSON too
+    report = run(topology, say=say, on_phase=lambda phase: tell(phase_text(phase)))
     if output is Format.json:
         print_json(report.document())
     else:
-        say("")
-        print_report(report, phases=True)
+        print_text("")
+        print_report(report)
     if report.outcome != Outcome.committed.value:
         say(f"lispfmc: the service did not follow: {report.outcome} {report.reason}")
         return CONDITION

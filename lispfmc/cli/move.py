@@ -33,7 +33,7 @@ async def move(
     if output is Format.json:
         print_json(report.document())
     else:
-        print_report(report, phases=False)
+        print_report(report)
     return _exit_code(report, measure=measure, timeout_s=timeout_s)
 
 

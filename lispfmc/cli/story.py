@@ -12,7 +12,7 @@ from lispfmc.lab.phases import Outcome, Phase
 from lispfmc.lab.report import Measured, MoveReport
 
 EMULATED = (
-    "EMULATED VM: the service is a process in a namespace that is frozen and continued; "
+    "EMULATED VM: the service is a process that is frozen and continued;\n"
     "copy time and pause are configured, not a hypervisor's."
 )
 MEANING = {
@@ -37,9 +37,9 @@ class _Row(NamedTuple):
 
 
 _ROWS = (
-    _Row("gap D, ms", lambda one: one.gap_ms),
-    _Row("blackout B, ms", lambda one: one.blackout_ms),
-    _Row("added A = D - B, ms", lambda one: one.added_ms),
+    _Row("D  gap, ms", lambda one: one.gap_ms),
+    _Row("B  blackout, ms", lambda one: one.blackout_ms),
+    _Row("A  added = D - B, ms", lambda one: one.added_ms),
     _Row("packets lost", lambda one: one.lost),
     _Row("duplicated", lambda one: one.duplicated),
     _Row("reordered", lambda one: one.reordered),
@@ -52,30 +52,31 @@ def phase_text(phase: Phase) -> str:
     return f"{phase.at_ms:10.1f} ms  {phase.name:<13} {MEANING[phase.name]}"
 
 
-def print_report(report: MoveReport, *, phases: bool) -> None:
-    """The whole story; `phases` = also the phases (they may have been told already as they happened)."""
-    if report.emulated and report.figures is not None:
-        print_text(EMULATED)
+def print_report(report: MoveReport) -> None:
+    """How it ended and what was felt; the phases have been told as they happened."""
     print_text(_headline(report))
-    if phases:
-        print_text("\n".join(phase_text(phase) for phase in report.phases))
     if report.figures is None:
         return
-    rtt = report.figures.rtt_ms
     print_text("")
-    print_text(
-        f"round trip {report.user} - {report.service}: {_rtt(rtt.before)} -> {_rtt(rtt.during)} -> {_rtt(rtt.after)}"
-    )
-    print_text("(before; when the user had moved and the service had not; when the service had followed)")
+    print_text(_round_trips(report, report.figures))
     print_text("")
     _print_figures(report.figures.user_move, report.figures.service_move)
     print_text("")
-    print_text(
-        f"one probe per {report.interval_ms:g} ms and direction; D: the receiver's longest silence; "
-        "B: link down to announcement (user), the service's own heartbeat (service)"
-    )
+    print_text(f"D  the receiver's longest silence; one probe per {report.interval_ms:g} ms and direction")
+    print_text("B  link down to announcement (user), the longest gap of the service's own heartbeat (service)")
+    print_text("A  what the network added: D - B")
     if any(figures.added_ms < 0 for figures in _every_direction(report.figures)):
-        print_text("A below 0: the first packets of the new, shorter path came before the last ones of the old path")
+        print_text("   below 0: the first packets of the new, shorter path came before the last ones of the old path")
+    if report.emulated:
+        print_text("\n" + EMULATED)
+
+
+def _round_trips(report: MoveReport, figures: Measured) -> str:
+    rtt = figures.rtt_ms
+    parts = [f"{_rtt(rtt.before)} before", f"{_rtt(rtt.during)} when the user had moved"]
+    if figures.service_move is not None:
+        parts.append(f"{_rtt(rtt.after)} when the service had followed")
+    return f"round trip {report.user} - {report.service}: " + " -> ".join(parts)
 
 
 def _every_direction(figures: Measured) -> list[Figures]:
@@ -107,7 +108,7 @@ def _print_figures(user_move: MoveFigures, service_move: MoveFigures | None) -> 
         sources += [figures, figures.directions["to_service"], figures.directions["to_user"]]
     rows: list[list[object]] = [[row.title, *(row.value(source) for source in sources)] for row in _ROWS]
     if service_move is not None and service_move.blackout_events_ms is not None:
-        rows.insert(2, ["B by hypervisor events, ms", None, None, None, service_move.blackout_events_ms, None, None])
+        rows.insert(2, ["   by hypervisor events, ms", None, None, None, service_move.blackout_events_ms, None, None])
     print_table(columns, rows)
 
 

@@ -257,4 +257,4 @@ def _locator_order(locator: Locator) -> tuple[int, bytes]:
         return len(address), address
     if isinstance(address, InstanceAddress):
         return 1 << 16, address.ip or b""
-    return 1 << 17, address.body if address else b""
+    return 1 << 17, repr(address).encode()  # any order will do that is the same every time

@@ -155,6 +155,7 @@ class _Writer:
             api = config["listen"]  # its HTTP server is for the controller and the other agents as well
         else:
             config["api"] = {"listen": api}
+            config["state_dir"] = str(self._choices.folder / "state" / name)
         return DaemonPlan(name, role, member, module, api, config)
 
     def xtr(self, site: Site) -> DaemonPlan:

@@ -24,6 +24,10 @@ class Ambiguous(LocalError):  # noqa: N818 - reads as the answer that it is
     """Several labs run and none was named."""
 
 
+class BadName(LocalError):  # noqa: N818 - reads as the answer that it is
+    """No lab can have this name."""
+
+
 class Daemon(msgspec.Struct, frozen=True):
     name: str
     role: str

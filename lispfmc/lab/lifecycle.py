@@ -22,7 +22,7 @@ import msgspec
 from lispfmc.lab import namespaces, netem, processes
 from lispfmc.lab.configs import Choices, DaemonPlan, Keys, daemon_plans, node_arguments, wan_config, write_config
 from lispfmc.lab.configs import write_private as write
-from lispfmc.lab.installation import FILE, Daemon, Installation, NodeEntry, load, run_directory
+from lispfmc.lab.installation import FILE, BadName, Daemon, Installation, NodeEntry, load, run_directory
 from lispfmc.lab.readiness import ask_node, wait_until_ready, why_not_ready
 from lispfmc.lab.topology import MAPSERVER, Topology, load_topology
 from lispfmc.wire.address import ip_text
@@ -30,7 +30,7 @@ from lispfmc.wire.errors import LocalError
 
 _READY_SECONDS = 30.0
 _LOCK_SECONDS = 0.5  # a child of a killed `up` holds its lock until it has become what it was started for
-_NAME = re.compile(r"^[a-z][a-z0-9]{0,12}$")
+_NAME = re.compile(r"[a-z][a-z0-9]{0,12}")
 _LOGS = "logs"
 
 Say = Callable[[str], None]
@@ -45,8 +45,6 @@ def up(topology: str, name: str | None = None, say: Say = lambda _: None) -> Ins
     _require_root()
     described = load_topology(topology)
     name = name or described.name
-    if not _NAME.match(name):
-        raise LocalError(f"{name!r} cannot be a lab's name; use up to 13 small letters and digits")
     with _only_one(name) as folder:
         if found := traces(name):
             raise LocalError(f"lab {name} is there already: {'; '.join(found)}; run: lispfmc lab down {name}")
@@ -58,7 +56,7 @@ def up(topology: str, name: str | None = None, say: Say = lambda _: None) -> Ins
 
 
 def down(name: str) -> list[str]:
-    """Remove whatever there is of a lab; returns what was found (nothing: it was not up)."""
+    """Remove whatever there is of a lab; returns what was found (nothing: it was not up). Raises BadName."""
     _require_root()
     with _only_one(name) as folder:
         found = traces(name)
@@ -76,13 +74,13 @@ def traces(name: str) -> list[str]:
     alive |= {process.pid: process.name for process in processes.living_in(spaces) if process.pid not in alive}
     found = []
     if (folder / FILE).exists():
-        found.append(f"it is up by {folder / FILE}")
+        found.append(f"its {FILE} in {folder}")
     elif alive or spaces or any(folder.glob("*.pid")):
-        found.append("an earlier up or down did not finish")
+        found.append("what an earlier up or down left")
     if alive:
-        found.append(f"{len(alive)} processes run ({', '.join(sorted(set(alive.values())))})")
+        found.append(f"{len(alive)} processes ({', '.join(sorted(set(alive.values())))})")
     if spaces:
-        found.append(f"{len(spaces)} namespaces exist ({', '.join(spaces)})")
+        found.append(f"{len(spaces)} namespaces ({', '.join(spaces)})")
     return found
 
 
@@ -227,6 +225,8 @@ def _require_root() -> None:
 @contextmanager
 def _only_one(name: str) -> Iterator[Path]:
     """The lab's run directory, held so that no second `up` or `down` works on it."""
+    if not _NAME.fullmatch(name):  # it becomes part of paths whose content `down` removes
+        raise BadName(f"{name!r} cannot be a lab's name; use up to 13 small letters and digits")
     folder = run_directory() / name
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     with (folder / "lock").open("w") as lock:

@@ -58,7 +58,6 @@ class Phases:
         self.outcome = Outcome.pending
         self.reason = ""
         self.move: str | None = None
-        self.target: str | None = None
 
     def attached(self, answer: Mapping[str, Any]) -> None:
         """The node agent's answer to `attach`."""
@@ -91,13 +90,11 @@ class Phases:
     def _service_event(self, name: str, fields: Mapping[str, Any], at_ns: int) -> None:
         at_ns = int(fields.get("monotonic_ns") or at_ns)  # the hypervisor's own time, where it is passed on
         if name == "decision.made":
-            self._first("decision", at_ns)
-            observes = fields.get("mode") == "observe"
-            if self.move is None and (fields.get("decision") == "stay" or observes):
-                advice = f"the controller only observes, it would choose {fields.get('to')}: " if observes else ""
-                self.outcome, self.reason = Outcome.stays, advice + str(fields.get("reason", ""))
+            self._decided(fields, at_ns)
         elif name == "migration.requested":
-            self.outcome, self.move, self.target = Outcome.pending, fields.get("move"), fields.get("to")
+            self.outcome, self.move = Outcome.pending, fields.get("move")
+        elif self.move is None or fields.get("move") != self.move:
+            return  # of a move that was in flight before, and that ours waits for
         elif name == "migration.started":
             self._first("copy", at_ns)
         elif name == "migration.stopped":
@@ -114,6 +111,15 @@ class Phases:
             self.outcome = Outcome.committed
         elif name == "migration.failed":
             self.outcome, self.reason = Outcome.failed, str(fields.get("reason", ""))
+
+    def _decided(self, fields: Mapping[str, Any], at_ns: int) -> None:
+        if fields.get("decision") == "later":
+            return
+        self._first("decision", at_ns)
+        observes = fields.get("mode") == "observe"
+        if self.move is None and (fields.get("decision") == "stay" or observes):
+            advice = f"the controller only observes, it would choose {fields.get('to')}: " if observes else ""
+            self.outcome, self.reason = Outcome.stays, advice + str(fields.get("reason", ""))
 
     def _first(self, phase: str, at_ns: int) -> None:
         self._at.setdefault(phase, at_ns)

@@ -65,11 +65,13 @@ class MoveReport(msgspec.Struct, frozen=True):
         measured: dict[str, Any] = {}
         if self.figures is not None:
             user_move, service_move = self.figures.user_move, self.figures.service_move
+            rtt_ms = msgspec.to_builtins(self.figures.rtt_ms)
             measured = {
                 "interval_ms": self.interval_ms,
-                "user_move": _move_document(self.from_site, self.to_site, user_move),
-                "service_move": service_move and _move_document(self.service_from, self.service_to, service_move),
-                "rtt_ms": msgspec.to_builtins(self.figures.rtt_ms),
+                "user_move": _move_document(self.from_site, self.to_site, user_move, rtt_ms),
+                "service_move": service_move
+                and _move_document(self.service_from, self.service_to, service_move, rtt_ms),
+                "rtt_ms": rtt_ms,
                 "logs": self.logs,
                 "environment": self.environment,
             }
@@ -106,6 +108,8 @@ def figures_of(logs: Logs, at: Instants) -> Measured:
     return Measured(user_move, service_move, rtt)
 
 
-def _move_document(source: str | None, target: str | None, figures: MoveFigures) -> dict[str, Any]:
-    document: dict[str, Any] = msgspec.to_builtins(figures)
-    return {"from": source, "to": target, **document}
+def _move_document(
+    source: str | None, target: str | None, figures: MoveFigures, rtt_ms: dict[str, float | None]
+) -> dict[str, Any]:
+    """One move's figures; it repeats the round-trip times, so that it can be read alone."""
+    return {"from": source, "to": target, **msgspec.to_builtins(figures), "rtt_ms": rtt_ms}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator
+import os
+from collections.abc import AsyncGenerator, Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -59,11 +60,16 @@ class ApiClient:
         return await self._request("POST", path, body)
 
     async def events(
-        self, after: int | None = None, *, reconnect: bool = False
+        self,
+        after: int | None = None,
+        *,
+        reconnect: bool = False,
+        broken: Callable[[Unreachable], None] = lambda _: None,
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Events as {"id", "time", "name", "fields"}, after id `after` (None: from now on; 0: all that are kept).
 
-        With `reconnect` the stream is taken up again where it broke, for ever; else it ends, or raises Unreachable.
+        With `reconnect` the stream is taken up again where it broke, for ever, and `broken` hears of every attempt
+        that fails; else it ends, or raises Unreachable.
         """
         while True:
             try:
@@ -72,9 +78,10 @@ class ApiClient:
                 async for event in self._stream(after):
                     after = int(event["id"])
                     yield event
-            except Unreachable:
+            except Unreachable as error:
                 if not reconnect:
                     raise
+                broken(error)
                 after = after or 0  # whatever a daemon says that was not there yet is new
             if not reconnect:
                 return
@@ -118,7 +125,20 @@ class ApiClient:
         return f"http://{host}{path}"
 
     def _unreachable(self, error: Exception) -> Unreachable:
-        return Unreachable(f"{self.listen}: cannot reach the daemon, {error or type(error).__name__}; is it running?")
+        return Unreachable(f"{self.listen}: cannot reach the daemon, {_why(error)}; is it running?")
+
+
+def _why(error: Exception) -> str:
+    """The cause in a few words: aiohttp's own texts repeat the address and speak of HTTP framing."""
+    match error:
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) if number > 0:
+            return os.strerror(number).lower()
+        case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():
+            return "it closed the connection"
+        case TimeoutError():
+            return "no answer in time"
+        case _:
+            return str(error) or type(error).__name__
 
 
 def _error(status: int, body: bytes) -> ApiError:

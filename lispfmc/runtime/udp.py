@@ -1,7 +1,8 @@
-"""UDP endpoints, one per local address, both kinds bounded: what we cannot take the kernel drops, and we count it.
+"""UDP endpoints, one per local address, every kind bounded: what we cannot take the kernel drops, and we count it.
 
 `open_dgram` (asyncio-dgram) suits sockets where one packet at a time is fine; `open_drained` takes up to 64 packets a
-wake-up, for sockets with load. Sending is synchronous and never waits.
+wake-up; `open_batched` takes as many by one system call and answers by another, for sockets with load. Sending is
+synchronous and never waits. Each works on asyncio and on uvloop.
 """
 
 from __future__ import annotations
@@ -9,31 +10,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol, TypeAlias, cast
+from collections.abc import Iterable
+from typing import Any, Protocol, cast
 
 import structlog
 from asyncio_dgram.aio import DatagramServer, TransportClosed
 from asyncio_dgram.aio import Protocol as DatagramProtocol
 
-from lispfmc.wire.address import Endpoint, ip_of, ip_text
-from lispfmc.wire.errors import LocalError
+from lispfmc.runtime.batched import BatchedSocket
+from lispfmc.runtime.sockets import DRAIN, LARGEST_DATAGRAM, Receive, Sources, bound, local_endpoint, sent
+from lispfmc.wire.address import Endpoint, ip_of
 
-Receive: TypeAlias = Callable[[bytes, Endpoint], None]
-
-CONTROL_TOS = 0xC0  # DSCP CS6, network control (RFC 4594 §3.1)
-DRAIN = 64  # datagrams a wake-up, so that one busy socket does not starve the rest of the loop
 QUEUE = 1024  # datagrams waiting in an asyncio-dgram endpoint; beyond that a flood is dropped
-KERNEL_BUFFER = 4 << 20  # bytes asked for; the kernel gives at most net.core.rmem_max
-LARGEST_DATAGRAM = 65535
-# asyncio reads 256 KiB per datagram as shipped, which makes the allocator grow and trim the heap for each one
-READ_SIZE = 16384
+# asyncio reads 256 KiB per datagram as shipped, which makes the allocator grow and trim the heap for each one. No
+# datagram is longer than this, and from here down to 9 KiB the cost was measured to be the same.
+READ_SIZE = LARGEST_DATAGRAM
 
 _log = structlog.get_logger("udp")
 
 
 class UdpSocket(Protocol):
-    """What both kinds of endpoint offer."""
+    """What every kind of endpoint offers."""
 
     local: Endpoint
 
@@ -45,57 +42,26 @@ class UdpSocket(Protocol):
     def close(self) -> None: ...
 
 
-def _bind(local: Endpoint) -> socket.socket:
-    family = socket.AF_INET6 if len(local.ip) == 16 else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_DGRAM)
-    try:
-        sock.setblocking(False)  # noqa: FBT003
-        if family == socket.AF_INET6:
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, CONTROL_TOS)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, CONTROL_TOS)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, KERNEL_BUFFER)
-        sock.bind((ip_text(local.ip), local.port))
-    except OSError as error:
-        sock.close()
-        raise LocalError(
-            f"UDP {local}: cannot listen, {error.strerror}; is the address on this machine and the port free?"
-        ) from error
-    return sock
-
-
-def _local(sock: socket.socket) -> Endpoint:
-    name = sock.getsockname()
-    return Endpoint(ip_of(name[0]), name[1])
-
-
-def _send(sock: socket.socket, data: bytes, to: Endpoint) -> bool:
-    try:
-        sock.sendto(data, (ip_text(to.ip), to.port))
-    except BlockingIOError:
-        return False
-    except OSError as error:  # no route, a firewall, too long: the protocol's retransmissions deal with it
-        _log.debug("udp.unsent", to=str(to), why=error.strerror)
-        return False
-    return True
+def _endpoint(address: tuple[str, int]) -> Endpoint:
+    return Endpoint(ip_of(address[0]), address[1])  # IPv6 addresses of the socket module have two more items
 
 
 class DrainedSocket:
     """A socket read by `add_reader`, up to 64 datagrams a wake-up."""
 
     def __init__(self, sock: socket.socket, receive: Receive, loop: asyncio.AbstractEventLoop) -> None:
-        self.local = _local(sock)
+        self.local = local_endpoint(sock)
         self.drops = 0
         self._sock = sock
         self._receive = receive
         self._loop = loop
+        self._sources: Sources[tuple[str, int]] = Sources(_endpoint)
         self._buffer = bytearray(LARGEST_DATAGRAM)
         self._view = memoryview(self._buffer)
         loop.add_reader(sock.fileno(), self._readable)
 
     def send(self, data: bytes, to: Endpoint) -> None:
-        if not _send(self._sock, data, to):
+        if not sent(self._sock, data, to):
             self.drops += 1
 
     def close(self) -> None:
@@ -104,7 +70,7 @@ class DrainedSocket:
             self._sock.close()
 
     def _readable(self) -> None:
-        receive_into, view, receive = self._sock.recvfrom_into, self._view, self._receive
+        receive_into, view, receive, sources = self._sock.recvfrom_into, self._view, self._receive, self._sources
         for _ in range(DRAIN):
             try:
                 size, address = receive_into(self._buffer)
@@ -113,7 +79,7 @@ class DrainedSocket:
             except OSError as error:  # an ICMP error of an earlier send, reported here
                 _log.debug("udp.error", local=str(self.local), why=error.strerror)
                 continue
-            receive(bytes(view[:size]), Endpoint(ip_of(address[0]), address[1]))
+            receive(bytes(view[:size]), sources[address])
             if self._sock.fileno() < 0:
                 return  # `receive` closed us
 
@@ -137,11 +103,12 @@ class DgramSocket:
     """An asyncio-dgram endpoint with a bounded queue and a task that hands each datagram on."""
 
     def __init__(self, sock: socket.socket, server: DatagramServer, queue: _BoundedQueue, receive: Receive) -> None:
-        self.local = _local(sock)
+        self.local = local_endpoint(sock)
         self._sock = sock
         self._server = server
         self._queue = queue
         self._receive = receive
+        self._sources: Sources[tuple[str, int]] = Sources(_endpoint)
         self._unsent = 0
         self._task = asyncio.get_running_loop().create_task(self._run(), name=f"udp {self.local}")
 
@@ -151,7 +118,7 @@ class DgramSocket:
 
     def send(self, data: bytes, to: Endpoint) -> None:
         # straight to the socket: the transport's send would wait for a drain that some interpreters never report
-        if self._sock.fileno() < 0 or not _send(self._sock, data, to):
+        if self._sock.fileno() < 0 or not sent(self._sock, data, to):
             self._unsent += 1
 
     def close(self) -> None:
@@ -167,13 +134,12 @@ class DgramSocket:
             except OSError as error:
                 _log.debug("udp.error", local=str(self.local), why=error.strerror)
                 continue
-            host, port = cast("tuple[str, int]", address)[:2]
-            self._receive(data, Endpoint(ip_of(host), port))
+            self._receive(data, self._sources[cast("tuple[str, int]", address)])
 
 
 async def open_dgram(local: Endpoint, receive: Receive, *, queue: int = QUEUE) -> DgramSocket:
     """Listen at `local` (port 0: any) by asyncio-dgram. Raises LocalError when the address cannot be had."""
-    sock = _bind(local)
+    sock = bound(local)
     received, errors, drained = _BoundedQueue(queue), _BoundedQueue(16), asyncio.Event()
     transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
         lambda: DatagramProtocol(received, errors, drained), sock=sock
@@ -186,7 +152,12 @@ async def open_dgram(local: Endpoint, receive: Receive, *, queue: int = QUEUE) -
 
 async def open_drained(local: Endpoint, receive: Receive) -> DrainedSocket:
     """Listen at `local` (port 0: any), drained. Raises LocalError when the address cannot be had."""
-    return DrainedSocket(_bind(local), receive, asyncio.get_running_loop())
+    return DrainedSocket(bound(local), receive, asyncio.get_running_loop())
+
+
+async def open_batched(local: Endpoint, receive: Receive) -> BatchedSocket:
+    """Listen at `local` (port 0: any), batched. Raises LocalError when the address cannot be had."""
+    return BatchedSocket(bound(local), receive, asyncio.get_running_loop())
 
 
 class Sockets:

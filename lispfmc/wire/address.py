@@ -14,6 +14,18 @@ from typing import TypeAlias
 import msgspec
 
 from lispfmc.wire.errors import LocalError
+from lispfmc.wire.lcaf import (
+    AfiList,
+    DistinguishedName,
+    JsonAddress,
+    KeyValue,
+    LocatorPath,
+    MacAddress,
+    NatTraversal,
+    ReplicationList,
+    SourceDestination,
+    VendorAddress,
+)
 
 Ip: TypeAlias = bytes
 """Packed IPv4 (4 bytes) or IPv6 (16 bytes) address."""
@@ -37,7 +49,22 @@ class OpaqueLcaf(msgspec.Struct, frozen=True, gc=False):
     reserved2: int = 0
 
 
-Address: TypeAlias = Ip | InstanceAddress | OpaqueLcaf | None
+Address: TypeAlias = (
+    Ip
+    | InstanceAddress
+    | DistinguishedName
+    | MacAddress
+    | AfiList
+    | NatTraversal
+    | LocatorPath
+    | SourceDestination
+    | ReplicationList
+    | JsonAddress
+    | KeyValue
+    | VendorAddress
+    | OpaqueLcaf
+    | None
+)
 """What an AFI-tagged address field holds; None is AFI 0."""
 
 

@@ -1,26 +1,38 @@
 """Authentication data of Map-Register, Map-Notify and Map-Notify-Ack (RFC 9301 §5.6).
 
-`sign` gives a datagram with its tag, `verify` says whether a received one was made with the key. The tag covers the
-whole message, xTR-ID and Site-ID included: read by the letter the RFC stops at the last RLOC-record, which would let
-anyone move a message to another xTR's replay counter; deployed systems cover everything.
+`sign` gives a datagram with its tag, `verify` says whether a received one was made with the key. Read by the letter,
+the RFC's tag stops at the last RLOC-record, which would let anyone move a message to another xTR's replay counter;
+deployed systems cover everything. We send the latter unless the key says otherwise, and take both.
 """
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+from collections.abc import Callable
 from enum import IntEnum
-from functools import lru_cache
+from functools import cached_property
+from hashlib import sha1, sha256
+from typing import Any, Literal, TypeAlias
 
 import msgspec
 
 from lispfmc.wire.encoding import encode
-from lispfmc.wire.errors import LocalError
-from lispfmc.wire.messages import Signed
+from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES, Signed
 
 AUTH_OFFSET = 16  # word (4), nonce (8), key id, algorithm id, length (2): the same in all three messages
+_NONCE = slice(4, 12)
+_XTR_ID_PRESENT = 0x0200_0000  # the I-bit
+_TRAILER_BYTES = XTR_ID_BYTES + SITE_ID_BYTES
 _BLOCK_BYTES = 64  # of SHA-1 and SHA-256
-_MAX_KEYS = 1024  # keys come from configuration; the bound only keeps a test or a reload from growing the cache
+_INNER_PAD = bytes(byte ^ 0x36 for byte in range(256))
+_OUTER_PAD = bytes(byte ^ 0x5C for byte in range(256))
+
+Mac: TypeAlias = Callable[[bytes], bytes]
+"""Bytes to their untruncated tag, under a key that it knows."""
+
+AuthCompat: TypeAlias = Literal["rfc", "whole-16", "full-length"]
+"""How the peer wants to be spoken to. "rfc": the tag covers what RFC 9301 §5.6 says, to the last record. "whole-16":
+it covers the whole message. Both are cut as the algorithm says (12 or 16 bytes); "full-length" is "whole-16" uncut."""
 
 
 class Algorithm(IntEnum):
@@ -29,62 +41,125 @@ class Algorithm(IntEnum):
     NONE = 0
     HMAC_SHA_1_96 = 1
     HMAC_SHA_256_128 = 2
+    HMAC_SHA_256_128_HKDF = 3
 
 
-class Key(msgspec.Struct, frozen=True, gc=False):
-    """A secret shared by two parties, and the id under which both know it."""
+# The RFC's length, then the whole hash that deployed systems send: we take either.
+_TAG_BYTES = {
+    Algorithm.NONE: (0, 0),
+    Algorithm.HMAC_SHA_1_96: (12, 20),
+    Algorithm.HMAC_SHA_256_128: (16, 32),
+    Algorithm.HMAC_SHA_256_128_HKDF: (16, 32),
+}
+
+
+class Key(msgspec.Struct, frozen=True, dict=True):
+    """A secret shared by two parties, the id under which both know it, and how it is used.
+
+    Algorithm NONE means that anybody may speak: it never comes about unless a key says so.
+    """
 
     id: int
     secret: bytes
     algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    compat: AuthCompat = "whole-16"
+
+    @cached_property
+    def tagging(self) -> tuple[Mac, tuple[int, int]]:
+        """What tags a datagram whose authentication data is zero, and the lengths that a tag may have.
+
+        Kept with the key, since most of an HMAC's time goes into taking in the key.
+        """
+        match self.algorithm:
+            case Algorithm.NONE:
+                mac: Mac = _nothing
+            case Algorithm.HMAC_SHA_1_96:
+                mac = _hmac(sha1, self.secret)
+            case Algorithm.HMAC_SHA_256_128:
+                mac = _hmac(sha256, self.secret)
+            case Algorithm.HMAC_SHA_256_128_HKDF:
+                mac = _hkdf_then_hmac(self.secret)
+        return mac, _TAG_BYTES[self.algorithm]
 
     def __repr__(self) -> str:
-        return f"Key(id={self.id}, algorithm={self.algorithm.name})"  # the secret stays out of logs and tracebacks
-
-
-# The length that we send, then those that we take: the RFC's, and the whole hash that OOR and lispers.net send.
-_TAG_BYTES = {Algorithm.HMAC_SHA_1_96: (12, 20), Algorithm.HMAC_SHA_256_128: (16, 32)}
+        # the secret stays out of logs and tracebacks
+        return f"Key(id={self.id}, algorithm={self.algorithm.name}, compat={self.compat!r})"
 
 
 def sign(message: Signed, key: Key) -> bytes:
-    """The datagram of `message` with key id, algorithm and tag filled in. Raises LocalError for a key that cannot."""
-    if key.algorithm not in _TAG_BYTES:
-        raise LocalError(f"key {key.id} has algorithm {key.algorithm.name}, which authenticates nothing")
-    size = _TAG_BYTES[key.algorithm][0]
-    blank = bytes(size)
-    unsigned = msgspec.structs.replace(message, key_id=key.id, algorithm_id=int(key.algorithm), auth=blank)
-    datagram = encode(unsigned)
-    tag = _tag(key, datagram)[:size]
-    return datagram[:AUTH_OFFSET] + tag + datagram[AUTH_OFFSET + size :]
+    """The datagram of `message` with key id, algorithm and tag filled in. Raises LocalError when it has no encoding."""
+    mac, lengths = key.tagging
+    size = lengths[key.compat == "full-length"]
+    filled = msgspec.structs.replace(message, key_id=key.id, algorithm_id=int(key.algorithm), auth=bytes(size))
+    datagram = encode(filled)
+    tag = mac(datagram[: _last_record_end(message, datagram)] if key.compat == "rfc" else datagram)
+    return datagram[:AUTH_OFFSET] + tag[:size] + datagram[AUTH_OFFSET + size :]
 
 
 def verify(message: Signed, datagram: bytes, key: Key) -> bool:
-    """True when `datagram`, which decoded to `message`, carries a tag made with `key` over the whole of it.
+    """True when `datagram`, which decoded to `message`, carries a tag made with `key`, of either coverage and length.
 
     The key says the algorithm: a message that names another one is refused, so that nobody can choose a weaker one.
     """
     if message.key_id != key.id or message.algorithm_id != key.algorithm:
         return False
-    size = len(message.auth)
-    if size not in _TAG_BYTES.get(key.algorithm, ()):
+    tag = message.auth
+    size = len(tag)
+    mac, lengths = key.tagging
+    if size not in lengths:
         return False
     blank = datagram[:AUTH_OFFSET] + bytes(size) + datagram[AUTH_OFFSET + size :]
-    return hmac.compare_digest(_tag(key, blank)[:size], message.auth)
+    if hmac.compare_digest(mac(blank)[:size], tag):
+        return True
+    end = _last_record_end(message, blank)
+    return end < len(blank) and hmac.compare_digest(mac(blank[:end])[:size], tag)
 
 
-def _tag(key: Key, data: bytes) -> bytes:
-    inner, outer = _pads(key.secret, key.algorithm)
-    inner = inner.copy()
-    inner.update(data)
-    outer = outer.copy()
-    outer.update(inner.digest())
-    return outer.digest()
+def _last_record_end(message: Signed, datagram: bytes) -> int:
+    """Where RFC 9301 §5.6 stops: before xTR-ID and Site-ID.
+
+    Only the I-bit, which the tag covers, says that they are there. A trailer without the bit counts as part of what is
+    covered: otherwise anybody could append one.
+    """
+    return len(datagram) - (_TRAILER_BYTES if message.word & _XTR_ID_PRESENT else 0)
 
 
-@lru_cache(maxsize=_MAX_KEYS)
-def _pads(secret: bytes, algorithm: Algorithm) -> tuple[hashlib._Hash, hashlib._Hash]:
-    """HMAC's two hash states after the key (RFC 2104 §4): a copy of them costs a third of a fresh HMAC."""
-    new = hashlib.sha256 if algorithm == Algorithm.HMAC_SHA_256_128 else hashlib.sha1
-    key = new(secret).digest() if len(secret) > _BLOCK_BYTES else secret
-    key = key.ljust(_BLOCK_BYTES, b"\0")
-    return new(bytes(byte ^ 0x36 for byte in key)), new(bytes(byte ^ 0x5C for byte in key))
+def _nothing(_data: bytes) -> bytes:
+    return b""
+
+
+def _hmac(new: Callable[[bytes], Any], secret: bytes) -> Mac:
+    """HMAC with both pads taken in (RFC 2104 §4): copies of the hash states cost a third of a fresh HMAC."""
+    secret = (new(secret).digest() if len(secret) > _BLOCK_BYTES else secret).ljust(_BLOCK_BYTES, b"\0")
+    copy_inner, copy_outer = new(secret.translate(_INNER_PAD)).copy, new(secret.translate(_OUTER_PAD)).copy
+
+    def mac(data: bytes) -> bytes:
+        inner = copy_inner()
+        inner.update(data)
+        outer = copy_outer()
+        outer.update(inner.digest())
+        digest: bytes = outer.digest()
+        return digest
+
+    return mac
+
+
+# RFC 9301 §5.6, §5.7: the salt, by message type.
+_EXTRACT = {
+    number: _hmac(sha256, f"{name} Authentication".encode())
+    for number, name in ((3, "Map-Register"), (4, "Map-Notify"), (5, "Map-Notify-Ack"))
+}
+
+
+def _hkdf_then_hmac(secret: bytes) -> Mac:
+    """RFC 9301 §5.6: the key of a message is the KDF of its nonce and the secret, salted with the message's name.
+
+    The RFC leaves open what HKDF's `info` and length are (RFC 5869): empty, and the 32 bytes of an HMAC-SHA256 key.
+    """
+
+    def mac(data: bytes) -> bytes:
+        pseudorandom = _EXTRACT[data[0] >> 4](data[_NONCE] + secret)
+        message_key = hmac.digest(pseudorandom, b"\x01", "sha256")  # RFC 5869 §2.3: T(1) is all of 32 bytes
+        return hmac.digest(message_key, data, "sha256")
+
+    return mac

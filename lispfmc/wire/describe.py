@@ -1,16 +1,20 @@
-"""Messages for humans: a JSON-able dict with the RFC's field names, and the same as the lines of a tree.
+"""Messages for programs: a JSON-able dict with the RFC's field names.
 
-In: a decoded message, or a data packet; out: plain text, numbers, booleans, lists and dicts. Names are those of
-`formats`; 64-bit nonces are hexadecimal text, as JSON readers round them; reserved bits show only when they are set.
+In: a decoded message, or a data packet; out: text, numbers, booleans, lists and dicts. Names are those of `formats`
+and the values; 64-bit nonces are hexadecimal text, as JSON readers round them; what is reserved shows only when it is
+set, and what is empty or missing does not show.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import Any
 
-from lispfmc.wire import encap, words
+import msgspec
+
+from lispfmc.wire import address_formats, encap, formats, lcaf
 from lispfmc.wire.address import Address, InstanceAddress, OpaqueLcaf, ip_text
+from lispfmc.wire.codec import LCAFS
+from lispfmc.wire.extensions import Info, MapReferral, ReferralAction, ReferralRecord, SharedExtension
 from lispfmc.wire.messages import (
     Action,
     Ecm,
@@ -24,6 +28,8 @@ from lispfmc.wire.messages import (
     Message,
     RequestRecord,
 )
+from lispfmc.wire.security import EidProof
+from lispfmc.wire.words import BitWord
 
 Description = dict[str, Any]
 
@@ -33,46 +39,86 @@ NAMES: dict[type, str] = {
     MapRegister: "Map-Register",
     MapNotify: "Map-Notify",
     MapNotifyAck: "Map-Notify-Ack",
+    MapReferral: "Map-Referral",
+    Info: "Info-Request",
     Ecm: "Encapsulated Control Message",
+    SharedExtension: "Shared Extension",
 }
-ACTIONS = {
-    Action.NO_ACTION: "No-Action",
-    Action.NATIVELY_FORWARD: "Natively-Forward",
-    Action.SEND_MAP_REQUEST: "Send-Map-Request",
-    Action.DROP_NO_REASON: "Drop/No-Reason",
-    Action.DROP_POLICY_DENIED: "Drop/Policy-Denied",
-    Action.DROP_AUTH_FAILURE: "Drop/Auth-Failure",
+INFO_REPLY = "Info-Reply"
+ACTIONS: dict[type, tuple[str, ...]] = {
+    EidRecord: (
+        "No-Action",
+        "Natively-Forward",
+        "Send-Map-Request",
+        "Drop/No-Reason",
+        "Drop/Policy-Denied",
+        "Drop/Auth-Failure",
+    ),
+    ReferralRecord: (
+        "NODE-REFERRAL",
+        "MS-REFERRAL",
+        "MS-ACK",
+        "MS-NOT-REGISTERED",
+        "DELEGATION-HOLE",
+        "NOT-AUTHORITATIVE",
+    ),
 }
-_DERIVED = frozenset({"type", "itr_rloc_count"})
+assert [len(names) for names in ACTIONS.values()] == [len(Action), len(ReferralAction)]
+DATA_FIELDS = ("nonce", "source_version", "destination_version", "next_protocol", "iid", "locator_status")
+
+_WORDS: dict[tuple[type, str], BitWord] = {
+    **{(kind, "word"): BitWord(formats.MESSAGES[number].word) for number, kind in enumerate(NAMES, 1) if number < 9},
+    (SharedExtension, "word"): BitWord(formats.SharedExtension.word),
+    (Locator, "flags"): BitWord(formats.Locator.flags),
+    (EidRecord, "flags"): BitWord(formats.EidRecord.flags),
+    (EidRecord, "version_word"): BitWord(formats.EidRecord.version_word),
+    (ReferralRecord, "flags"): BitWord(formats.ReferralRecord.flags),
+    (ReferralRecord, "version_word"): BitWord(formats.ReferralRecord.version_word),
+    (RequestRecord, "flags"): BitWord(formats.RequestRecord.flags),
+    (EidProof, "flags"): BitWord(formats.EidProof.flags),
+    (lcaf.Hop, "flags"): BitWord(address_formats.hop({}).flags),
+    (lcaf.ReplicationEntry, "level_word"): BitWord(address_formats.replication_entry({}).level_word),
+    (lcaf.VendorAddress, "vendor"): BitWord(address_formats.BODIES[address_formats.LCAF_VENDOR].vendor),
+}
+_ADDRESSES = frozenset(
+    {"address", "addresses", "eid", "source_eid", "source", "destination", "key", "value", "nat"}
+    | {"itr_rlocs", "rtr_rlocs", "global_etr_rloc", "ms_rloc", "private_etr_rloc"}
+)
+_LCAF_TYPES = {kind: number for number, kind in LCAFS.items()}
 
 
 def describe(message: Message) -> Description:
     """`message` as a dict that json can write, in the order of the wire."""
     kind = message.word >> 28
-    described: Description = {"message": NAMES[type(message)], "type": kind}
-    if isinstance(message, Ecm):
-        return described | _bits(words.FIRST_WORD[8], message.word) | _ecm(message)
-    described |= _bits(words.FIRST_WORD[kind], message.word >> 8)
-    described["nonce"] = f"{message.nonce:#018x}"
-    if isinstance(message, MapRequest):
-        return described | _map_request(message)
-    if isinstance(message, MapReply):
-        described["records"] = [_record(one) for one in message.records]
-        return described | _hex(security=message.security)
-    described |= {"key_id": message.key_id, "algorithm_id": message.algorithm_id, "auth": message.auth.hex()}
-    described["records"] = [_record(one) for one in message.records]
-    return described | _hex(xtr_id=message.xtr_id, site_id=message.site_id)
+    name = INFO_REPLY if isinstance(message, Info) and message.reply else NAMES[type(message)]
+    described: Description = {"message": name, "type": kind}
+    if not isinstance(message, Ecm):
+        return described | _fields(message)
+    described |= _bits(_WORDS[Ecm, "word"], message.word)
+    if message.security is not None:
+        described["security"] = _fields(message.security)
+    return described | {
+        "inner_source": ip_text(message.source),
+        "inner_destination": ip_text(message.destination),
+        "inner_source_port": message.source_port,
+        "inner_destination_port": message.destination_port,
+        "inner": describe(message.message),
+    }
 
 
 def describe_data(packet: bytes) -> Description:
     """A UDP payload of port 4341: the data header and the inner packet. Raises PeerError for what is none."""
     head = encap.parse(packet)
-    inner = encap.inner(packet, head)
+    described: Description = {"message": "data", "flags": f"{head.flags:#04x}"}
+    described |= {name: value for name in DATA_FIELDS if (value := getattr(head, name))}
+    shims, protocol, at = encap.shims(packet, head.next_protocol)
+    if shims:
+        described["shim_headers"] = [_fields(one) for one in shims]
+    if protocol not in (encap.IP_BY_NIBBLE, encap.NEXT_IPV4, encap.NEXT_IPV6):
+        return described | {"payload": {"protocol": protocol, "bytes": len(packet) - at}}
+    inner = encap.ip_packet(packet, at, protocol)
     version = inner[0] >> 4
     source, destination = (inner[12:16], inner[16:20]) if version == 4 else (inner[8:24], inner[24:40])
-    described: Description = {"message": "data", "flags": f"{head.flags:#04x}"}
-    named = head._asdict()
-    described |= {name: named[name] for name in named if name != "flags" and named[name]}
     return described | {
         "inner": {
             "version": version,
@@ -84,107 +130,77 @@ def describe_data(packet: bytes) -> Description:
     }
 
 
-def tree(described: Mapping[str, Any]) -> list[str]:
-    """A description as indented lines; bits that are not set are left out."""
-    title = f"{described['message']} (type {described['type']})" if "type" in described else str(described["message"])
-    rest = {name: value for name, value in described.items() if name not in ("message", "type")}
-    return [title, *_lines(rest, "  ")]
-
-
-def _lines(fields: Mapping[str, Any], indent: str) -> Iterator[str]:
-    bits = [name for name, value in fields.items() if value is True]
-    if bits:
-        yield f"{indent}flags: {', '.join(bits)}"
-    for name, value in fields.items():
-        if isinstance(value, bool):
-            continue
-        if isinstance(value, Mapping):
-            yield f"{indent}{name}: {value['message']}" if "message" in value else f"{indent}{name}"
-            yield from _lines({key: one for key, one in value.items() if key not in ("message", "type")}, indent + "  ")
-        elif isinstance(value, list):
-            for number, one in enumerate(value, 1):
-                if isinstance(one, Mapping):
-                    yield f"{indent}{name} {number} of {len(value)}"
-                    yield from _lines(one, indent + "  ")
-                else:
-                    yield f"{indent}{name} {number} of {len(value)}: {one}"
-        else:
-            yield f"{indent}{name}: {'none' if value is None else value}"
-
-
-def _bits(word: words.BitWord, value: int) -> Description:
+def _fields(value: Any) -> Description:
+    """The fields of a value, the values in it described likewise."""
     described: Description = {}
-    for name, shift, mask in word.fields:
-        bits = value >> shift & mask
-        if name in _DERIVED or (name.startswith("reserved") and not bits):
-            continue
-        described[name] = bool(bits) if mask == 1 and not name.startswith("reserved") else bits
+    kind = type(value)
+    names = list(value.__struct_fields__)
+    if "auth" in names and "records" in names:  # the authentication data comes before the records, and is not needed
+        names.append(names.pop(names.index("records")))  # to make a value: hence another order in it
+        names += [names.pop(names.index(late)) for late in ("xtr_id", "site_id")]
+    if "eid" in names and "mask_length" in names:
+        described |= _eid(value.eid, value.mask_length)
+        names = [name for name in names if name not in ("eid", "mask_length")]
+    for name in names:
+        one = getattr(value, name)
+        if (kind, name) in _WORDS:
+            described |= _bits(_WORDS[kind, name], one)
+        elif name in _ADDRESSES:
+            shown = [address_of(each) for each in one] if isinstance(one, tuple) else address_of(one)
+            described["rloc" if kind is Locator else name] = shown
+        elif not (name.startswith("reserved") and not any(one if isinstance(one, bytes) else (one,))):
+            described |= _plain(name, one)
+    if kind in ACTIONS:
+        names_of_action = ACTIONS[kind]
+        described["action"] = (
+            names_of_action[value.action] if value.action < len(names_of_action) else str(value.action)
+        )
     return described
 
 
-def _hex(**fields: bytes | None) -> Description:
-    return {name: value.hex() for name, value in fields.items() if value}
+def _plain(name: str, one: Any) -> Description:
+    if one is None or (one == b"" and name != "auth"):
+        return {}
+    if name == "nonce":
+        return {name: f"{one:#018x}"}
+    if isinstance(one, bytes):
+        return {name: one.hex()}
+    if isinstance(one, tuple):
+        return {name: [_fields(each) for each in one]}
+    return {name: _fields(one) if isinstance(one, msgspec.Struct) else one}
 
 
-def _address(address: Address) -> str | Description | None:
+def _bits(word: BitWord, value: int) -> Description:
+    described: Description = {}
+    for one in word.fields:
+        bits = value >> one.shift & one.mask
+        reserved = one.name.startswith("reserved")
+        if one.const is not None or one.derived is not None or (reserved and not bits):
+            continue
+        described[one.name] = bool(bits) if one.width == 1 and not reserved else bits
+    return described
+
+
+def address_of(address: Address) -> str | Description | None:
+    """An address as text where it has one; an LCAF as its fields, with its type."""
     if address is None:
         return None
     if isinstance(address, bytes):
         return ip_text(address)
+    if isinstance(address, InstanceAddress):
+        return f"[{address.iid}]{ip_text(address.ip) if address.ip else 'none'}"
+    if isinstance(address, lcaf.DistinguishedName):
+        return f'"{address.name.decode("ascii", "backslashreplace")}"'
+    if isinstance(address, lcaf.MacAddress):
+        return address.octets.hex(":")
     if isinstance(address, OpaqueLcaf):
         return {"lcaf_type": address.lcaf_type, "body": address.body.hex()}
-    return f"[{address.iid}]{ip_text(address.ip) if address.ip else 'none'}"
+    return {"lcaf_type": _LCAF_TYPES[type(address)]} | _fields(address)
 
 
 def _eid(address: Address, mask_length: int) -> Description:
     """The prefix as text where the address is an IP; else what there is, and the mask length beside it."""
     ip = address.ip if isinstance(address, InstanceAddress) else address
     if isinstance(ip, bytes):
-        return {"eid": f"{_address(address)}/{mask_length}"}
-    return {"eid": _address(address), "mask_length": mask_length}
-
-
-def _record(record: EidRecord) -> Description:
-    described = _eid(record.eid, record.mask_length)
-    described["ttl_minutes"] = record.ttl_minutes
-    described |= _bits(words.RECORD_FLAGS, record.flags)
-    described["action"] = ACTIONS.get(Action(record.action), "") if record.action <= 5 else str(record.action)
-    described |= _bits(words.RECORD_VERSION, record.version_word)
-    described["locators"] = [_locator(one) for one in record.locators]
-    return described
-
-
-def _locator(locator: Locator) -> Description:
-    return {
-        "rloc": _address(locator.address),
-        "priority": locator.priority,
-        "weight": locator.weight,
-        "multicast_priority": locator.multicast_priority,
-        "multicast_weight": locator.multicast_weight,
-        **_bits(words.LOCATOR_FLAGS, locator.flags),
-    }
-
-
-def _request_record(record: RequestRecord) -> Description:
-    return _eid(record.eid, record.mask_length) | _bits(words.REQUEST_FLAGS, record.flags)
-
-
-def _map_request(message: MapRequest) -> Description:
-    described: Description = {
-        "source_eid": _address(message.source_eid),
-        "itr_rlocs": [_address(one) for one in message.itr_rlocs],
-        "records": [_request_record(one) for one in message.records],
-    }
-    if message.reply_record is not None:
-        described["reply_record"] = _record(message.reply_record)
-    return described | _hex(xtr_id=message.xtr_id, site_id=message.site_id)
-
-
-def _ecm(message: Ecm) -> Description:
-    return _hex(security=message.security) | {
-        "inner_source": ip_text(message.source),
-        "inner_destination": ip_text(message.destination),
-        "inner_source_port": message.source_port,
-        "inner_destination_port": message.destination_port,
-        "inner": describe(message.message),
-    }
+        return {"eid": f"{address_of(address)}/{mask_length}"}
+    return {"eid": address_of(address), "mask_length": mask_length}

@@ -7,42 +7,25 @@ reserved in a way that changes their meaning raise PeerError; reserved bits that
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import struct
 from zlib import crc32
 
 from lispfmc.wire.checksum import adjusted
+from lispfmc.wire.codec import parse_data_header, read_shim_header
+from lispfmc.wire.dataheader import INSTANCE_ID_PRESENT, KEY_ID, NEXT_PROTOCOL_PRESENT, DataHeader, ShimHeader
 from lispfmc.wire.errors import LocalError, PeerError
 
 DATA_PORT = 4341
 HEADER_BYTES = 8
 FIRST_SOURCE_PORT = 0xC000  # RFC 6335 §6: the dynamic ports, a quarter of them all
 
-NONCE_PRESENT = 0x80  # N
-LOCATOR_STATUS_PRESENT = 0x40  # L
-ECHO_NONCE_REQUEST = 0x20  # E
-MAP_VERSION_PRESENT = 0x10  # V
-INSTANCE_ID_PRESENT = 0x08  # I
-NEXT_PROTOCOL_PRESENT = 0x04  # P, RFC 9305 §3
-KEY_ID = 0x03  # KK, RFC 8061
-
 NEXT_IPV4, NEXT_IPV6, NEXT_ETHERNET, NEXT_NSH = 1, 2, 3, 4
+FIRST_SHIM = 0x80  # RFC 9305 §3: 0x80 to 0xFD, and 0xFE and 0xFF for experiments
+MAX_SHIMS = 16  # a packet of nothing but shim headers costs us no more than this many
 IP_BY_NIBBLE = 0
 """The next protocol of a plain LISP header: the first four bits of the payload say which IP it is (RFC 9300 §5)."""
 
-
-class DataHeader(NamedTuple):
-    """What the 8 bytes say. Absent things are 0, as a receiver treats them."""
-
-    flags: int
-    nonce: int
-    source_version: int
-    destination_version: int
-    next_protocol: int
-    iid: int
-    locator_status: int
-
-
-_PLAIN = DataHeader(0, 0, 0, 0, IP_BY_NIBBLE, 0, 0)
+_PLAIN = DataHeader(0, 0)
 _PLAIN_BYTES = bytes(HEADER_BYTES)
 
 
@@ -63,27 +46,31 @@ def parse(packet: bytes) -> DataHeader:
     """The data header at the start of a UDP payload of port 4341; the inner packet follows at HEADER_BYTES."""
     if packet[:HEADER_BYTES] == _PLAIN_BYTES:  # nearly every packet
         return _PLAIN
-    if len(packet) < HEADER_BYTES:
-        raise PeerError("data header", offset=0, why=f"{HEADER_BYTES} bytes wanted, {len(packet)} there")
-    flags = packet[0]
-    if flags & KEY_ID:
+    try:
+        header = parse_data_header(packet)
+    except struct.error:
+        raise PeerError("data header", offset=0, why=f"{HEADER_BYTES} bytes wanted, {len(packet)} there") from None
+    if header.word >> 24 & KEY_ID:
         raise PeerError("KK", offset=0, why="the payload is encrypted (RFC 8061), and no key was agreed")
-    middle = int.from_bytes(packet[1:4], "big")
-    nonce = source = destination = next_protocol = 0
-    if flags & NEXT_PROTOCOL_PRESENT:
-        if flags & (NONCE_PRESENT | ECHO_NONCE_REQUEST | MAP_VERSION_PRESENT) or middle >> 8:
-            why = "with P, the bits N, E, V and 8 to 23 are zero (RFC 9305 §3)"
-            raise PeerError("next protocol", offset=0, why=why)
-        next_protocol = middle
-    elif flags & NONCE_PRESENT:  # RFC 9300 §5.3: N and V together are read as a nonce
-        nonce = middle
-    elif flags & MAP_VERSION_PRESENT:
-        source, destination = middle >> 12, middle & 0xFFF
-    last = int.from_bytes(packet[4:8], "big")
-    iid, status = (last >> 8, last & 0xFF) if flags & INSTANCE_ID_PRESENT else (0, last)
-    if not flags & LOCATOR_STATUS_PRESENT:
-        status = 0
-    return DataHeader(flags, nonce, source, destination, next_protocol, iid, status)
+    return header
+
+
+def shims(packet: bytes, next_protocol: int) -> tuple[list[ShimHeader], int, int]:
+    """The shim headers after the data header, the protocol after them, and where its payload starts (RFC 9305 §3)."""
+    found: list[ShimHeader] = []
+    at = HEADER_BYTES
+    while next_protocol >= FIRST_SHIM:
+        if len(found) == MAX_SHIMS:
+            raise PeerError("shim header", offset=at, why=f"more than {MAX_SHIMS} shim headers")
+        try:
+            one, end = read_shim_header(packet, at)
+        except struct.error:
+            end = len(packet) + 1
+        if end > len(packet):
+            raise PeerError("shim header", offset=at, why=f"it ends beyond the packet of {len(packet)} bytes")
+        found.append(one)
+        at, next_protocol = end, one.next_protocol
+    return found, next_protocol, at
 
 
 # --- ECN (RFC 6040) and DSCP -----------------------------------------------------------------------------------------
@@ -156,7 +143,12 @@ def inner(packet: bytes, data_header: DataHeader) -> bytes:
 
     What follows the IP packet's own length is padding, and is cut off.
     """
-    payload = packet[HEADER_BYTES:]
+    return ip_packet(packet, HEADER_BYTES, data_header.next_protocol)
+
+
+def ip_packet(packet: bytes, at: int, protocol: int) -> bytes:
+    """The IP packet that starts at byte `at` and was announced as `protocol`."""
+    payload = packet[at:]
     size = len(payload)
     version = payload[0] >> 4 if size else 0
     if version == 4 and size >= 20:
@@ -167,11 +159,11 @@ def inner(packet: bytes, data_header: DataHeader) -> bytes:
         whole = declared <= size
     else:
         why = f"version {version} with {size} bytes is no IP packet"
-        raise PeerError("inner packet", offset=HEADER_BYTES, why=why)
+        raise PeerError("inner packet", offset=at, why=why)
     if not whole:
-        raise PeerError("inner packet length", offset=HEADER_BYTES, why=f"{declared} declared, {size} bytes there")
-    if data_header.next_protocol and data_header.next_protocol != (NEXT_IPV4 if version == 4 else NEXT_IPV6):
-        why = f"{data_header.next_protocol} was announced, IP version {version} is there"
+        raise PeerError("inner packet length", offset=at, why=f"{declared} declared, {size} bytes there")
+    if protocol and protocol != (NEXT_IPV4 if version == 4 else NEXT_IPV6):
+        why = f"{protocol} was announced, IP version {version} is there"
         raise PeerError("next protocol", offset=3, why=why)
     return payload if declared == size else payload[:declared]
 

@@ -9,45 +9,143 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from lispfmc.wire import formats
 from lispfmc.wire.checksum import internet_checksum, udp_checksum
 from lispfmc.wire.errors import LocalError, PeerError
 from lispfmc.wire.messages import Ecm
+from lispfmc.wire.security import EcmSecurity
 
 CONTROL_PORT = 4342
 DATA_PORT = 4341
 UDP_HEADER_BYTES = 8
+FRAGMENT = 0x3FFF  # More-Fragments and the offset
+DONT_FRAGMENT = 0x4000
 _TTL = 64
-_PLAIN_IPV4 = bytes(
-    [0x45, 0, 0, 0, 0, 0, 0x40, 0, _TTL, formats.UDP, *bytes(10)]
-)  # Don't-Fragment, as control is small
-_PLAIN_IPV6 = bytes([0x60, 0, 0, 0, 0, 0, formats.UDP, _TTL, *bytes(32)])
+_IHL_5, _VERSION_6 = 0x45, 0x60  # the first bytes of our headers
+_PLAIN_SUM = 0x4500 + DONT_FRAGMENT + (_TTL << 8 | formats.UDP)  # of our IPv4 header, less length and addresses
 
 
-def check(parsed: Any, datagram: bytes) -> None:
-    """Refuse lengths, checksums, fragments and ports that cannot be right."""
-    at: int = parsed.ip_at
-    udp_at: int = parsed.udp_at
-    if parsed.first.version == 4:
-        _check_ipv4(parsed.ip, datagram, at, udp_at)
-    elif parsed.ip.payload_length != len(datagram) - udp_at:
-        why = f"{parsed.ip.payload_length} bytes declared, {len(datagram) - udp_at} there"
-        raise PeerError("inner IPv6 payload length", offset=at + 4, why=why)
-    if parsed.udp_length != len(datagram) - udp_at:
-        why = f"{parsed.udp_length} bytes declared, {len(datagram) - udp_at} there"
+class InnerIpv4(msgspec.Struct, frozen=True, gc=False):
+    """The IPv4 header after its first byte."""
+
+    tos: int
+    total_length: int
+    identification: int
+    fragment: int
+    ttl: int
+    checksum: int
+    source: bytes
+    destination: bytes
+    options: bytes
+
+
+class InnerIpv6(msgspec.Struct, frozen=True, gc=False):
+    """The IPv6 header after its first byte."""
+
+    class_and_flow: bytes
+    payload_length: int
+    hop_limit: int
+    source: bytes
+    destination: bytes
+
+
+class Encapsulated(msgspec.Struct, frozen=True, gc=False):
+    """An ECM as it is declared: its headers, and the message that they carry as bytes."""
+
+    word: int
+    security: EcmSecurity | None
+    first: int
+    ip: Any  # InnerIpv4 or InnerIpv6: `first` says which
+    source_port: int
+    destination_port: int
+    udp_length: int
+    udp_checksum: int
+    payload: bytes
+
+
+def kept(parsed: Encapsulated, datagram: bytes) -> bytes:
+    """What `Ecm.header` has to keep: nothing when the headers are those that we would build ourselves.
+
+    Raises PeerError for lengths, checksums, fragments and ports that cannot be right. What nearly every ECM is, right
+    and over IPv4 with a header like ours, is known in few steps.
+    """
+    ip, length = parsed.ip, parsed.udp_length
+    if (
+        parsed.first == _IHL_5
+        and ip.fragment == DONT_FRAGMENT
+        and ip.ttl == _TTL
+        and not (ip.tos or ip.identification)
+        and parsed.destination_port == CONTROL_PORT
+        and parsed.source_port != DATA_PORT
+        and length == len(parsed.payload) + UDP_HEADER_BYTES
+        and ip.total_length == length + 20
+        and parsed.udp_checksum
+        and ip.checksum != 0xFFFF  # which has the residue of zero, and is not what a sender computes
+    ):
+        at = len(datagram) - length - 20
+        # A header with its right checksum sums to all ones (RFC 1071 §1): it has no residue. Under UDP's checksum are
+        # the addresses, which end the IP header, and length and protocol once more. 2^16 is 1 here (see `checksum`).
+        covered = int.from_bytes(datagram[at + 12 :], "big")
+        if length & 1:
+            covered <<= 8
+        header = int.from_bytes(datagram[at : at + 20], "big")
+        if header % 0xFFFF == 0 and (covered + length + formats.UDP) % 0xFFFF == 0:
+            return b""
+    at, payload_at = _check(parsed, datagram)
+    return b"" if _plain(parsed) else datagram[at:payload_at]
+
+
+def _plain(parsed: Encapsulated) -> bool:
+    """True when the headers are those that we would build: then nothing of them needs keeping."""
+    ip = parsed.ip
+    if ip.__class__ is InnerIpv4:
+        return (
+            ip.fragment == DONT_FRAGMENT
+            and ip.ttl == _TTL
+            and not (ip.tos or ip.identification)
+            and parsed.first == _IHL_5
+            and parsed.udp_checksum != 0
+        )
+    return parsed.first == _VERSION_6 and ip.class_and_flow == b"\0\0\0" and ip.hop_limit == _TTL
+
+
+def _check(parsed: Encapsulated, datagram: bytes) -> tuple[int, int]:
+    """Refuse what cannot be right; where the IP header and the payload start."""
+    size = len(datagram)
+    payload_at = size - len(parsed.payload)
+    udp_at = payload_at - UDP_HEADER_BYTES
+    ip = parsed.ip
+    if ip.__class__ is InnerIpv4:
+        at = udp_at - 20 - len(ip.options)
+        _check_ipv4(ip, datagram, at, udp_at)
+    else:
+        at = udp_at - 40
+        if ip.payload_length != size - udp_at:
+            why = f"{ip.payload_length} bytes declared, {size - udp_at} there"
+            raise PeerError("inner IPv6 payload length", offset=at + 4, why=why)
+    if parsed.udp_length != size - udp_at:
+        why = f"{parsed.udp_length} bytes declared, {size - udp_at} there"
         raise PeerError("inner UDP length", offset=udp_at + 4, why=why)
-    ports = (parsed.source_port, parsed.destination_port)
-    if DATA_PORT in ports or CONTROL_PORT not in ports:
-        why = f"{ports[0]} to {ports[1]}, and one must be {CONTROL_PORT}, none {DATA_PORT}"
+    if not _allowed(parsed.source_port, parsed.destination_port):
+        why = f"{parsed.source_port} to {parsed.destination_port}, and one must be {CONTROL_PORT}, none {DATA_PORT}"
         raise PeerError("inner UDP ports", offset=udp_at, why=why)
     _check_udp_checksum(parsed, datagram, udp_at)
+    return at, payload_at
 
 
-def _check_ipv4(ip: Any, datagram: bytes, at: int, udp_at: int) -> None:
+def _allowed(source: int, destination: int) -> bool:
+    if source == DATA_PORT or destination == DATA_PORT:
+        return False
+    return destination == CONTROL_PORT or source == CONTROL_PORT
+
+
+def _check_ipv4(ip: InnerIpv4, datagram: bytes, at: int, udp_at: int) -> None:
     if ip.total_length != len(datagram) - at:
         why = f"{ip.total_length} bytes declared, {len(datagram) - at} there"
         raise PeerError("inner IPv4 total length", offset=at + 2, why=why)
-    if ip.fragment.more_fragments or ip.fragment.offset:
+    if ip.fragment & FRAGMENT:
         raise PeerError("inner IPv4 fragment", offset=at + 6, why="a control message does not come in fragments")
     wanted = internet_checksum(datagram[at : at + 10] + datagram[at + 12 : udp_at])
     if ip.checksum != wanted:
@@ -55,83 +153,72 @@ def _check_ipv4(ip: Any, datagram: bytes, at: int, udp_at: int) -> None:
         raise PeerError("inner IPv4 header checksum", offset=at + 10, why=why)
 
 
-def _check_udp_checksum(parsed: Any, datagram: bytes, udp_at: int) -> None:
-    if not parsed.udp_checksum and parsed.first.version == 4:
+def _check_udp_checksum(parsed: Encapsulated, datagram: bytes, udp_at: int) -> None:
+    ip = parsed.ip
+    if not parsed.udp_checksum and ip.__class__ is InnerIpv4:
         return  # RFC 768: not computed. lispers.net sends it so, though RFC 9301 §5 wants one; the outer one covers it.
-    segment = datagram[udp_at : udp_at + 6] + b"\0\0" + datagram[udp_at + UDP_HEADER_BYTES :]
-    wanted = udp_checksum(parsed.ip.source, parsed.ip.destination, segment)
+    segment = datagram[udp_at : udp_at + 6] + b"\0\0" + parsed.payload
+    wanted = udp_checksum(ip.source, ip.destination, segment)
     if parsed.udp_checksum != wanted:
         why = f"{parsed.udp_checksum:#06x}, computed {wanted:#06x}"
         raise PeerError("inner UDP checksum", offset=udp_at + 6, why=why)
 
 
-def received(datagram: bytes, ip_at: int, payload_at: int) -> bytes:
-    """What `Ecm.header` has to keep: nothing when the headers are those that we would build ourselves."""
-    header = datagram[ip_at:payload_at]
-    if header[0] >> 4 == 6:
-        plain = header[:4] == _PLAIN_IPV6[:4] and header[6:8] == _PLAIN_IPV6[6:8]
-    else:
-        kept = (0, 2), (4, 10)  # all but length, checksum and addresses
-        plain = len(header) == len(_PLAIN_IPV4) + UDP_HEADER_BYTES and header[-2:] != b"\0\0"
-        plain = plain and all(header[a:b] == _PLAIN_IPV4[a:b] for a, b in kept)
-    return b"" if plain else header
-
-
-def fields(message: Ecm, payload: bytes) -> dict[str, Any]:
-    """The inner header's part of what `formats.Ecm` is built from. Raises LocalError for what cannot be sent."""
-    if len(message.source) != len(message.destination) or len(message.source) not in (4, 16):
+def headers(message: Ecm, payload: bytes) -> Encapsulated:
+    """What `formats.Ecm` is built from. Raises LocalError for what cannot be sent."""
+    source, destination = message.source, message.destination
+    size = len(source)
+    if size != len(destination) or (size != 4 and size != 16):
         raise LocalError("the inner header of an ECM has two addresses of one family")
-    ports = (message.source_port, message.destination_port)
-    if DATA_PORT in ports or CONTROL_PORT not in ports:
-        raise LocalError(f"inner ports are {ports[0]} and {ports[1]}; one must be {CONTROL_PORT}, none {DATA_PORT}")
-    udp_length = UDP_HEADER_BYTES + len(payload)
-    if udp_length > 0xFFFF - 60:
+    source_port, destination_port = message.source_port, message.destination_port
+    if source_port == DATA_PORT or (destination_port != CONTROL_PORT and not _allowed(source_port, destination_port)):
+        raise LocalError(f"inner ports are {source_port}, {destination_port}; one must be 4342, none 4341")
+    length = UDP_HEADER_BYTES + len(payload)
+    if length > 0xFFFF - 60:
         raise LocalError(f"a control message of {len(payload)} bytes does not fit an inner IP packet")
-    segment = b"".join(number.to_bytes(2, "big") for number in (*ports, udp_length, 0)) + payload
-    kept = message.header[:-UDP_HEADER_BYTES]
-    ipv4 = len(message.source) == 4
-    first, ip = _ipv4(message, kept, udp_length) if ipv4 else _ipv6(message, kept, udp_length)
-    no_checksum = ipv4 and message.header[-2:] == b"\0\0"
-    return {
-        "first": {"version": first >> 4, "low": first & 15},
-        "ip": ip,
-        "source_port": message.source_port,
-        "destination_port": message.destination_port,
-        "udp_length": udp_length,
-        "udp_checksum": 0 if no_checksum else udp_checksum(message.source, message.destination, segment),
-        "payload": payload,
-    }
+    # RFC 1071 §2: numbers of any length have the residue of the sum of their 16-bit words, as 2^16 is 1 there.
+    addresses = int.from_bytes(source, "big") + int.from_bytes(destination, "big")
+    ip: InnerIpv4 | InnerIpv6
+    if size == 4 and message.header == b"":
+        first, total, checked = _IHL_5, length + 20, True
+        checksum = -(_PLAIN_SUM + addresses + total) % 0xFFFF
+        ip = InnerIpv4(0, total, 0, DONT_FRAGMENT, _TTL, checksum, source, destination, b"")
+    else:
+        first, ip, checked = _ip(message, length)
+    checksum = 0
+    if checked:
+        covered = int.from_bytes(payload, "big")
+        if length & 1:
+            covered <<= 8
+        covered += addresses + source_port + destination_port + 2 * length + formats.UDP
+        checksum = -covered % 0xFFFF or 0xFFFF
+    return Encapsulated(
+        message.word, message.security, first, ip, source_port, destination_port, length, checksum, payload
+    )
 
 
-def _ipv4(message: Ecm, kept: bytes, udp_length: int) -> tuple[int, dict[str, Any]]:
-    header = bytearray(kept or _PLAIN_IPV4)
-    if len(header) < len(_PLAIN_IPV4) or header[0] != 0x40 | len(header) >> 2:
-        raise LocalError("Ecm.header is no IPv4 header followed by a UDP header")
-    total_length = len(header) + udp_length
-    header[2:4] = total_length.to_bytes(2, "big")
-    header[10:20] = b"\0\0" + message.source + message.destination
-    fragment = int.from_bytes(header[6:8], "big")
-    return header[0], {
-        "tos": header[1],
-        "total_length": total_length,
-        "identification": int.from_bytes(header[4:6], "big"),
-        "fragment": {"reserved": fragment >> 15, "dont_fragment": fragment >> 14 & 1, "more_fragments": 0, "offset": 0},
-        "ttl": header[8],
-        "checksum": internet_checksum(bytes(header)),
-        "source": message.source,
-        "destination": message.destination,
-        "options": bytes(header[20:]),
-    }
-
-
-def _ipv6(message: Ecm, kept: bytes, udp_length: int) -> tuple[int, dict[str, Any]]:
-    header = kept or _PLAIN_IPV6
-    if len(header) != len(_PLAIN_IPV6) or header[0] >> 4 != 6:
+def _ip(message: Ecm, length: int) -> tuple[int, InnerIpv4 | InnerIpv6, bool]:
+    """The IP header with its first byte, and whether UDP has a checksum: as it was received, or our own of IPv6."""
+    header = message.header[:-UDP_HEADER_BYTES]
+    if message.header and not header:
+        raise LocalError("Ecm.header is too short for an IP and a UDP header")
+    if len(message.source) == 4:
+        return header[0], _like(header, message, length), message.header[-2:] != b"\0\0"
+    if header and (len(header) != 40 or header[0] >> 4 != 6):
         raise LocalError("Ecm.header is no IPv6 header followed by a UDP header")
-    return header[0], {
-        "class_and_flow": header[1:4],
-        "payload_length": udp_length,
-        "hop_limit": header[7],
-        "source": message.source,
-        "destination": message.destination,
-    }
+    first, kept, hops = (header[0], header[1:4], header[7]) if header else (_VERSION_6, b"\0\0\0", _TTL)
+    return first, InnerIpv6(kept, length, hops, message.source, message.destination), True
+
+
+def _like(header: bytes, message: Ecm, length: int) -> InnerIpv4:
+    """An IPv4 header with the odd parts of a received one."""
+    size = len(header)
+    if size < 20 or size & 3 or header[0] != 0x40 | size >> 2:
+        raise LocalError("Ecm.header is no IPv4 header followed by a UDP header")
+    total, options = size + length, header[20:]
+    fragment = (header[6] << 8 | header[7]) & ~FRAGMENT  # what came whole goes out whole
+    before = header[:2] + total.to_bytes(2, "big") + header[4:6] + fragment.to_bytes(2, "big") + header[8:10]
+    checksum = internet_checksum(before + message.source + message.destination + options)
+    identification = header[4] << 8 | header[5]
+    fields = header[1], total, identification, fragment, header[8], checksum, message.source, message.destination
+    return InnerIpv4(*fields, options)

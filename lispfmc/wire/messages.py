@@ -14,6 +14,9 @@ import msgspec
 
 from lispfmc.wire.address import Address, InstanceAddress, Ip, Prefix
 from lispfmc.wire.errors import LocalError
+from lispfmc.wire.extensions import Info, MapReferral, SharedExtension
+from lispfmc.wire.ranges import fits, fits_address
+from lispfmc.wire.security import EcmSecurity, MapReplySecurity
 
 TTL_RECEIVER_DECIDES = 0xFFFFFFFF  # RFC 9301 §5.4
 XTR_ID_BYTES = 16
@@ -29,12 +32,6 @@ class Action(IntEnum):
     DROP_NO_REASON = 3
     DROP_POLICY_DENIED = 4
     DROP_AUTH_FAILURE = 5
-
-
-def _fits(value: int, bits: int, field: str) -> int:
-    if not 0 <= value < 1 << bits:
-        raise LocalError(f"{field} = {value} does not fit {bits} bits")
-    return value
 
 
 def address_of(prefix: Prefix) -> Address:
@@ -73,8 +70,9 @@ class Locator(msgspec.Struct, frozen=True, gc=False):
         reachable: bool = True,
     ) -> Locator:
         """A unicast locator; multicast priority 255 means "not for multicast"."""
-        _fits(priority, 8, "locator priority")
-        _fits(weight, 8, "locator weight")
+        fits(priority, 8, "locator priority")
+        fits(weight, 8, "locator weight")
+        fits_address(address)
         return cls(address, priority, weight, 255, 0, local << 2 | probed << 1 | reachable)
 
     @property
@@ -107,14 +105,15 @@ class EidRecord(msgspec.Struct, frozen=True, gc=False):
         locators: Sequence[Locator] = (),
         *,
         ttl_minutes: int,
-        action: Action = Action.NO_ACTION,
+        action: int = Action.NO_ACTION,
         authoritative: bool = False,
         map_version: int = 0,
     ) -> EidRecord:
         """A record for `prefix`. Raises LocalError for what does not fit, or more than 255 locators."""
-        _fits(ttl_minutes, 32, "record TTL")
-        _fits(map_version, 12, "map-version")
-        _fits(len(locators), 8, "locator count")
+        fits(ttl_minutes, 32, "record TTL")
+        fits(map_version, 12, "map-version")
+        fits(action, 3, "action")
+        fits(len(locators), 8, "locator count")
         flags = action << 13 | authoritative << 12
         return cls(ttl_minutes, prefix.length, flags, map_version, address_of(prefix), tuple(locators))
 
@@ -185,7 +184,8 @@ class MapRequest(msgspec.Struct, frozen=True, gc=False):
         site_id: bytes | None = None,
     ) -> MapRequest:
         """A request for `records`; xtr_id and site_id together set the I-bit."""
-        _fits(nonce, 64, "nonce")
+        fits(nonce, 64, "nonce")
+        fits(len(records), 8, "record count")
         if not 1 <= len(itr_rlocs) <= 32:
             raise LocalError(f"a Map-Request carries 1 to 32 ITR-RLOCs, not {len(itr_rlocs)}")
         _check_ids(xtr_id, site_id)
@@ -218,6 +218,10 @@ class MapRequest(msgspec.Struct, frozen=True, gc=False):
         return bool(self.word & 0x0040_0000)
 
     @property
+    def local_xtr(self) -> bool:
+        return bool(self.word & 0x0000_4000)
+
+    @property
     def no_reply(self) -> bool:
         return bool(self.word & 0x0000_2000)
 
@@ -228,12 +232,26 @@ class MapReply(msgspec.Struct, frozen=True, gc=False):
     word: int
     nonce: int
     records: tuple[EidRecord, ...]
-    security: bytes = b""  # LISP-SEC authentication data when the S-bit is set (RFC 9303 §6.4)
+    security: MapReplySecurity | None = None  # with the S-bit (RFC 9303 §6.2)
 
     @classmethod
-    def of(cls, *records: EidRecord, nonce: int, probe: bool = False) -> MapReply:
-        _fits(nonce, 64, "nonce")
-        return cls(0x2000_0000 | probe << 27, nonce, records)
+    def of(
+        cls,
+        *records: EidRecord,
+        nonce: int,
+        probe: bool = False,
+        echo_nonce_capable: bool = False,
+        security: MapReplySecurity | None = None,
+    ) -> MapReply:
+        """A reply with `records`; `security` sets the S-bit."""
+        fits(nonce, 64, "nonce")
+        fits(len(records), 8, "record count")
+        word = 0x2000_0000 | probe << 27 | echo_nonce_capable << 26 | (security is not None) << 25
+        return cls(word, nonce, records, security)
+
+    @property
+    def echo_nonce_capable(self) -> bool:
+        return bool(self.word & 0x0400_0000)
 
     @property
     def probe(self) -> bool:
@@ -264,7 +282,8 @@ class MapRegister(msgspec.Struct, frozen=True, gc=False):
         xtr_id: bytes | None = None,
         site_id: bytes | None = None,
     ) -> MapRegister:
-        _fits(nonce, 64, "nonce")
+        fits(nonce, 64, "nonce")
+        fits(len(records), 8, "record count")
         _check_ids(xtr_id, site_id)
         word = (
             0x3000_0000
@@ -279,6 +298,14 @@ class MapRegister(msgspec.Struct, frozen=True, gc=False):
     @property
     def proxy_reply(self) -> bool:
         return bool(self.word & 0x0800_0000)
+
+    @property
+    def security_capable(self) -> bool:
+        return bool(self.word & 0x0400_0000)
+
+    @property
+    def eid_notify(self) -> bool:
+        return bool(self.word & 0x0000_1000)
 
     @property
     def use_ttl(self) -> bool:
@@ -307,7 +334,8 @@ class MapNotify(msgspec.Struct, frozen=True, gc=False):
 
     @classmethod
     def of(cls, *records: EidRecord, nonce: int) -> MapNotify:
-        _fits(nonce, 64, "nonce")
+        fits(nonce, 64, "nonce")
+        fits(len(records), 8, "record count")
         return cls(0x4000_0000, nonce, records)
 
 
@@ -338,19 +366,38 @@ class Ecm(msgspec.Struct, frozen=True, gc=False):
     source_port: int
     destination_port: int
     message: Message
-    security: bytes = b""  # LISP-SEC authentication data when the S-bit is set
+    security: EcmSecurity | None = None  # with the S-bit (RFC 9303 §6.1)
     header: bytes = b""  # the inner IP and UDP headers as received, for a lossless encode; b"" = build plain ones
 
     @classmethod
-    def of(cls, message: Message, *, source: Ip, destination: Ip, source_port: int) -> Ecm:
-        """`message` to UDP port 4342 of `destination`; the reply comes back to `source_port`."""
-        if len(source) != len(destination):
-            raise LocalError("the inner header of an ECM has one address family")
-        _fits(source_port, 16, "source port")
-        return cls(0x8000_0000, source, destination, source_port, 4342, message)
+    def of(
+        cls,
+        message: Message,
+        *,
+        source: Ip,
+        destination: Ip,
+        source_port: int,
+        ddt: bool = False,
+        security: EcmSecurity | None = None,
+    ) -> Ecm:
+        """`message` to UDP port 4342 of `destination`; the reply comes back to `source_port`.
+
+        `ddt` is the D-bit: a DDT node answers with a Map-Referral. `security` sets the S-bit.
+        """
+        if len(source) != len(destination) or len(source) not in (4, 16):
+            raise LocalError("the inner header of an ECM has two addresses of one family")
+        fits(source_port, 16, "source port")
+        word = 0x8000_0000 | (security is not None) << 27 | ddt << 26
+        return cls(word, source, destination, source_port, 4342, message, security)
+
+    @property
+    def ddt(self) -> bool:
+        return bool(self.word & 0x0400_0000)
 
 
-Message: TypeAlias = MapRequest | MapReply | MapRegister | MapNotify | MapNotifyAck | Ecm
+Message: TypeAlias = (
+    MapRequest | MapReply | MapRegister | MapNotify | MapNotifyAck | MapReferral | Info | Ecm | SharedExtension
+)
 """Every message that `decode` can give."""
 
 Signed: TypeAlias = MapRegister | MapNotify | MapNotifyAck

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from tests.integration.wireshark import assert_read_whole, visible
 
 from lispfmc.lab import lifecycle
 from lispfmc.lab.entrance import inside
@@ -34,6 +33,7 @@ from lispfmc.wire.address import Prefix, ip_of
 from lispfmc.wire.auth import Key, sign
 from lispfmc.wire.messages import EidRecord, Locator, MapRegister
 from lispfmc.wire.pcap import packets
+from tests.integration.wireshark import assert_read_whole, visible
 
 pytestmark = pytest.mark.namespaces
 

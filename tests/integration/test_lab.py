@@ -22,7 +22,7 @@ import pytest
 
 from lispfmc.lab import lifecycle, namespaces, processes
 from lispfmc.lab.entrance import inside
-from lispfmc.lab.installation import Installation
+from lispfmc.lab.installation import BadName, Installation
 from lispfmc.lab.namespaces import namespace_of
 from lispfmc.lab.readiness import ask_node
 from lispfmc.wire.errors import LocalError
@@ -119,8 +119,19 @@ def test_a_user_reaches_its_service_over_the_wan(lab: Installation, eid: str) ->
 
 
 def test_a_second_up_says_what_is_there_and_leaves_it_alone(lab: Installation) -> None:
-    with pytest.raises(LocalError, match=rf"lab {LAB} is there already: it is up .*run: lispfmc lab down {LAB}"):
+    with pytest.raises(LocalError, match=rf"lab {LAB} is there already: its lab.json .*run: lispfmc lab down {LAB}"):
         lifecycle.up("fig5", LAB)
+    assert lifecycle.status(LAB)["ready"]
+
+
+@pytest.mark.parametrize("name", ["{}", "../{}", "*", "Lab", "lab\n"])
+def test_a_name_that_could_be_a_path_or_a_pattern_is_refused_and_nothing_is_removed(
+    name: str, lab: Installation, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").write_text("")
+    with pytest.raises(BadName):
+        lifecycle.down(name.format(tmp_path))
+    assert (tmp_path / "precious").exists()
     assert lifecycle.status(LAB)["ready"]
 
 
@@ -215,10 +226,10 @@ def test_a_killed_up_is_noticed_and_cleaned(run_directory: Path, started: int) -
         while len(list((run_directory / name).glob("*.pid"))) < started:
             assert up.poll() is None
         up.send_signal(signal.SIGKILL)
-    with pytest.raises(LocalError, match=r"an earlier up or down did not finish; .*11 namespaces exist"):
+    with pytest.raises(LocalError, match=r"what an earlier up or down left; .*11 namespaces"):
         lifecycle.up("fig5", name)
     found = lifecycle.down(name)
-    assert started == 1 or any("processes run" in each for each in found)
+    assert started == 1 or any("processes (" in each for each in found)
     assert lifecycle.traces(name) == []
     time.sleep(0.1)
     assert naming(run_directory / name) == [], "nothing runs that was started and not recorded"
@@ -231,7 +242,7 @@ def test_a_leftover_namespace_is_noticed_and_cleaned(run_directory: Path) -> Non
     subprocess.run(["ip", "netns", "add", namespace], check=True)
     stranger = subprocess.Popen(["ip", "netns", "exec", namespace, "sleep", "60"])
     time.sleep(0.2)
-    with pytest.raises(LocalError, match=rf"1 processes run \(sleep\); 1 namespaces exist \({namespace}\)"):
+    with pytest.raises(LocalError, match=rf"1 processes \(sleep\); 1 namespaces \({namespace}\)"):
         lifecycle.up("fig5", name)
     lifecycle.down(name)
     assert stranger.wait(5) == -signal.SIGTERM

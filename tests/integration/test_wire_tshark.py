@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.wireshark import assert_read_whole, visible
 
 from lispfmc.wire import encode
 from lispfmc.wire.address import Prefix, ip_of
@@ -23,6 +22,7 @@ from lispfmc.wire.messages import (
     MapRequest,
     RequestRecord,
 )
+from tests.integration.wireshark import assert_read_whole, visible
 
 pytestmark = pytest.mark.tshark
 RLOCS = [Locator.of(ip_of("198.18.0.11"), local=True), Locator.of(ip_of("2001:2::11"), priority=2, reachable=False)]
@@ -52,8 +52,7 @@ def emitted() -> Iterator[bytes]:
         yield sign(notify, key)
         yield sign(MapNotifyAck.of(notify), key)
         for source, destination in (("100.64.2.10", "100.64.1.10"), ("fd00::1", "fd00::2")):
-            inner = {"source": ip_of(source), "destination": ip_of(destination)}
-            yield encode(Ecm.of(request, source_port=50000, **inner))
+            yield encode(Ecm.of(request, source=ip_of(source), destination=ip_of(destination), source_port=50000))
 
 
 def test_tshark_reads_every_emitted_message_whole(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def _without_rfc9437(message: Message) -> Message:
 
 def assert_read_whole(datagrams: Iterable[bytes], file: Path) -> int:
     """Wireshark reads every datagram (UDP 4342) to its end; returns how many there were."""
-    count = _write(file, datagrams)
+    count = write(file, datagrams)
     command = ["tshark", "-r", str(file), "-T", "json", "--no-duplicate-keys", "-o", "udp.check_checksum:TRUE"]
     command += ["-o", "ip.check_checksum:TRUE"]
     run = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
@@ -68,7 +68,7 @@ def assert_read_whole(datagrams: Iterable[bytes], file: Path) -> int:
     return count
 
 
-def _write(file: Path, datagrams: Iterable[bytes]) -> int:
+def write(file: Path, datagrams: Iterable[bytes]) -> int:
     """A pcap of raw IP packets, UDP port 4342 to 4342."""
     source, destination = ip_of("198.18.0.1"), ip_of("198.18.0.2")
     whole = [struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 101)]

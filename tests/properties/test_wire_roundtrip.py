@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lispfmc.wire import LocalError, PeerError, decode, encap, encode
 from lispfmc.wire.address import Address, InstanceAddress, OpaqueLcaf
+from lispfmc.wire.address_formats import BODIES
 from lispfmc.wire.auth import Algorithm, Key, sign, verify
 from lispfmc.wire.describe import describe
 from lispfmc.wire.messages import (
@@ -38,7 +39,9 @@ def bits(size: int) -> st.SearchStrategy[int]:
 
 ips = st.binary(min_size=4, max_size=4) | st.binary(min_size=16, max_size=16)
 instances = st.builds(InstanceAddress, bits(32), st.none() | ips, bits(8), bits(16))
-opaque = st.builds(OpaqueLcaf, bits(8).filter(lambda kind: kind != 2), st.binary(max_size=40), bits(16), bits(8))
+opaque = st.builds(
+    OpaqueLcaf, bits(8).filter(lambda kind: kind not in BODIES), st.binary(max_size=40), bits(16), bits(8)
+)
 addresses: st.SearchStrategy[Address] = st.none() | ips | instances | opaque
 locators = st.builds(Locator, addresses, bits(8), bits(8), bits(8), bits(8), bits(16))
 
@@ -46,7 +49,7 @@ locators = st.builds(Locator, addresses, bits(8), bits(8), bits(8), bits(8), bit
 @st.composite
 def eids(draw: st.DrawFn) -> tuple[Address, int]:
     """An EID with a mask length that its family allows."""
-    eid = draw(addresses)
+    eid = draw(addresses.filter(lambda one: not isinstance(one, OpaqueLcaf)))  # RFC 9306 §3
     ip = eid.ip if isinstance(eid, InstanceAddress) else eid
     return eid, draw(st.integers(0, len(ip) * 8 if isinstance(ip, bytes) else 255))
 

@@ -421,6 +421,7 @@ def test_a_user_that_moves_during_a_move_is_followed_when_it_has_ended() -> None
     net.run(0.1)
     net.alice_moves("access1")
     net.run(0.1)
+    assert net.fields("decision.made")["decision"] == "later"
     assert "in flight" in net.fields("decision.made")["reason"]
     assert len(net.asked) == 1
     net.hypervisor_moves()

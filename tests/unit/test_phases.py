@@ -27,15 +27,16 @@ def after(phases: Phases, *events: tuple[int, str, Mapping[str, Any]]) -> Phases
 REGISTERED = (10, "registration.changed", {"eid": EID})
 PUBLISHED = (15, "user.moved", {"user": "alice", "to": "access2"})
 DECIDED = (16, "decision.made", {"service": "alice-app", "decision": "move", "mode": "act", "to": "dc2"})
+MOVE = {"service": "alice-app", "move": "m1"}
 FOLLOWED = (
-    (17, "migration.requested", {"service": "alice-app", "move": "m1", "to": "dc2"}),
-    (30, "migration.started", {"service": "alice-app"}),
-    (5010, "migration.stopped", {"service": "alice-app", "monotonic_ns": 6000 * NS_PER_MS}),
-    (5070, "migration.resumed", {"service": "alice-app", "monotonic_ns": 6060 * NS_PER_MS}),
-    (5071, "steering.notified", {"service": "alice-app"}),
-    (5080, "steering.acknowledged", {"service": "alice-app", "both": False}),
-    (5090, "steering.acknowledged", {"service": "alice-app", "both": True}),
-    (5100, "placement.changed", {"service": "alice-app"}),
+    (17, "migration.requested", {**MOVE, "to": "dc2"}),
+    (30, "migration.started", MOVE),
+    (5010, "migration.stopped", {**MOVE, "monotonic_ns": 6000 * NS_PER_MS}),
+    (5070, "migration.resumed", {**MOVE, "monotonic_ns": 6060 * NS_PER_MS}),
+    (5071, "steering.notified", MOVE),
+    (5080, "steering.acknowledged", {**MOVE, "both": False}),
+    (5090, "steering.acknowledged", {**MOVE, "both": True}),
+    (5100, "placement.changed", MOVE),
 )
 
 
@@ -71,9 +72,29 @@ def test_a_controller_that_only_observes_ends_it_too() -> None:
 
 
 def test_a_failed_migration_ends_it_with_its_reason() -> None:
-    failed = (300, "migration.failed", {"service": "alice-app", "reason": "disk full"})
+    failed = (300, "migration.failed", {**MOVE, "reason": "disk full"})
     found = after(alice(), REGISTERED, PUBLISHED, DECIDED, FOLLOWED[0], failed)
     assert (found.over, found.outcome, found.reason) == (True, Outcome.failed, "disk full")
+
+
+def test_a_move_that_was_in_flight_is_waited_for_and_is_not_ours() -> None:
+    earlier = {"service": "alice-app", "move": "m0"}
+    later = (16, "decision.made", {"service": "alice-app", "decision": "later", "mode": "act", "reason": "in flight"})
+    found = after(
+        alice(),
+        REGISTERED,
+        PUBLISHED,
+        later,
+        (17, "migration.stopped", earlier),
+        (18, "migration.resumed", earlier),
+        (19, "placement.changed", earlier),
+    )
+    assert (found.over, found.outcome) == (False, Outcome.pending)
+    assert found.list()[-1].name == "published"
+    for at_ms, name, fields in (DECIDED, *FOLLOWED):
+        found.happened(name, fields, (1000 + at_ms + 10) * NS_PER_MS)
+    assert found.outcome is Outcome.committed
+    assert found.move == "m1"
 
 
 def test_what_happened_before_the_link_went_down_is_not_ours() -> None:

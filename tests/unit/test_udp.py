@@ -1,4 +1,4 @@
-"""Both kinds of UDP endpoint, on asyncio and on uvloop: bounded, counted, deaf to nothing."""
+"""Every kind of UDP endpoint, on asyncio and on uvloop: bounded, counted, deaf to nothing."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import uvloop
 
-from lispfmc.runtime.udp import Sockets, UdpSocket, open_dgram, open_drained
+from lispfmc.runtime.sockets import Sources
+from lispfmc.runtime.udp import Sockets, UdpSocket, open_batched, open_dgram, open_drained
 from lispfmc.wire.address import Endpoint, ip_of
 from lispfmc.wire.errors import LocalError
 
 V4, V6 = Endpoint(ip_of("127.0.0.1"), 0), Endpoint(ip_of("::1"), 0)
 LOOPS = pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
-KINDS = pytest.mark.parametrize("open_", [open_dgram, open_drained], ids=["dgram", "drained"])
+KINDS = pytest.mark.parametrize("open_", [open_dgram, open_drained, open_batched], ids=["dgram", "drained", "batched"])
 Run = Callable[..., Any]
 Open = Callable[..., Any]
 
@@ -56,6 +57,22 @@ def test_datagrams_go_both_ways_whole_and_in_order(run: Run, open_: Open, local:
         assert one.drops == other.drops == 0
         one.close()
         other.close()
+        await asyncio.sleep(0)
+
+    run(story())
+
+
+@LOOPS
+@KINDS
+def test_the_largest_datagrams_come_whole_and_leave_nothing_in_the_next(run: Run, open_: Open) -> None:
+    async def story() -> None:
+        inbox = Inbox()
+        one: UdpSocket = await open_(V4, inbox)
+        sent = [b"\xff" * 65507, b"", b"short", b"\0" * 65507, b"\0" * 100]
+        for number, data in enumerate(sent, start=1):
+            one.send(data, one.local)
+            assert (await inbox.wait_for(number))[-1] == data
+        one.close()
         await asyncio.sleep(0)
 
     run(story())
@@ -127,3 +144,17 @@ def test_the_destination_picks_the_family(run: Run) -> None:
         sockets.close()
 
     run(story())
+
+
+def test_senders_are_remembered_up_to_a_bound() -> None:
+    built: list[int] = []
+
+    def build(number: int) -> Endpoint:
+        built.append(number)
+        return Endpoint(ip_of("192.0.2.1"), number)
+
+    sources = Sources(build, limit=10)
+    for number in (1, 1, 1, *range(2, 500)):
+        assert sources[number].port == number
+        assert len(sources) <= 10
+    assert built == list(range(1, 500))

@@ -51,7 +51,7 @@ def test_an_xtr_id_is_read_from_hex_digits(tmp_path: Path) -> None:
         ('xtr_id = "0011"' + LEAST, 1, "32 hexadecimal digits"),
         (LEAST.replace("198.18.0.11", "198.18.0.300"), 3, "is not an IP address"),
         (LEAST.replace("100.64.1.0/24", "100.64.1.1/24"), 4, "is not an IP prefix"),
-        (LEAST + 'algorithm = "md5"\n', 9, 'unknown key "algorithm"'),
+        (LEAST + 'cipher = "md5"\n', 9, 'unknown key "cipher"'),
         (LEAST + '[[keys]]\npeer = "198.18.0.1"\nid = 2\nsecret = "p"\n', 10, "has a row already"),
         (LEAST + '[[dynamic]]\nprefix = "100.64.2.0/24"\nactivation = "magic"\n', 11, "activation"),
     ],

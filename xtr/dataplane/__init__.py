@@ -1,8 +1,8 @@
 """The seam between the tunnel router's decisions and the planes that forward its packets.
 
 A plane reads plain tables that the effects of `xtr.effects` maintain, and reports misses and evidence. The TUN plane
-(`tun.py`) is portable and complete; the kernel plane (`ebpf.py`) accelerates what is usual. Every Instance-ID is a world
-of its own: an interface belongs to one of them, and `Prefix.iid` says which one a call is about.
+(`tun.py`) is portable and complete; the kernel plane (`ebpf.py`) accelerates what is usual. Every Instance-ID is a
+world of its own: an interface belongs to one of them, and `Prefix.iid` says which one a call is about.
 """
 
 from __future__ import annotations

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 
 from lispfmc.core.versions import newer
 from lispfmc.wire.address import Ip, Prefix, ip_of
-from lispfmc.wire.encap import HEADER_BYTES, MAP_VERSION_PRESENT, NONCE_PRESENT, DataHeader, decapsulated, inner, parse
+from lispfmc.wire.dataheader import MAP_VERSION_PRESENT, NONCE_PRESENT, DataHeader
+from lispfmc.wire.encap import HEADER_BYTES, decapsulated, inner, parse
 from lispfmc.wire.encap import rewritten as rewrite
 from lispfmc.wire.errors import PeerError
 from xtr.dataplane.device import PLAIN
@@ -161,7 +162,7 @@ class Inbound:
             ours = (entry is not None and entry.away) or instance.belongs(destination)
             if not ours and not instance.leaves(destination):
                 return "dropped.foreign-destination"
-        if data_header.flags & MAP_VERSION_PRESENT and not data_header.flags & NONCE_PRESENT:
+        if data_header.flags & (MAP_VERSION_PRESENT | NONCE_PRESENT) == MAP_VERSION_PRESENT:
             return self._versions(instance, data_header, source, destination, sender, now)
         return ""
 
