@@ -8,9 +8,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import codec, harness
+from tests.bench import codec, dataplane, harness
 
-BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {"codec": codec.run}
+BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {"codec": codec.run, "dataplane": dataplane.run}
 
 
 def main() -> None:

@@ -35,7 +35,7 @@ COUNTERS = (
 """By their index in the map `counters`."""
 
 _MAPPED = bytes(10) + b"\xff\xff"
-_KEY = struct.Struct("=I4s16s")
+_KEY = struct.Struct("=I4s4s16s")
 _MAPPING = struct.Struct(f"=QBBB5x{SLOTS}s{16 * HOPS}s")
 _LOCAL = struct.Struct("=5QIBx6s6s6x")
 _CONFIGURATION = struct.Struct("=I4s16sB7x")
@@ -107,14 +107,14 @@ def number(value: int) -> bytes:
 def key(prefix: Prefix) -> bytes:
     """The trie's key of a prefix."""
     version, before = (4, 96) if len(prefix.ip) == 4 else (6, 0)
-    return _KEY.pack(32 + before + prefix.length, instance(version << 24 | prefix.iid), mapped(prefix.ip))
+    return _KEY.pack(64 + before + prefix.length, instance(version), instance(prefix.iid), mapped(prefix.ip))
 
 
 def prefix_of(data: bytes) -> Prefix:
     """The prefix of a trie's key."""
-    bits, version_and_iid, address = _KEY.unpack(data)
-    iid = int.from_bytes(version_and_iid[1:], "big")
-    return Prefix(iid, address[12:], bits - 128) if version_and_iid[0] == 4 else Prefix(iid, address, bits - 32)
+    bits, version, iid_bytes, address = _KEY.unpack(data)
+    iid = int.from_bytes(iid_bytes, "big")
+    return Prefix(iid, address[12:], bits - 160) if version[3] == 4 else Prefix(iid, address, bits - 64)
 
 
 def mapping(forwarding: Forwarding, families: frozenset[int], own: frozenset[Ip]) -> bytes:

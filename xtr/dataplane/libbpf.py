@@ -220,6 +220,16 @@ def map_shape(fd: int) -> tuple[int, int, int]:
     return _u32(info, 0), _u32(info, 8), _u32(info, 12)
 
 
+def run_time(program: int) -> tuple[int, int]:
+    """Nanoseconds that a program has taken and how often it ran, while kernel.bpf_stats_enabled was set."""
+    fd = _checked(library().bpf_prog_get_fd_by_id(program), f"program {program}")
+    try:
+        info = _info(fd, _PROGRAM_INFO_BYTES)
+    finally:
+        os.close(fd)
+    return c.c_uint64.from_buffer_copy(info, 192).value, c.c_uint64.from_buffer_copy(info, 200).value
+
+
 def maps_of_program(program: int) -> dict[str, int]:
     """Descriptors of the maps that the program with this id uses, by name. The caller closes them."""
     fd = _checked(library().bpf_prog_get_fd_by_id(program), f"program {program}")

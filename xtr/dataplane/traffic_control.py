@@ -10,6 +10,7 @@ import errno
 import fcntl
 import socket
 import struct
+import sys
 from typing import Any
 
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
@@ -24,6 +25,7 @@ _NEW_FILTER, _DELETE_FILTER, _GET_FILTER = 44, 45, 46
 _CLSACT, _CLSACT_HANDLE, _INGRESS, _EGRESS = 0xFFFFFFF1, 0xFFFF0000, 0xFFFFFFF2, 0xFFFFFFF3
 _EVERY_PROTOCOL = 0x0300  # ETH_P_ALL in network byte order
 _DIRECT_ACTION = 1
+_PROGRAM_ID = 11  # TCA_BPF_ID
 _CREATE_NEW, _CREATE_OR_REPLACE = 0x600, 0x500
 _SIOCGIFHWADDR, _ARPHRD_ETHER = 0x8927, 1
 
@@ -56,10 +58,11 @@ def running(netlink: Netlink, interface: int) -> int | None:
     """The id of the program that our filter on this interface runs."""
     for found in _filters(netlink, interface, _INGRESS):
         options = found.get_attr("TCA_OPTIONS")
-        if found["info"] >> 16 == PRIORITY and options is not None:
-            identity = options.get_attr("TCA_BPF_ID")
-            if identity:
-                return int(identity)
+        if found["info"] >> 16 == PRIORITY:
+            for name, value in options["attrs"]:
+                # pyroute2 does not know this attribute and leaves its bytes where they are
+                if name == "UNKNOWN" and value["header"]["type"] == _PROGRAM_ID:
+                    return int.from_bytes(bytes(value.data[value.offset + 4 : value.offset + 8]), sys.byteorder)
     return None
 
 
