@@ -22,7 +22,7 @@ from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.errors import LocalError
 from xtr.dataplane.choice import plane_for, started
 from xtr.dataplane.sniffer import Sniffer
-from xtr.effects import Deliver, Install, ProbeHost, Remove, Undeliver, XtrEffect
+from xtr.effects import Deliver, Install, ProbeHost, Remove, StandIn, TakeOver, Undeliver, XtrEffect
 from xtr.router import Router
 from xtr.settings import XtrSettings
 
@@ -38,7 +38,7 @@ class Daemon:
         self.events = EventLog()
         self.rejects = Rejects()
         self._plane = plane_for(settings)
-        self._sniffer = Sniffer(settings.site.interfaces)
+        self._sniffer = Sniffer(settings.instances)
         self._nonces = ordered_nonces(settings.state_dir)
         self._router = Router(
             settings,
@@ -70,7 +70,7 @@ class Daemon:
         )
         try:
             self._plane = started(self._plane, settings=self._settings, evidence=self)
-            self._sniffer.start(self, self._settings.instance_id)
+            self._sniffer.start(self)
         except OSError as error:
             raise LocalError(
                 f"data plane: {error}; it needs root or CAP_NET_ADMIN, /dev/net/tun, the configured RLOCs and the "
@@ -103,6 +103,9 @@ class Daemon:
     def announced(self, eid: Prefix, interface: str, mac: bytes) -> None:
         self._driver.tell(self._router.announced, eid, interface, mac)
 
+    def sought(self, eid: Prefix, interface: str, asker: Ip, mac: bytes) -> None:
+        self._driver.tell(self._router.sought, eid, interface, asker, mac)
+
     def mac_announced(self, mac: bytes, interface: str, iid: int) -> None:
         self._driver.tell(self._router.mac_announced, mac)
 
@@ -129,6 +132,10 @@ class Daemon:
                 self._plane.undeliver(eid)
             case ProbeHost(eid=eid):
                 self._sniffer.probe(eid)
+            case StandIn(eid=eid, interface=interface, asker=asker, mac=mac):
+                self._sniffer.stand_in(eid, interface, asker, mac)
+            case TakeOver(eid=eid):
+                self._sniffer.take_over(eid)
             case Send() | Emit() | Reject():
                 raise TypeError("the driver performs these itself")
             case _:

@@ -79,5 +79,20 @@ class ProbeHost(msgspec.Struct, frozen=True, gc=False):
     eid: Prefix
 
 
-XtrEffect: TypeAlias = Send | Emit | Reject | Install | Remove | Deliver | Undeliver | ProbeHost
+class StandIn(msgspec.Struct, frozen=True, gc=False):
+    """Answer the host `asker` at `mac` on `interface` that `eid` is at our MAC address."""
+
+    eid: Prefix
+    interface: str
+    asker: Ip
+    mac: bytes
+
+
+class TakeOver(msgspec.Struct, frozen=True, gc=False):
+    """Tell the site's links that `eid`, which was here, is at our MAC address from now on."""
+
+    eid: Prefix
+
+
+XtrEffect: TypeAlias = Send | Emit | Reject | Install | Remove | Deliver | Undeliver | ProbeHost | StandIn | TakeOver
 """Everything that the tunnel router's core can ask for."""

@@ -19,6 +19,7 @@ from xtr.forwarding import Forwarding
 from xtr.informer import Informer
 from xtr.notices import Meaning, meaning, rlocs_of
 from xtr.presence import Activation, Presence
+from xtr.proxying import Proxying
 from xtr.registrar import Registrar
 from xtr.replay import Freshness, Replays
 from xtr.resolution import Resolution
@@ -39,6 +40,7 @@ class Moves:
         registrar: Registrar,
         resolution: Resolution,
         informer: Informer,
+        proxying: Proxying,
         peers: Callable[[Prefix], list[Ip]],
     ) -> None:
         self._forwarding = forwarding
@@ -46,6 +48,7 @@ class Moves:
         self._registrar = registrar
         self._resolution = resolution
         self._informer = informer
+        self._proxying = proxying
         self._peers = peers
         self._replays = Replays()
         self._departed: dict[Prefix, EidRecord] = {}
@@ -112,6 +115,7 @@ class Moves:
             # a service that is being moved stands still for a while: its controller says when it has gone
             if self._presence.activation(eid) is not Activation.CONTROLLER:
                 effects += self._presence.lost(eid, "silent", now)
+                effects += self._proxying.left(eid)
                 effects += self._registrar.withdraw([eid], now)
         for eid in self._damping.expired(now):
             effects += self._presence.probe(eid, now)
@@ -220,7 +224,9 @@ class Moves:
         self._resolution.cancel(eid)
         # first the way to its new place, then the end of local delivery: no packet finds neither
         effects = self._learn(eid, record, sender, now, away=True)
+        was_here = eid in self._presence
         effects += self._presence.lost(eid, f"notified by {sender.role.value}", now)
+        effects += self._proxying.left(eid) if was_here else []
         self._registrar.drop(eid)
         moved = before is None or rlocs_of(before) != rlocs_of(record)
         if was_ours or moved:

@@ -17,6 +17,7 @@ from xtr.forwarding import Forwarding
 from xtr.informer import Informer
 from xtr.moves import Moves
 from xtr.presence import Activation, Presence
+from xtr.proxying import Proxying
 from xtr.registrar import Registrar
 from xtr.resolution import Resolution
 from xtr.senders import Role, Senders
@@ -53,15 +54,17 @@ class Router:
         )
         self._informer = Informer(settings, nonces, request_nonces, self._senders, self._forwarding)
         self._answering = Answering(settings, self._registrar)
+        self._proxying = Proxying(settings, self._presence, self._forwarding)
         self._moves = Moves(
             forwarding=self._forwarding,
             presence=self._presence,
             registrar=self._registrar,
             resolution=self._resolution,
             informer=self._informer,
+            proxying=self._proxying,
             peers=peers,
         )
-        self._timed = (self._forwarding, self._registrar, self._resolution, self._informer, self._moves)
+        self._timed = (self._forwarding, self._registrar, self._resolution, self._informer, self._moves, self._proxying)
 
     def start(self, now: float) -> list[XtrEffect]:
         """Begin: register the fixed prefixes."""
@@ -126,6 +129,10 @@ class Router:
     def unknown_source(self, eid: Prefix, now: float) -> list[XtrEffect]:
         """A packet left the site with a source EID that is not known to be here."""
         return [] if eid in self._presence else self._presence.probe(eid, now)
+
+    def sought(self, eid: Prefix, interface: str, asker: Ip, mac: bytes, now: float) -> list[XtrEffect]:
+        """A host of the site looks for the MAC address of `eid`."""
+        return self._proxying.sought(eid, interface, asker, mac, now)
 
     def mac_announced(self, mac: bytes, now: float) -> list[XtrEffect]:
         """A machine showed its MAC address only (RARP)."""

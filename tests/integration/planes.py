@@ -113,6 +113,7 @@ class Evidence:
         self.unknown: list[Prefix] = []
         self.away: list[tuple[Prefix, Ip]] = []
         self.claims: list[tuple[Prefix, str, bytes]] = []
+        self.questions: list[tuple[Prefix, str, Ip, bytes]] = []
         self.macs: list[tuple[bytes, str, int]] = []
         self.outdated_senders: list[tuple[Prefix, Ip]] = []
         self.newer_sources: list[Prefix] = []
@@ -129,6 +130,9 @@ class Evidence:
 
     def announced(self, eid: Prefix, interface: str, mac: bytes) -> None:
         self.claims.append((eid, interface, mac))
+
+    def sought(self, eid: Prefix, interface: str, asker: Ip, mac: bytes) -> None:
+        self.questions.append((eid, interface, asker, mac))
 
     def mac_announced(self, mac: bytes, interface: str, iid: int) -> None:
         self.macs.append((mac, interface, iid))

@@ -39,9 +39,9 @@ def announce() -> None:
 
 def test_a_host_is_noticed_by_its_announcement_and_answers_a_probe_in_both_families() -> None:
     async def story() -> None:
-        evidence, sniffer = Evidence(), Sniffer(["lan"])
+        evidence, sniffer = Evidence(), Sniffer({"lan": 0})
         with inside("access"):
-            sniffer.start(evidence, 0)
+            sniffer.start(evidence)
         try:
             announce()
             mac = bytes.fromhex(MAC["user"].replace(":", ""))

@@ -6,7 +6,6 @@ import pytest
 
 from lispfmc.wire.address import Ip, Prefix, ip_of
 from xtr.dataplane import tables
-from xtr.dataplane.sniffer import claim
 from xtr.dataplane.tables import Budget, ForwardingTable, OnceInAWhile, Talkers, Waiting
 
 A, B = ip_of("100.64.1.10"), ip_of("100.64.2.10")
@@ -97,15 +96,3 @@ def test_evidence_is_limited_for_each_key_and_in_all() -> None:
     assert [limit.allows("a", at) for at in (0.0, 0.5, 1.0)] == [True, False, True]
     assert [limit.allows(key, 1.5) for key in ("b", "c")] == [True, False], "full: nothing new for a while"
     assert limit.allows("c", 2.6)
-
-
-def test_only_a_host_that_speaks_for_itself_makes_a_claim() -> None:
-    mac = bytes.fromhex("020000000110")
-    arp = b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001") + mac + A + bytes(6) + A
-    assert claim(arp) == (A, mac)
-    for cut in range(len(arp)):
-        assert claim(arp[:cut]) is None
-    another = bytes.fromhex("020000000111")
-    assert claim(arp[:22] + another + arp[28:]) is None, "another's MAC"
-    assert claim(arp[:28] + ip_of("169.254.7.7") + arp[32:]) is None, "link-local"
-    assert claim(arp[:6] + b"\x03" + arp[7:22] + b"\x03" + arp[23:]) is None, "a group's MAC"

@@ -28,6 +28,9 @@ class Evidence(Protocol):
     def announced(self, eid: Prefix, interface: str, mac: bytes) -> None:
         """A host showed itself on a site interface: ARP, gratuitous ARP, Neighbour Discovery or DHCP."""
 
+    def sought(self, eid: Prefix, interface: str, asker: Ip, mac: bytes) -> None:
+        """The host `asker` at `mac` on a site interface wants to know the MAC address of `eid`."""
+
     def mac_announced(self, mac: bytes, interface: str, iid: int) -> None:
         """A MAC address showed itself without saying which EIDs it has (RARP, as hypervisors send after a move)."""
 
