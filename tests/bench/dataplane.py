@@ -1,4 +1,4 @@
-"""The data planes against plain routing over the same hops: user -- access xTR == cloud xTR -- service, four namespaces.
+"""The data planes against plain routing over the same hops: user -- access xTR == cloud xTR -- service, namespaces.
 
 Every round takes each variant once: no plane (the hops only route), the kernel's, the TUN plane, and the TUN plane with
 one packet a call. Ratios are of one round; their median counts. Needs root.
@@ -31,7 +31,7 @@ ROUNDS = 7
 FLOW_SECONDS, BLAST_SECONDS, PING_SECONDS = 0.8, 0.8, 0.4
 PACKETS_PER_S = 10_000
 FEW, LOTS = 10, 100_000
-TOGETHER = 4096  # destinations that one round of the look-up's measurement sends to
+TOGETHER = 256  # destinations in use at a time; each packet goes to another one
 
 
 class Worker:
@@ -112,11 +112,11 @@ def run() -> dict[str, object]:
 
 
 def _median(rounds: list[dict[str, Figures]], plane: str, figure: str) -> float:
-    return round(median(getattr(one[plane], figure) for one in rounds), 2)
+    return float(round(median(getattr(one[plane], figure) for one in rounds), 2))
 
 
 def _ratio(rounds: list[dict[str, Figures]], plane: str, against: str, figure: str) -> float:
-    return round(median(getattr(one[plane], figure) / getattr(one[against], figure) for one in rounds), 3)
+    return float(round(median(getattr(one[plane], figure) / getattr(one[against], figure) for one in rounds), 3))
 
 
 def _measure(world: World, plane: str) -> Figures:

@@ -1,6 +1,6 @@
 """A host at one end of the benchmark's network: `python -m tests.bench.dataplane_end`, JSON lines in and out.
 
-Sends and receives TCP and UDP flat out or at a pace, and measures round trips. UDP datagrams begin with a sequence number.
+Sends and receives TCP and UDP flat out or at a pace, and measures round trips. UDP datagrams begin with a number.
 """
 
 from __future__ import annotations

@@ -56,6 +56,8 @@ class Evidence:
 
     def announced(self, eid: Prefix, interface: str, mac: bytes) -> None: ...
 
+    def sought(self, eid: Prefix, interface: str, asker: Ip, mac: bytes) -> None: ...
+
     def mac_announced(self, mac: bytes, interface: str, iid: int) -> None: ...
 
     def outdated(self, eid: Prefix, sender: Ip) -> None: ...
@@ -166,7 +168,7 @@ class Xtr:
         for number in range(entries):
             eid = Prefix.host((base + number).to_bytes(4, "big"))
             mapping = Mapping(eid, locators, Action.NO_ACTION, 1, "bench", now, now + 86_400)
-            for effect in self._router._forwarding.learn(mapping):  # noqa: SLF001 - as a Map-Reply would
+            for effect in self._router._forwarding.learn(mapping):  # as a Map-Reply would
                 if isinstance(effect, Install):
                     plane.install(effect.eid, effect.forwarding)
         return {"rss_mb": self.rss()}

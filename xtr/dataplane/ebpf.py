@@ -66,7 +66,7 @@ class EbpfPlane:
             )
             ranges = [*self._settings.prefixes, *(each.prefix for each in self._settings.dynamic)]
             for prefix in ranges:
-                kernel.local_eids.update(tables.key(self._settings.placed(prefix)), tables.local(Local(Delivery.PUNT)))
+                kernel.local_eids.update(self._settings.placed(prefix), tables.local(Local(Delivery.PUNT)))
             kernel.attach()
             self._events = Events(kernel.events, self._moved)
         except OSError:
@@ -109,17 +109,14 @@ class EbpfPlane:
     def _remember(self) -> None:
         """What the last run left. Prefixes that punt are written anew; those of another configuration go now."""
         assert self._kernel is not None
-        for key in list(self._kernel.map_cache.keys()):
-            prefix = tables.prefix_of(key)
-            self._installed.add(prefix)
-            self._unconfirmed.add(prefix)
-        for key in list(self._kernel.local_eids.keys()):
-            prefix = tables.prefix_of(key)
-            data = self._kernel.local_eids.lookup(key)
+        self._installed = set(self._kernel.map_cache)
+        self._unconfirmed = set(self._installed)
+        for eid in list(self._kernel.local_eids):
+            data = self._kernel.local_eids.get(eid)
             if data is not None and tables.local_of(data).delivery is not Delivery.PUNT:
-                self._unconfirmed_hosts.add(prefix)
+                self._unconfirmed_hosts.add(eid)
             else:
-                self._kernel.local_eids.delete(key)
+                self._kernel.local_eids.delete(eid)
 
     def _probe(self) -> None:
         for eid in self._unconfirmed_hosts:
@@ -130,10 +127,10 @@ class EbpfPlane:
         kernel = self._running()
         for eid in self._unconfirmed_hosts - set(self._hosts):
             if eid not in self._away:
-                kernel.local_eids.delete(tables.key(eid))
+                kernel.local_eids.delete(eid)
         for eid in self._unconfirmed:
             self._installed.discard(eid)
-            kernel.map_cache.delete(tables.key(eid))
+            kernel.map_cache.delete(eid)
         self._unconfirmed_hosts.clear()
         self._unconfirmed.clear()
         self._slow.remove_kept()
@@ -146,14 +143,14 @@ class EbpfPlane:
             self._shadowed[eid] = forwarding
             self._slow.install(eid, forwarding)
             return
-        key, entry = tables.key(eid), tables.mapping(forwarding, self._families, self._own)
+        entry = tables.mapping(forwarding, self._families, self._own)
         if eid in self._installed and eid not in self._unconfirmed:
-            kernel.map_cache.update(key, entry)
+            kernel.map_cache.update(eid, entry)
             self._slow.install(eid, forwarding)
         else:
             self._slow.install(eid, forwarding)
             self._slow.drain()
-            kernel.map_cache.update(key, entry)
+            kernel.map_cache.update(eid, entry)
             self._slow.drain()
             self._installed.add(eid)
             self._unconfirmed.discard(eid)
@@ -162,45 +159,45 @@ class EbpfPlane:
     def _send_on(self, eid: Prefix, *, away: bool) -> None:
         """Packets from the core for an EID that has left go on in the kernel, too."""
         if away and eid not in self._away:
-            self._running().local_eids.update(tables.key(eid), tables.local(Local(Delivery.FORWARD)))
+            self._running().local_eids.update(eid, tables.local(Local(Delivery.FORWARD)))
             self._away.add(eid)
         elif not away and eid in self._away:
             self._away.discard(eid)
-            self._running().local_eids.delete(tables.key(eid))
+            self._running().local_eids.delete(eid)
 
     def remove(self, eid: Prefix) -> None:
         if eid in self._hosts:
             self._shadowed.pop(eid, None)
         else:
-            self._running().map_cache.delete(tables.key(eid))
+            self._running().map_cache.delete(eid)
             self._installed.discard(eid)
             self._unconfirmed.discard(eid)
             self._send_on(eid, away=False)
         self._slow.remove(eid)
 
     def deliver(self, eid: Prefix, interface: str, mac: bytes) -> None:
-        kernel, key = self._running(), tables.key(eid)
+        kernel = self._running()
         self._slow.deliver(eid, interface, mac)
         self._slow.drain()
         self._hosts[eid] = (interface, mac)
         self._unconfirmed_hosts.discard(eid)
         self._unconfirmed.discard(eid)
         self._away.discard(eid)
-        kernel.local_eids.update(key, tables.local(self._entry(eid, Delivery.DELIVER)))
+        kernel.local_eids.update(eid, tables.local(self._entry(eid, Delivery.DELIVER)))
         # within the site the kernel's own host route is the way, whatever the mapping of a wider prefix says
-        kernel.map_cache.update(key, tables.STACK)
+        kernel.map_cache.update(eid, tables.STACK)
         self._slow.drain()
 
     def undeliver(self, eid: Prefix) -> None:
         if self._hosts.pop(eid, None) is not None:
-            kernel, key = self._running(), tables.key(eid)
-            kernel.local_eids.delete(key)
+            kernel = self._running()
+            kernel.local_eids.delete(eid)
             shadowed = self._shadowed.pop(eid, None)
             if shadowed is None:
-                kernel.map_cache.delete(key)
+                kernel.map_cache.delete(eid)
                 self._installed.discard(eid)
             else:
-                kernel.map_cache.update(key, tables.mapping(shadowed, self._families, self._own))
+                kernel.map_cache.update(eid, tables.mapping(shadowed, self._families, self._own))
                 self._installed.add(eid)
                 self._send_on(eid, away=isinstance(shadowed, Forward) and shadowed.away)
         self._mirrored.pop(eid, None)
@@ -215,9 +212,9 @@ class EbpfPlane:
         if delivery in (Delivery.DELIVER, Delivery.DELIVER_AND_MIRROR):
             self._slow.deliver(eid, interface, mac)
             self._slow.drain()
-            self._running().local_eids.update(tables.key(eid), entry)
+            self._running().local_eids.update(eid, entry)
         else:
-            self._running().local_eids.update(tables.key(eid), entry)
+            self._running().local_eids.update(eid, entry)
             self._slow.undeliver(eid)
 
     def mirrored(self, eid: Prefix) -> list[bytes]:
@@ -247,12 +244,12 @@ class EbpfPlane:
         return _later(traffic.heard if traffic is not None else None, self._slow.heard(eid))
 
     def used(self, eid: Prefix) -> float | None:
-        data = self._running().map_cache.lookup(tables.key(eid)) if eid in self._installed else None
+        data = self._running().map_cache.get(eid) if eid in self._installed else None
         return _later(tables.used(data) if data is not None else None, self._slow.used(eid))
 
     def traffic(self, eid: Prefix) -> Local | None:
         """What the kernel has forwarded from and to a host that is here."""
-        data = self._running().local_eids.lookup(tables.key(eid))
+        data = self._running().local_eids.get(eid)
         entry = tables.local_of(data) if data is not None else None
         return entry if entry is not None and entry.interface else None
 

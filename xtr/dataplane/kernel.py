@@ -10,7 +10,7 @@ import contextlib
 import os
 import socket
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from lispfmc.wire.address import Ip, Prefix
@@ -27,6 +27,35 @@ class Interface(NamedTuple):
 
     number: int
     mac: bytes
+
+
+class Eids:
+    """Prefixes and hosts, which the kernel keeps apart: prefixes in a trie, hosts in a hash table."""
+
+    def __init__(self, prefixes: Table, hosts: Table) -> None:
+        self._prefixes, self._hosts = prefixes, hosts
+
+    def update(self, eid: Prefix, value: bytes) -> None:
+        if eid.is_host:
+            self._hosts.update(tables.host_key(eid), value)
+        else:
+            self._prefixes.update(tables.key(eid), value)
+
+    def delete(self, eid: Prefix) -> None:
+        if eid.is_host:
+            self._hosts.delete(tables.host_key(eid))
+        else:
+            self._prefixes.delete(tables.key(eid))
+
+    def get(self, eid: Prefix) -> bytes | None:
+        """A host's entry. A prefix's is that of the longest one that covers it: its own, when it has one."""
+        if eid.is_host:
+            return self._hosts.lookup(tables.host_key(eid))
+        return self._prefixes.lookup(tables.key(eid))
+
+    def __iter__(self) -> Iterator[Prefix]:
+        yield from map(tables.prefix_of, list(self._prefixes.keys()))
+        yield from map(tables.host_of, list(self._hosts.keys()))
 
 
 class Kernel:
@@ -51,8 +80,8 @@ class Kernel:
         finally:
             for fd in left.values():
                 os.close(fd)
-        self.map_cache = self._loaded.table("map_cache")
-        self.local_eids = self._loaded.table("local_eids")
+        self.map_cache = Eids(self._loaded.table("map_cache"), self._loaded.table("map_cache_hosts"))
+        self.local_eids = Eids(self._loaded.table("local_eids"), self._loaded.table("local_hosts"))
         self.events: Table = self._loaded.table("events")
         self._counters = self._loaded.table("counters")
         self._talkers = self._loaded.table("talkers")

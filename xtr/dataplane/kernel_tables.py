@@ -42,6 +42,7 @@ _CONFIGURATION = struct.Struct("=I4s16sB7x")
 _TALK = struct.Struct("=4s4x16s16s")
 _TALKED = struct.Struct("=QQ")
 _NANOSECONDS = 1e-9
+_ALL_BITS = struct.pack("=I", 64 + 128)
 
 
 class Action(IntEnum):
@@ -108,6 +109,16 @@ def key(prefix: Prefix) -> bytes:
     """The trie's key of a prefix."""
     version, before = (4, 96) if len(prefix.ip) == 4 else (6, 0)
     return _KEY.pack(64 + before + prefix.length, instance(version), instance(prefix.iid), mapped(prefix.ip))
+
+
+def host_key(prefix: Prefix) -> bytes:
+    """The hash table's key of a host: the trie's without the length."""
+    return key(prefix)[4:]
+
+
+def host_of(data: bytes) -> Prefix:
+    """The host of a hash table's key."""
+    return prefix_of(_ALL_BITS + data)
 
 
 def prefix_of(data: bytes) -> Prefix:

@@ -54,15 +54,19 @@ union ip {
 	__be32 word[4];
 };
 
-/* Key of the tries; prefix_bits counts IP version and Instance-ID as well. The version, so that ::/0 has nothing to say of
- * IPv4. What follows prefix_bits is a multiple of 8 bytes: the kernel puts the value right behind it, and an atomic addition
- * across a cache line costs most of a millisecond where the machine traps it. */
-struct eid {
-	__u32 prefix_bits;
+struct host {			/* the IP version, so that ::/0 has nothing to say of IPv4 */
 	__be32 version, iid;
 	union ip address;
 };
-#define WHOLE_EID (32 + 32 + 128)
+
+/* Key of the tries; prefix_bits counts IP version and Instance-ID as well. What follows them is a multiple of 8 bytes: the
+ * kernel puts the value right behind, and an atomic addition across a cache line costs most of a millisecond where the
+ * machine traps it. */
+struct eid {
+	__u32 prefix_bits;
+	struct host host;
+};
+#define WHOLE_EID (8 * sizeof(struct host))
 
 enum { ACTION_STACK, ACTION_ENCAPSULATE, ACTION_REPLICATE, ACTION_DROP };
 
@@ -119,8 +123,11 @@ enum {
 		__uint(map_flags, FLAGS);                                                                                  \
 	} NAME SEC(".maps")
 
+/* Prefixes are in tries. Hosts, which no prefix can be longer than, are found in one step however many there are. */
 MAP(map_cache, BPF_MAP_TYPE_LPM_TRIE, struct eid, struct mapping, 1 << 20, BPF_F_NO_PREALLOC);
-MAP(local_eids, BPF_MAP_TYPE_LPM_TRIE, struct eid, struct local, 1 << 18, BPF_F_NO_PREALLOC);
+MAP(map_cache_hosts, BPF_MAP_TYPE_HASH, struct host, struct mapping, 1 << 18, BPF_F_NO_PREALLOC);
+MAP(local_eids, BPF_MAP_TYPE_LPM_TRIE, struct eid, struct local, 1 << 12, BPF_F_NO_PREALLOC);
+MAP(local_hosts, BPF_MAP_TYPE_HASH, struct host, struct local, 1 << 17, BPF_F_NO_PREALLOC);
 MAP(site_interfaces, BPF_MAP_TYPE_HASH, __u32, __be32, 256, 0);	/* ifindex -> Instance-ID */
 MAP(instances, BPF_MAP_TYPE_HASH, __be32, __u32, 256, 0);
 MAP(rlocs, BPF_MAP_TYPE_HASH, union ip, __u32, 64, 0);
@@ -197,8 +204,14 @@ INLINE int is_unicast(__u8 version, const union ip *ip)
 INLINE void place(struct eid *key, __u8 version, __be32 iid)
 {
 	key->prefix_bits = WHOLE_EID;
-	key->version = bpf_htonl(version);
-	key->iid = iid;
+	key->host.version = bpf_htonl(version);
+	key->host.iid = iid;
+}
+
+INLINE struct mapping *mapping_of(const struct eid *eid)
+{
+	struct mapping *m = bpf_map_lookup_elem(&map_cache_hosts, &eid->host);
+	return m ?: bpf_map_lookup_elem(&map_cache, eid);
 }
 
 INLINE __be16 fold(__u64 sum)
@@ -235,8 +248,8 @@ INLINE int read_ipv4(struct __sk_buff *skb, __u32 at, struct packet *p)
 		return 0;
 	if (ip.version != 4 || ip.ihl != 5 || ip.frag_off & bpf_htons(MORE_OR_OFFSET))
 		return 0;
-	map_ipv4(&p->source.address, ip.saddr);
-	map_ipv4(&p->destination.address, ip.daddr);
+	map_ipv4(&p->source.host.address, ip.saddr);
+	map_ipv4(&p->destination.host.address, ip.daddr);
 	p->length = bpf_ntohs(ip.tot_len);
 	p->version = 4;
 	p->tos = ip.tos;
@@ -255,8 +268,8 @@ INLINE int read_ipv6(struct __sk_buff *skb, __u32 at, struct packet *p)
 		return 0;
 	if (ip.version != 6 || ip.nexthdr == NEXT_FRAGMENT || !ip.payload_len)
 		return 0;
-	__builtin_memcpy(&p->source.address, &ip.saddr, 16);
-	__builtin_memcpy(&p->destination.address, &ip.daddr, 16);
+	__builtin_memcpy(&p->source.host.address, &ip.saddr, 16);
+	__builtin_memcpy(&p->destination.host.address, &ip.daddr, 16);
 	p->length = bpf_ntohs(ip.payload_len) + sizeof ip;
 	p->version = 6;
 	p->tos = traffic_class(&ip);
@@ -487,12 +500,12 @@ SEC("tc") int lisp_encap(struct __sk_buff *skb)
 	place(&p.source, p.version, *iid);
 	place(&p.destination, p.version, *iid);
 
-	struct mapping *m = bpf_map_lookup_elem(&map_cache, &p.destination);
+	struct mapping *m = mapping_of(&p.destination);
 	if (!m || m->action == ACTION_STACK)
 		return TC_ACT_OK;	/* a miss, a host of this site, or no EID at all */
 	if (p.ttl <= 1 || p.length + sizeof(struct outer6) > 0xffff)
 		return TC_ACT_OK;
-	struct local *l = bpf_map_lookup_elem(&local_eids, &p.source);
+	struct local *l = bpf_map_lookup_elem(&local_hosts, &p.source.host);
 	if (!l || l->ifindex != ifindex || (l->action != LOCAL_DELIVER && l->action != LOCAL_DELIVER_AND_MIRROR))
 		return TC_ACT_OK;	/* who is that? The slow path judges, and tells */
 	if (p.length + ETH_HLEN != skb->len) {
@@ -525,7 +538,7 @@ SEC("tc") int lisp_encap(struct __sk_buff *skb)
 			return send_copies(skb, configured, m, &p, &e, 1);
 		return send_copies(skb, configured, m, &p, &e, 0);
 	}
-	note(*iid, &p.source.address, &m->hop[hop], now, 0);
+	note(*iid, &p.source.host.address, &m->hop[hop], now, 0);
 	return send_one(skb, configured, &m->hop[hop], &p, &e);
 }
 
@@ -632,7 +645,7 @@ INLINE int send_on(struct __sk_buff *skb, const struct configuration *configured
 		   const struct arrival *a, const struct udphdr *udp, __u8 tos, __u8 ttl)
 {
 	struct bpf_fib_lookup found;
-	struct mapping *m = bpf_map_lookup_elem(&map_cache, &p->destination);
+	struct mapping *m = mapping_of(&p->destination);
 
 	if (!m || m->action != ACTION_ENCAPSULATE || a->ttl <= 1)
 		return punt(skb, configured);
@@ -641,8 +654,8 @@ INLINE int send_on(struct __sk_buff *skb, const struct configuration *configured
 	if (is_ipv4(rloc) != (a->version == 4) ||
 	    route(skb, configured, rloc, udp->source, p->largest + a->size, FIB_LOOKUP_SKIP_NEIGH, &found))
 		return punt(skb, configured);
-	if (note(iid, &p->destination.address, &a->sender, bpf_ktime_get_coarse_ns(), 1)) {
-		struct talk event = { .iid = iid, .eid = p->destination.address, .rloc = a->sender };
+	if (note(iid, &p->destination.host.address, &a->sender, bpf_ktime_get_coarse_ns(), 1)) {
+		struct talk event = { .iid = iid, .eid = p->destination.host.address, .rloc = a->sender };
 		bpf_ringbuf_output(&events, &event, sizeof event, 0);
 	}
 	if (rewrite(skb, ETH_HLEN + a->size, p, tos, ttl))
@@ -698,13 +711,15 @@ SEC("tc") int lisp_decap(struct __sk_buff *skb)
 		return drop(skb, DROPPED_INNER_VERSION);
 	if (first >> 4 == 4 ? !read_ipv4(skb, ETH_HLEN + a.size, &p) : !read_ipv6(skb, ETH_HLEN + a.size, &p))
 		return TC_ACT_OK;
-	if (!is_unicast(p.version, &p.source.address))
+	if (!is_unicast(p.version, &p.source.host.address))
 		return TC_ACT_OK;
 	if (p.length != skb->len - ETH_HLEN - a.size)
 		return p.length > skb->len - ETH_HLEN - a.size && !skb->gso_size ? drop(skb, DROPPED_INNER_LENGTH) : TC_ACT_OK;
 
 	place(&p.destination, p.version, iid);
-	struct local *l = bpf_map_lookup_elem(&local_eids, &p.destination);
+	struct local *l = bpf_map_lookup_elem(&local_hosts, &p.destination.host);
+	if (!l)
+		l = bpf_map_lookup_elem(&local_eids, &p.destination);
 	if (!l)
 		return configured->petr ? punt(skb, configured) : drop(skb, DROPPED_FOREIGN_DESTINATION);
 	if (l->action == LOCAL_PUNT)
@@ -716,7 +731,7 @@ SEC("tc") int lisp_decap(struct __sk_buff *skb)
 	__u8 ttl = p.ttl < a.ttl ? p.ttl : a.ttl;	/* RFC 9300 5.3 */
 	if (l->action == LOCAL_FORWARD)
 		return send_on(skb, configured, &p, iid, &a, &udp, tos, ttl);
-	note(iid, &p.destination.address, &a.sender, bpf_ktime_get_coarse_ns(), 0);
+	note(iid, &p.destination.host.address, &a.sender, bpf_ktime_get_coarse_ns(), 0);
 	__sync_fetch_and_add(&l->received_packets, packets_in(skb));
 	__sync_fetch_and_add(&l->received_bytes, p.length);
 	if (l->action == LOCAL_DELIVER_AND_MIRROR && configured->tun)
