@@ -194,6 +194,10 @@ class Site:
         hops = tuple(Hop(ip_of(rloc), 100) for rloc in rlocs)
         self.plane.install(Prefix.host(ip_of(eid)), Forward(hops, away=away))
 
+    def eid(self, family: int) -> Prefix:
+        """The host's, 0 for IPv4 and 1 for IPv6."""
+        return Prefix.host(ip_of(EID[self.host][family]))
+
     def count(self, name: str) -> int:
         return self.plane.counters().get(name, 0)
 

@@ -68,6 +68,8 @@ class Outer:
                 with contextlib.suppress(OSError):  # before Linux 5.0 one datagram comes at a time
                     self.receiver.setsockopt(_SOL_UDP, _UDP_GRO, 1)
             self.senders = tuple(self._sender() for _ in range(SENDERS))
+            self._asking = self._open(0)
+            self._never_fragment(self._asking)
         except OSError:
             self.close()
             raise
@@ -163,13 +165,11 @@ class Outer:
 
     def _path_mtu(self, rloc: Ip) -> int:
         """As the kernel knows it: the interface's, or what an ICMP message said."""
-        with socket.socket(socket.AF_INET6 if self._v6 else socket.AF_INET, socket.SOCK_DGRAM) as asking:
-            try:
-                self._never_fragment(asking)
-                asking.connect(self.address(rloc))
-                return asking.getsockopt(self._level, _IPV6_MTU if self._v6 else _IP_MTU)
-            except OSError:  # no route: the packet itself will be told
-                return UNKNOWN_MTU
+        try:
+            self._asking.connect(self.address(rloc))
+            return self._asking.getsockopt(self._level, _IPV6_MTU if self._v6 else _IP_MTU)
+        except OSError:  # no route: the packet itself will be told
+            return UNKNOWN_MTU
 
 
 def run_ancillary(ancillary: Ancillary, size: int) -> Ancillary:
