@@ -47,6 +47,8 @@ class Choices:
     mtu: int = 1500
     ipv6_rlocs: bool = True
     log_format: str = "console"
+    dataplane: str = ""
+    """Which plane the tunnel routers run, instead of the topology's."""
 
     def rlocs(self, topology: Topology, member: str) -> list[str]:
         """The member's RLOCs that exist in this kind of lab."""
@@ -184,7 +186,7 @@ class _Writer:
             ],
             "site": {"interfaces": ["lan"]},
             "dataplane": {
-                "kind": "tun",
+                "kind": self._choices.dataplane or topology.dataplane,
                 "device": "lisp0",
                 "mtu": self._choices.mtu,
                 "eid_ranges": [str(prefix) for prefix in topology.eid_ranges],

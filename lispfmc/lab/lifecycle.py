@@ -157,7 +157,7 @@ def write_installation(lab: Installation) -> None:
 def _up(topology: Topology, name: str, folder: Path, say: Say) -> Installation:
     shutil.rmtree(folder / _LOGS, ignore_errors=True)
     (folder / _LOGS).mkdir()
-    choices = Choices(folder)
+    choices = Choices(folder, dataplane=os.environ.get("LISPFMC_DATAPLANE", ""))
     plans = daemon_plans(topology, Keys(folder), choices)
     lab = installation_of(topology, name, "namespaces", plans, choices)
     say(f"building the network of {topology.name}: {len(topology.members)} members, {len(topology.nodes)} nodes")

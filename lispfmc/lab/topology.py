@@ -87,6 +87,7 @@ class Topology(Settings):
 
     name: MemberName
     eid_ranges: tuple[PrefixField, ...] = Field(min_length=1)
+    dataplane: Literal["auto", "tun", "ebpf"] = "auto"
     wan: Wan
     mapserver: MapServer
     fmcc: Fmcc

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.planes import EID, MAC, named, network, run, until
-from tests.integration.xtr_world import world
+from tests.integration.xtr_world import ping, world
 
 pytestmark = pytest.mark.namespaces
 
@@ -31,16 +31,6 @@ def built() -> Iterator[None]:
             f"{at} -6 route replace default via fd00:0:0:2::1 dev eth0",
         )
         yield
-
-
-async def ping(namespace: str, source: str, target: str) -> str:
-    process = await asyncio.create_subprocess_exec(
-        *f"ip netns exec {named(namespace)} ping -n -c 3 -i 0.2 -W 2 -I {source} {target}".split(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    return output.decode()
 
 
 def neighbour(address: str) -> str:

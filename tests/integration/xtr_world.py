@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -21,8 +23,9 @@ PREFIXES = {
 USERS = ["100.64.0.0/19", "fd00:0:0:0::/58"]
 
 
-def xtr_settings(name: str, folder: Path, **changes: Any) -> XtrSettings:
-    values: dict[str, Any] = {
+def xtr_values(name: str, folder: Path) -> dict[str, Any]:
+    """What the router's configuration file says."""
+    return {
         "name": name,
         "rlocs": RLOC[name],
         "prefixes": PREFIXES[name],
@@ -38,7 +41,6 @@ def xtr_settings(name: str, folder: Path, **changes: Any) -> XtrSettings:
         "dataplane": {"kind": "tun", "eid_ranges": ["100.64.0.0/10", "fd00::/8"]},
         "api": {"listen": f"unix:{folder}/{name}.sock"},
     }
-    return XtrSettings.model_validate(values | changes)
 
 
 def mapserver_settings(folder: Path) -> MapServerSettings:
@@ -73,11 +75,14 @@ def mapserver_settings(folder: Path) -> MapServerSettings:
 
 
 @asynccontextmanager
-async def world(folder: Path, **changes: dict[str, Any]) -> AsyncIterator[dict[str, XtrDaemon]]:
-    """The routers "access" and "cloud", running and registered at a Map-Server; `changes` are settings of each."""
+async def world(
+    folder: Path, *, routers: Iterable[str] = tuple(PREFIXES), **changes: dict[str, Any]
+) -> AsyncIterator[dict[str, XtrDaemon]]:
+    """`routers`, running, and a Map-Server; `changes` are settings of each router."""
     run(f"ip -n {named('cloud')} addr replace {MAPSERVER}/24 dev wan0")
     server = MapServerDaemon(mapserver_settings(folder))
-    xtrs = {name: XtrDaemon(xtr_settings(name, folder, **changes.get(name, {}))) for name in PREFIXES}
+    values = {name: xtr_values(name, folder) | changes.get(name, {}) for name in routers}
+    xtrs = {name: XtrDaemon(XtrSettings.model_validate(each)) for name, each in values.items()}
     try:
         with inside("cloud"):
             await server.start()
@@ -90,3 +95,14 @@ async def world(folder: Path, **changes: dict[str, Any]) -> AsyncIterator[dict[s
             await xtr.close()
         await server.close()
         run(f"ip -n {named('cloud')} addr del {MAPSERVER}/24 dev wan0")
+
+
+async def ping(namespace: str, source: str, target: str) -> str:
+    """Three echo requests; what `ping` says of them."""
+    process = await asyncio.create_subprocess_exec(
+        *f"ip netns exec {named(namespace)} ping -n -c 3 -i 0.2 -W 2 -I {source} {target}".split(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return output.decode()
