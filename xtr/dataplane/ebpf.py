@@ -38,9 +38,9 @@ class EbpfPlane:
         self._own = frozenset(settings.rlocs)
         self._slow = TunPlane(settings, persistent=True, punted=self._punted)
         self._kernel: Kernel | None = None
-        self._installed: set[Prefix] = set()
         self._hosts: dict[Prefix, tuple[str, bytes]] = {}
-        self._shadowed: dict[Prefix, Forwarding] = {}  # mappings of hosts that are here; they count when those leave
+        # mappings of hosts that are here, and whether they are away entries: they count again when those leave
+        self._shadowed: dict[Prefix, tuple[bytes, bool]] = {}
         self._away: set[Prefix] = set()
         self._mirrored: dict[Prefix, deque[bytes]] = {}
         self._unconfirmed_hosts: set[Prefix] = set()
@@ -109,8 +109,7 @@ class EbpfPlane:
     def _remember(self) -> None:
         """What the last run left. Prefixes that punt are written anew; those of another configuration go now."""
         assert self._kernel is not None
-        self._installed = set(self._kernel.map_cache)
-        self._unconfirmed = set(self._installed)
+        self._unconfirmed = set(self._kernel.map_cache)
         for eid in list(self._kernel.local_eids):
             data = self._kernel.local_eids.get(eid)
             if data is not None and tables.local_of(data).delivery is not Delivery.PUNT:
@@ -129,7 +128,6 @@ class EbpfPlane:
             if eid not in self._away:
                 kernel.local_eids.delete(eid)
         for eid in self._unconfirmed:
-            self._installed.discard(eid)
             kernel.map_cache.delete(eid)
         self._unconfirmed_hosts.clear()
         self._unconfirmed.clear()
@@ -139,12 +137,13 @@ class EbpfPlane:
 
     def install(self, eid: Prefix, forwarding: Forwarding) -> None:
         kernel = self._running()
+        entry = tables.mapping(forwarding, self._families, self._own)
+        away = isinstance(forwarding, Forward) and forwarding.away
         if eid in self._hosts:
-            self._shadowed[eid] = forwarding
+            self._shadowed[eid] = entry, away
             self._slow.install(eid, forwarding)
             return
-        entry = tables.mapping(forwarding, self._families, self._own)
-        if eid in self._installed and eid not in self._unconfirmed:
+        if self._slow.has(eid):
             kernel.map_cache.update(eid, entry)
             self._slow.install(eid, forwarding)
         else:
@@ -152,9 +151,8 @@ class EbpfPlane:
             self._slow.drain()
             kernel.map_cache.update(eid, entry)
             self._slow.drain()
-            self._installed.add(eid)
             self._unconfirmed.discard(eid)
-        self._send_on(eid, away=isinstance(forwarding, Forward) and forwarding.away)
+        self._send_on(eid, away=away)
 
     def _send_on(self, eid: Prefix, *, away: bool) -> None:
         """Packets from the core for an EID that has left go on in the kernel, too."""
@@ -170,7 +168,6 @@ class EbpfPlane:
             self._shadowed.pop(eid, None)
         else:
             self._running().map_cache.delete(eid)
-            self._installed.discard(eid)
             self._unconfirmed.discard(eid)
             self._send_on(eid, away=False)
         self._slow.remove(eid)
@@ -179,6 +176,9 @@ class EbpfPlane:
         kernel = self._running()
         self._slow.deliver(eid, interface, mac)
         self._slow.drain()
+        before = kernel.map_cache.get(eid) if eid not in self._hosts and eid not in self._unconfirmed else None
+        if before is not None:
+            self._shadowed[eid] = before, eid in self._away
         self._hosts[eid] = (interface, mac)
         self._unconfirmed_hosts.discard(eid)
         self._unconfirmed.discard(eid)
@@ -195,11 +195,9 @@ class EbpfPlane:
             shadowed = self._shadowed.pop(eid, None)
             if shadowed is None:
                 kernel.map_cache.delete(eid)
-                self._installed.discard(eid)
             else:
-                kernel.map_cache.update(eid, tables.mapping(shadowed, self._families, self._own))
-                self._installed.add(eid)
-                self._send_on(eid, away=isinstance(shadowed, Forward) and shadowed.away)
+                kernel.map_cache.update(eid, shadowed[0])
+                self._send_on(eid, away=shadowed[1])
         self._mirrored.pop(eid, None)
         self._slow.undeliver(eid)
 
@@ -244,7 +242,7 @@ class EbpfPlane:
         return _later(traffic.heard if traffic is not None else None, self._slow.heard(eid))
 
     def used(self, eid: Prefix) -> float | None:
-        data = self._running().map_cache.get(eid) if eid in self._installed else None
+        data = self._running().map_cache.get(eid) if self._slow.has(eid) else None
         return _later(tables.used(data) if data is not None else None, self._slow.used(eid))
 
     def traffic(self, eid: Prefix) -> Local | None:

@@ -14,10 +14,11 @@ from lispfmc.wire.encap import header
 from xtr.dataplane import Evidence
 from xtr.dataplane.outer import Outer
 from xtr.dataplane.tables import Budget, ForwardingTable, Held, OnceInAWhile, Talkers, Waiting
-from xtr.effects import Drop, Forward, Forwarding, Native
+from xtr.effects import Drop, Forward, Forwarding, Hop, Native
 from xtr.settings import XtrSettings
 
 SLOTS = 32  # a mapping's locators, each as often as its weight says
+SHARED_PATHS = 4096  # locator sets that mappings share; the network fills it, and starts it anew
 EVIDENCE_SECONDS = 1.0  # one report a second for each source or sender is evidence enough
 MISSES_PER_S = 1000.0  # destinations reported as missing; the rest of a flood is dropped before it costs more
 
@@ -72,6 +73,7 @@ class Shared:
         self.misses = Budget(MISSES_PER_S)
         self.limit = OnceInAWhile(EVIDENCE_SECONDS)
         self.evidence: Evidence
+        self._shared_paths: dict[tuple[Hop, ...], tuple[Path, ...]] = {}
 
     def entry(self, forwarding: Forwarding) -> Entry:
         """What the packet path reads for it."""
@@ -84,6 +86,16 @@ class Shared:
                 if any(hop.rloc in self.rlocs for hop in hops):
                     return Entry(local=True)  # encapsulating to ourselves would go round in circles
                 usable = [hop for hop in hops if len(hop.rloc) in self.outers]
+        entry = Entry(self._paths(tuple(usable)), away=away, dropped="dropped.no-locator")
+        if replicate and len(usable) > 1:
+            entry.replicas = tuple(Path(hop.rloc, self.outers[len(hop.rloc)]) for hop in usable)
+        return entry
+
+    def _paths(self, usable: tuple[Hop, ...]) -> tuple[Path, ...]:
+        """One for each slot of the flow hash. Mappings with the same locators share them."""
+        known = self._shared_paths.get(usable)
+        if known is not None:
+            return known
         total = sum(hop.weight for hop in usable)
         paths: list[Path] = []
         for hop in usable:
@@ -91,10 +103,10 @@ class Shared:
             share = max(1, round(SLOTS * hop.weight / total)) if total and len(usable) > 1 else 1
             if hop.weight or not total:
                 paths += [Path(hop.rloc, self.outers[len(hop.rloc)])] * share
-        entry = Entry(tuple(paths), away=away, dropped="dropped.no-locator")
-        if replicate and len(usable) > 1:
-            entry.replicas = tuple(Path(hop.rloc, self.outers[len(hop.rloc)]) for hop in usable)
-        return entry
+        if len(self._shared_paths) >= SHARED_PATHS:
+            self._shared_paths.clear()
+        made = self._shared_paths[usable] = tuple(paths)
+        return made
 
 
 class Instance:

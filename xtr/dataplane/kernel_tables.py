@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from lispfmc.wire.address import Ip, Prefix
@@ -128,6 +129,7 @@ def prefix_of(data: bytes) -> Prefix:
     return Prefix(iid, address[12:], bits - 160) if version[3] == 4 else Prefix(iid, address, bits - 64)
 
 
+@lru_cache(maxsize=4096)  # most mappings share their locators with many others
 def mapping(forwarding: Forwarding, families: frozenset[int], own: frozenset[Ip]) -> bytes:
     """The entry for a forwarding decision. `families`: address sizes that we have an RLOC of; `own`: those RLOCs."""
     if isinstance(forwarding, Drop):

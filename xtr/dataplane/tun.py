@@ -163,6 +163,11 @@ class TunPlane:
                 self._remove_route(route)
         self._kept.clear()
 
+    def has(self, eid: Prefix) -> bool:
+        """Whether there is an entry for exactly this prefix."""
+        instance = self._instances.get(eid.iid)
+        return instance is not None and instance.table.exactly(eid) is not None
+
     def drain(self) -> None:
         """Work off what the devices hold now."""
         for outbound in self._outbounds.values():
