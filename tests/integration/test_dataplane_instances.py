@@ -170,7 +170,7 @@ def test_a_proxy_etr_sends_on_what_is_no_eid(plane: str) -> None:
     internet = "192.0.2.9"
 
     async def story() -> None:
-        anything = {"dataplane": {"eid_ranges": ["0.0.0.0/0"]}}
+        anything: dict[str, Any] = {"dataplane": {"eid_ranges": ["0.0.0.0/0"]}}
         with (
             sites(plane, interworking={"petr": True}) as (_, cloud),
             udp("cloud", internet) as server,
@@ -210,7 +210,8 @@ def test_a_proxy_itr_encapsulates_for_sources_that_are_no_eids(plane: str) -> No
                     assert await receive(service) == b"hello"
                     assert access.evidence.unknown == []
                 else:
-                    await until(lambda a=access: a.count("dropped.foreign-source") == 1, "it is not this site's")
+                    count = access.count
+                    await until(lambda count=count: count("dropped.foreign-source") == 1, "it is not this site's")  # type: ignore[misc]
 
     run(f"ip -n {named('user')} addr add {stranger}/32 dev eth0")
     try:

@@ -23,6 +23,8 @@ _VNET = struct.Struct("=BBHHHH")
 
 def joinable(packet: bytes) -> int:
     """Where the TCP payload of a packet begins that others may follow or that may follow others; 0: leave it alone."""
+    if len(packet) < 40:
+        return 0
     if packet[0] == 0x45:
         at, whole = 20, packet[9] == _TCP and not (packet[6] & 0x3F or packet[7])
     else:
