@@ -31,7 +31,7 @@ _WITH_PORTS = frozenset({6, 17})
 class Lane:
     """A way through the core: one locator, one source port, one outer TTL and TOS; and the run that is being made."""
 
-    __slots__ = ("address", "ancillary", "counted", "limit", "path", "run", "sender", "size", "total")
+    __slots__ = ("address", "ancillary", "counted", "limit", "path", "room", "run", "sender", "size")
 
     def __init__(self, path: Path, sender: int, ttl: int, tos: int, counted: str, now: float) -> None:
         self.path = path
@@ -42,7 +42,7 @@ class Lane:
         self.counted = counted
         self.run: list[bytes] = []
         self.size = 0
-        self.total = 0
+        self.room = 0  # packets of this size that the run can still take
 
 
 class Flow:
@@ -88,6 +88,7 @@ class Outbound:
             self.forget()
             self._flows_since = now
         read, fd, size, known = os.read, self._device.fd, self._size, self._flows.get
+        header = self._instance.header
         more = True
         for _ in range(self._batch):
             try:
@@ -101,8 +102,14 @@ class Outbound:
             # everything that the way depends on: TOS, fragment, TTL, protocol, addresses, ports (and IPv6's flow label)
             ipv4 = frame[10] < 0x50
             key = frame[10:12] + frame[16:20] + frame[22:34] if ipv4 else frame[10:14] + frame[16:54]
-            packet = frame[VNET_BYTES:]
             flow = known(key)
+            if flow is not None and flow.noted == now:
+                lane = flow.lane
+                if lane.room > 0 and len(frame) == lane.size + VNET_BYTES and not flow.copies:
+                    lane.run.append(header + frame[VNET_BYTES:])  # the usual packet: it follows one like itself
+                    lane.room -= 1
+                    continue
+            packet = frame[VNET_BYTES:]
             if flow is None:
                 flow = self._admit(packet, now)
                 if flow is None:
@@ -221,18 +228,20 @@ class Outbound:
         if size > lane.limit:
             self._too_big(lane, packet, now)
             return
-        run = lane.run
-        if not run:
+        if not lane.run:
             self._pending.append(lane)
-            lane.size, lane.total = size, 0
-        elif size > lane.size or len(run) >= RUN_PACKETS or lane.total + size > RUN_BYTES:
+            self._begin(lane, size)
+        elif size > lane.size or lane.room <= 0:
             self._flush(lane)
-            run = lane.run
-            lane.size, lane.total = size, 0
-        run.append(self._instance.header + packet)
-        lane.total += size + 8
+            self._begin(lane, size)
+        lane.run.append(self._instance.header + packet)
+        lane.room -= 1
         if size < lane.size:  # only the last one of a run may be shorter
             self._flush(lane)
+
+    def _begin(self, lane: Lane, size: int) -> None:
+        lane.size = size
+        lane.room = min(RUN_PACKETS, RUN_BYTES // (size + 8))
 
     def _note(self, flow: Flow, now: float) -> None:
         flow.noted = flow.entry.used = now
@@ -251,6 +260,7 @@ class Outbound:
 
     def _flush(self, lane: Lane) -> None:
         run, lane.run = lane.run, []
+        lane.room = 0
         try:
             if len(run) == 1:
                 lane.sender.plain.sendmsg(run, lane.ancillary, 0, lane.address)
