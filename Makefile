@@ -27,7 +27,7 @@ demo: $(DEMO_READY) ## build the lab, move a user, watch the service follow, pri
 test: $(TEST_READY) ## run every test (PYTEST_ARGS=... to choose)
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec)
+bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec|dataplane)
 	@$(BIN)/python -m tests.bench $(NAME)
 
 fuzz: $(TEST_READY) ## hold the codec against construct 10,000 times a message, then fuzz it (FUZZ_SECONDS=600)
