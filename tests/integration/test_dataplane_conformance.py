@@ -114,6 +114,58 @@ def test_ttl_dscp_and_ecn_are_copied_to_the_outer_header_and_congestion_back(pla
     asyncio.run(story())
 
 
+def test_every_combination_of_congestion_marks_comes_out_as_rfc_6040_says(plane: str) -> None:
+    not_ect, ect1, ect0, ce = range(4)
+    expected = {  # RFC 6040 §4.2, Figure 4: by (inner, outer)
+        **{(not_ect, outer): not_ect for outer in (not_ect, ect1, ect0)},
+        **{(ect1, outer): ect1 for outer in (not_ect, ect1, ect0)},
+        **{(ect0, outer): ect0 for outer in (not_ect, ect0)},
+        (ect0, ect1): ect1,
+        **{(inner, ce): ce for inner in (ect1, ect0)},
+        **{(ce, outer): ce for outer in range(4)},
+    }
+
+    async def story() -> None:
+        with (
+            sites(plane) as (_access, cloud),
+            udp("service", EID["service"][0]) as service,
+            watch("service", "eth0") as delivered,
+        ):
+            for (inner, outer), out in expected.items():
+                said = b"%d in %d" % (inner, outer)
+                packet = ipv4(EID["user"][0], EID["service"][0], said, tos=0x28 | inner)
+                tunnelled("access", RLOC["cloud"][0], packet, tos=0x28 | outer)
+                assert await receive(service) == said
+                while said not in (frame := await receive(delivered)):
+                    pass
+                assert frame[15] == 0x28 | out, f"{inner} inside {outer}"
+                assert internet_checksum(frame[14:34]) == 0
+            tunnelled("access", RLOC["cloud"][0], ipv4(EID["user"][0], EID["service"][0]), tos=ce)
+            await until(lambda: cloud.count("dropped.congestion") == 1, "Not-ECT inside CE is dropped")
+
+    asyncio.run(story())
+
+
+def test_a_flow_keeps_its_source_port_and_flows_are_spread(plane: str) -> None:
+    """RFC 9300 §5.3: so that routers of the core may use several paths and no flow is reordered by it."""
+
+    async def story() -> None:
+        with sites(plane) as (access, _cloud), watch("cloud", "wan0") as wire:
+            access.forward(EID["service"][0], RLOC["cloud"][0])
+            ports: dict[int, set[int]] = {}
+            for flow in range(24):
+                with udp("user", EID["user"][0], PORT + flow) as user:
+                    for _ in range(3):
+                        user.sendto(b"x", (EID["service"][0], PORT))
+                        outer = await outer_of(wire, RLOC["access"][0])
+                        inner_port = outer[36 + 20] << 8 | outer[36 + 21]
+                        ports.setdefault(inner_port, set()).add(outer[20] << 8 | outer[21])
+            assert all(len(used) == 1 for used in ports.values())
+            assert len(set().union(*ports.values())) >= 4
+
+    asyncio.run(story())
+
+
 def test_no_packet_is_lost_or_reordered_while_the_mapping_is_resolved(plane: str) -> None:
     async def story() -> None:
         with (
@@ -185,8 +237,8 @@ def test_what_is_not_ours_is_dropped_and_counted(plane: str) -> None:
                 lambda: {k: v for k, v in cloud.plane.counters().items() if k != "dropped.not-unicast"} == expected,
                 "each in its counter",
             )
-            tunnelled("access", RLOC["cloud"][0], inner, lisp=b"\xe0\x12\x34\x56\0\0\0\1")
-            assert await receive(service) == b"hi", "nonce, echo and status bits are tolerated"
+            tunnelled("access", RLOC["cloud"][0], inner, lisp=b"\xf0\x12\x34\x56\0\0\0\1")
+            assert await receive(service) == b"hi", "RFC 9300 §5.3: N and V together are read as a nonce"
             run(f"ip -n {named('user')} addr add 100.64.250.1/32 dev eth0")
             with udp("user", "100.64.250.1") as liar:
                 liar.sendto(b"x", (EID["service"][0], PORT))
