@@ -192,6 +192,9 @@ class _Writer:
                 "eid_ranges": [str(prefix) for prefix in topology.eid_ranges],
             },
         }
+        if topology.subscribe:
+            secret = keys.secret("publications", site.name)
+            config["map_servers"][0]["subscription"] = {"key_id": SUBSCRIPTION_KEY, "secret": secret}
         if controlled:
             config["controllers"] = [self._controller(site, address) for address in self._rlocs(FMCC)]
         return self._plan(site.name, "xtr", site.name, "xtr", config)
@@ -228,10 +231,21 @@ class _Writer:
         config = {
             "listen": self._rlocs(MAPSERVER),
             "sites": sites,
-            "subscribers": [subscriber],
+            "subscribers": [subscriber, *(self._subscriber(site) for site in self._topology.sites)]
+            if self._topology.subscribe
+            else [subscriber],
             "mobility_ranges": ranges,
         }
         return self._plan(MAPSERVER, "mapserver", MAPSERVER, "mapserver", config)
+
+    def _subscriber(self, site: Site) -> dict[str, Any]:
+        return {
+            "name": site.name,
+            "key_id": SUBSCRIPTION_KEY,
+            "secret": self._keys.secret("publications", site.name),
+            "ranges": self._access + self._services,
+            "address": self._rlocs(site.name),
+        }
 
     def fmcc(self) -> DaemonPlan:
         topology = self._topology
