@@ -141,8 +141,8 @@ def _member(topology: Topology, member: str, choices: Choices, *, forwarder: boo
 
 
 def _segment_in_software(interface: str) -> None:
-    """TCP packets leave in the size of the wire. The forwarder reads them by a packet socket, which can describe a large
-    TCP packet that is yet to be segmented, but not one inside a tunnel, as the kernel plane sends it."""
+    """TCP packets leave in the size of the wire. The forwarder reads them by a packet socket, which can describe a
+    large TCP packet that is yet to be segmented, but not one inside a tunnel, as the kernel plane sends it."""
     value = array("I", [_ETHTOOL_STSO, 0])
     address, _ = value.buffer_info()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:

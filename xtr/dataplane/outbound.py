@@ -69,6 +69,9 @@ class Outbound:
         self._device = device
         self._size = mtu + 64 + VNET_BYTES
         self._batch = batch
+        # Few packets come here beside a kernel plane. A peer's kernel takes them one by one; a run would go by its
+        # daemon, and arrive behind what was sent later.
+        self._run_packets = RUN_PACKETS if self._shared.punted is None else 1
         self._flows: dict[bytes, Flow] = {}
         self._flows_since = 0.0
         self._lanes: dict[tuple[Ip, int, int, int, str], Lane] = {}
@@ -241,7 +244,7 @@ class Outbound:
 
     def _begin(self, lane: Lane, size: int) -> None:
         lane.size = size
-        lane.room = min(RUN_PACKETS, RUN_BYTES // (size + 8))
+        lane.room = min(self._run_packets, RUN_BYTES // (size + 8))
 
     def _note(self, flow: Flow, now: float) -> None:
         flow.noted = flow.entry.used = now
