@@ -243,7 +243,7 @@ class EbpfPlane:
 
     def used(self, eid: Prefix) -> float | None:
         data = self._running().map_cache.get(eid) if self._slow.has(eid) else None
-        return _later(tables.used(data) if data is not None else None, self._slow.used(eid))
+        return tables.used(data) if data is not None else None  # the kernel sees what the slow path gets, too
 
     def traffic(self, eid: Prefix) -> Local | None:
         """What the kernel has forwarded from and to a host that is here."""

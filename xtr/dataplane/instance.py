@@ -73,10 +73,22 @@ class Shared:
         self.misses = Budget(MISSES_PER_S)
         self.limit = OnceInAWhile(EVIDENCE_SECONDS)
         self.evidence: Evidence
+        self._shared_entries: dict[Forwarding, Entry] = {}
         self._shared_paths: dict[tuple[Hop, ...], tuple[Path, ...]] = {}
 
     def entry(self, forwarding: Forwarding) -> Entry:
-        """What the packet path reads for it."""
+        """What the packet path reads for it. Beside a kernel plane, which knows when entries are used, all that are
+        alike share one."""
+        if self.punted is None:
+            return self._entry(forwarding)
+        known = self._shared_entries.get(forwarding)
+        if known is None:
+            if len(self._shared_entries) >= SHARED_PATHS:
+                self._shared_entries.clear()
+            known = self._shared_entries[forwarding] = self._entry(forwarding)
+        return known
+
+    def _entry(self, forwarding: Forwarding) -> Entry:
         match forwarding:
             case Native():
                 return Entry(native=True)

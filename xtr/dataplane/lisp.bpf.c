@@ -501,6 +501,9 @@ SEC("tc") int lisp_encap(struct __sk_buff *skb)
 	place(&p.destination, p.version, *iid);
 
 	struct mapping *m = mapping_of(&p.destination);
+	__u64 now = bpf_ktime_get_coarse_ns();
+	if (m && now - m->used > COARSE)
+		m->used = now;
 	if (!m || m->action == ACTION_STACK)
 		return TC_ACT_OK;	/* a miss, a host of this site, or no EID at all */
 	if (p.ttl <= 1 || p.length + sizeof(struct outer6) > 0xffff)
@@ -518,7 +521,6 @@ SEC("tc") int lisp_encap(struct __sk_buff *skb)
 		return drop(skb, DROPPED_NEGATIVE);
 
 	__u32 flow = bpf_get_hash_recalc(skb);
-	__u64 now = bpf_ktime_get_coarse_ns();
 	struct envelope e = {
 		.port = bpf_htons(FIRST_SOURCE_PORT | (flow & 0x3fff)),
 		.tos = p.tos,		/* RFC 6040 4.1, normal mode: ECN is copied, and so is DSCP */
@@ -527,8 +529,6 @@ SEC("tc") int lisp_encap(struct __sk_buff *skb)
 		.length = p.length,
 	};
 	__u32 hop = m->slot[(flow >> 14) & (SLOTS - 1)] & (HOPS - 1);
-	if (now - m->used > COARSE)
-		m->used = now;
 	if (now - l->heard > COARSE)
 		l->heard = now;
 	__sync_fetch_and_add(&l->sent_packets, packets_in(skb));
