@@ -18,6 +18,8 @@ from lispfmc.wire.address import Ip, Prefix, ip_text
 from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
 
+DEVICE_NAME = 15  # IFNAMSIZ less the final zero
+
 
 class SubscriptionKey(Settings):
     """The key by which a Map-Server authenticates what it publishes to us (RFC 9437's PubSubKey, agreed beforehand)."""
@@ -127,7 +129,7 @@ class DataPlaneSettings(Settings):
 
     kind: Literal["auto", "tun", "ebpf"] = "auto"
     core_interfaces: tuple[str, ...] = ()
-    device: str = Field(default="lisp0", min_length=1, max_length=15)
+    device: str = Field(default="lisp0", min_length=1, max_length=DEVICE_NAME)
     table: int = Field(default=4341, ge=1, lt=1 << 31)
     mtu: int = Field(default=1500, ge=1280, le=65535)
     eid_ranges: tuple[PrefixField, ...] = ()
@@ -210,6 +212,18 @@ class XtrSettings(Settings):
                         f"{ip_text(address)} has a row already, one address has one key; keep one", table, index, field
                     )
                 seen.add(address)
+        return self
+
+    @model_validator(mode="after")
+    def _names_of_devices_fit(self) -> XtrSettings:
+        for iid in sorted({*self.instances.values()} - {self.instance_id}):
+            name = f"{self.dataplane.device}.{iid}"
+            if len(name) > DEVICE_NAME:
+                why = f"{name!r}, the device of Instance-ID {iid}, is longer than Linux takes; shorten device"
+                raise Wrong(why, "dataplane", "device")
+        unknown = set(self.site.instances) - set(self.site.interfaces)
+        if unknown:
+            raise Wrong(f"{sorted(unknown)[0]} is none of the interfaces; add it there", "site", "instances")
         return self
 
     @property
