@@ -38,6 +38,8 @@ class EbpfPlane:
         self._own = frozenset(settings.rlocs)
         self._slow = TunPlane(settings, persistent=True, punted=self._punted)
         self._kernel: Kernel | None = None
+        self._netlink: Netlink | None = None
+        self._events: Events | None = None
         self._hosts: dict[Prefix, tuple[str, bytes]] = {}
         # mappings of hosts that are here, and whether they are away entries: they count again when those leave
         self._shadowed: dict[Prefix, tuple[bytes, bool]] = {}
@@ -52,9 +54,9 @@ class EbpfPlane:
     def start(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self._loop = asyncio.get_running_loop()
-        self._netlink = Netlink()
+        self._netlink = netlink = Netlink()
         try:
-            self._kernel = kernel = Kernel(self._netlink, self._settings.instances, self._core_interfaces())
+            self._kernel = kernel = Kernel(netlink, self._settings.instances, self._core_interfaces(netlink))
             if kernel.took_over:
                 self._remember()
             self._slow.keep({eid.ip for eid in self._unconfirmed_hosts})
@@ -68,11 +70,11 @@ class EbpfPlane:
             for prefix in ranges:
                 kernel.local_eids.update(self._settings.placed(prefix), tables.local(Local(Delivery.PUNT)))
             kernel.attach()
-            self._events = Events(kernel.events, self._moved)
+            self._events = events = Events(kernel.events, self._moved)
         except OSError:
             self.close()
             raise
-        self._loop.add_reader(self._events.fd, self._events.consume)
+        self._loop.add_reader(events.fd, events.consume)
         if kernel.took_over:
             self._timers = [
                 self._loop.call_later(PROBE_SECONDS, self._probe),
@@ -84,20 +86,22 @@ class EbpfPlane:
             timer.cancel()
         if self._kernel is not None:
             self._kernel.detach()  # from here on the slow path has everything
-        if hasattr(self, "_events"):
+        if self._events is not None:
             self._loop.remove_reader(self._events.fd)
             self._events.close()
-            del self._events
+            self._events = None
         self._slow.close()
         if self._kernel is not None:
             self._kernel.close()
             self._kernel = None
+        if self._netlink is not None:
             self._netlink.close()
+            self._netlink = None
 
-    def _core_interfaces(self) -> list[str]:
+    def _core_interfaces(self, netlink: Netlink) -> list[str]:
         if self._settings.dataplane.core_interfaces:
             return list(self._settings.dataplane.core_interfaces)
-        found = [socket.if_indextoname(index) for index in sorted(self._netlink.holders(self._own))]
+        found = [socket.if_indextoname(index) for index in sorted(netlink.holders(self._own))]
         if not found or "lo" in found:
             raise OSError(
                 99, "which interfaces lead to the core? The RLOCs do not tell; name them in dataplane.core_interfaces"
