@@ -289,11 +289,11 @@ INLINE int rewrite(struct __sk_buff *skb, __u32 at, const struct packet *p, __u8
 		__u64 sum = (__u16)~p->checksum;
 		sum += (__u16)~p->first + first + (__u16)~p->ttl_and_protocol + last;
 		__be16 tail[2] = { last, fold(sum) };
-		return bpf_skb_store_bytes(skb, at, &first, 2, BPF_F_RECOMPUTE_CSUM) ||
+		return (tos != p->tos && bpf_skb_store_bytes(skb, at, &first, 2, BPF_F_RECOMPUTE_CSUM)) ||
 		       bpf_skb_store_bytes(skb, at + 8, tail, 4, BPF_F_RECOMPUTE_CSUM);
 	}
 	first = (p->first & bpf_htons(0xf00f)) | bpf_htons(tos << 4);
-	return bpf_skb_store_bytes(skb, at, &first, 2, BPF_F_RECOMPUTE_CSUM) ||
+	return (tos != p->tos && bpf_skb_store_bytes(skb, at, &first, 2, BPF_F_RECOMPUTE_CSUM)) ||
 	       bpf_skb_store_bytes(skb, at + 7, &ttl, 1, BPF_F_RECOMPUTE_CSUM);
 }
 
@@ -704,8 +704,6 @@ SEC("tc") int lisp_decap(struct __sk_buff *skb)
 		return TC_ACT_OK;
 	/* Instance-ID 0 is the same as none. Without I the field is all status bits. */
 	__be32 iid = lisp.flags & FLAG_INSTANCE ? bpf_htonl(bpf_ntohl(lisp.instance_and_status) >> 8) : 0;
-	if (!bpf_map_lookup_elem(&instances, &iid))
-		return drop(skb, DROPPED_INSTANCE);
 	bpf_skb_load_bytes(skb, ETH_HLEN + a.size, &first, 1);
 	if (first >> 4 != 4 && first >> 4 != 6)
 		return drop(skb, DROPPED_INNER_VERSION);
@@ -720,6 +718,8 @@ SEC("tc") int lisp_decap(struct __sk_buff *skb)
 	struct local *l = bpf_map_lookup_elem(&local_hosts, &p.destination.host);
 	if (!l)
 		l = bpf_map_lookup_elem(&local_eids, &p.destination);
+	if (!l && !bpf_map_lookup_elem(&instances, &iid))
+		return drop(skb, DROPPED_INSTANCE);
 	if (!l)
 		return configured->petr ? punt(skb, configured) : drop(skb, DROPPED_FOREIGN_DESTINATION);
 	if (l->action == LOCAL_PUNT)
