@@ -9,7 +9,7 @@ TEST_READY := .venv/.ready-test
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test bench fuzz lint format clean
+.PHONY: help demo test bench fuzz lint format bpf clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -27,7 +27,7 @@ demo: $(DEMO_READY) ## build the lab, move a user, watch the service follow, pri
 test: $(TEST_READY) ## run every test (PYTEST_ARGS=... to choose)
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec, controller)
+bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec, mapserver, dataplane, controller)
 	@$(BIN)/python -m tests.bench $(NAME)
 
 fuzz: $(TEST_READY) ## hold the codec against construct 10,000 times a message, then fuzz it (FUZZ_SECONDS=600)
@@ -43,6 +43,9 @@ lint: $(TEST_READY) ## check style, format, types and import contracts
 format: $(TEST_READY) ## format the code and apply safe fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+bpf: ## compile the kernel data plane (needs clang, llvm, libbpf-dev; the result is committed)
+	@deploy/bpf.sh
 
 clean: ## remove what set-up and tests made in this folder (a running lab: lispfmc lab down)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -20,9 +20,9 @@ from lispfmc.runtime.rejects import Rejects
 from lispfmc.runtime.udp import Sockets, open_dgram
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.errors import LocalError
+from xtr.dataplane.choice import plane_for, started
 from xtr.dataplane.sniffer import Sniffer
-from xtr.dataplane.tun import TunPlane
-from xtr.effects import Deliver, Install, ProbeHost, Remove, Undeliver, XtrEffect
+from xtr.effects import Deliver, Install, ProbeHost, Remove, StandIn, TakeOver, Undeliver, XtrEffect
 from xtr.router import Router
 from xtr.settings import XtrSettings
 
@@ -37,17 +37,17 @@ class Daemon:
         self._settings = settings
         self.events = EventLog()
         self.rejects = Rejects()
-        self._plane = TunPlane(
-            settings.dataplane,
-            rlocs=settings.rlocs,
-            iid=settings.instance_id,
-            interfaces=settings.site.interfaces,
-            fixed=[settings.placed(prefix) for prefix in settings.prefixes],
-            dynamic=[settings.placed(each.prefix) for each in settings.dynamic],
-        )
-        self._sniffer = Sniffer(settings.site.interfaces)
+        self._plane = plane_for(settings)
+        self._sniffer = Sniffer(settings.instances)
         self._nonces = ordered_nonces(settings.state_dir)
-        self._router = Router(settings, self._nonces, random_nonces(), self._plane.peers)
+        self._router = Router(
+            settings,
+            self._nonces,
+            random_nonces(),
+            lambda eid: self._plane.peers(eid),
+            heard=lambda eid: self._plane.heard(eid),
+            used=lambda eid: self._plane.used(eid),
+        )
         self._sockets = Sockets([])
         self._driver: Driver[XtrEffect] = Driver(
             self._router,
@@ -69,8 +69,8 @@ class Daemon:
             [await open_dgram(Endpoint(rloc, CONTROL_PORT), self._driver.datagram) for rloc in self._settings.rlocs]
         )
         try:
-            self._plane.start(self)
-            self._sniffer.start(self, self._settings.instance_id)
+            self._plane = started(self._plane, settings=self._settings, evidence=self)
+            self._sniffer.start(self)
         except OSError as error:
             raise LocalError(
                 f"data plane: {error}; it needs root or CAP_NET_ADMIN, /dev/net/tun, the configured RLOCs and the "
@@ -80,6 +80,8 @@ class Daemon:
         self._driver.tell(self._router.start)
 
     async def close(self) -> None:
+        if self._sockets.all:
+            self._driver.tell(self._router.stop)
         self._driver.close()
         self._nonces.close()
         self._sniffer.close()
@@ -101,6 +103,21 @@ class Daemon:
     def announced(self, eid: Prefix, interface: str, mac: bytes) -> None:
         self._driver.tell(self._router.announced, eid, interface, mac)
 
+    def sought(self, eid: Prefix, interface: str, asker: Ip, mac: bytes) -> None:
+        self._driver.tell(self._router.sought, eid, interface, asker, mac)
+
+    def mac_announced(self, mac: bytes, interface: str, iid: int) -> None:
+        self._driver.tell(self._router.mac_announced, mac)
+
+    def outdated(self, eid: Prefix, sender: Ip) -> None:
+        self._driver.tell(self._router.outdated, eid, sender)
+
+    def newer_source(self, eid: Prefix) -> None:
+        self._driver.tell(self._router.newer_source, eid)
+
+    def version(self, eid: Prefix) -> int | None:
+        return self._router.version(eid)
+
     # --- effects and views -----------------------------------------------------------------------------------------
 
     def _perform(self, effect: XtrEffect) -> None:
@@ -115,6 +132,10 @@ class Daemon:
                 self._plane.undeliver(eid)
             case ProbeHost(eid=eid):
                 self._sniffer.probe(eid)
+            case StandIn(eid=eid, interface=interface, asker=asker, mac=mac):
+                self._sniffer.stand_in(eid, interface, asker, mac)
+            case TakeOver(eid=eid):
+                self._sniffer.take_over(eid)
             case Send() | Emit() | Reject():
                 raise TypeError("the driver performs these itself")
             case _:

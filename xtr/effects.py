@@ -21,7 +21,7 @@ class Hop(msgspec.Struct, frozen=True, gc=False):
 
 
 class Forward(msgspec.Struct, frozen=True, gc=False):
-    """Encapsulate to one of `hops`, chosen by flow hash.
+    """Encapsulate to one of `hops`, chosen by flow hash; with `replicate` to each of them.
 
     `away` marks an EID that was here and has moved: packets that still arrive encapsulated for it are re-encapsulated
     (outer TTL - 1, RFC 9300 §5.3), and each sender is reported so that it can be told.
@@ -29,6 +29,7 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
 
     hops: tuple[Hop, ...]
     away: bool = False
+    replicate: bool = False
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
@@ -37,11 +38,19 @@ class Drop(msgspec.Struct, frozen=True, gc=False):
     native: bool = False
 
 
+class Native(msgspec.Struct, frozen=True, gc=False):
+    """Leave packets for the prefix to the plain routing table (RFC 9301 §5.4, ACT Natively-Forward)."""
+
+
+Forwarding: TypeAlias = Forward | Drop | Native
+"""What happens to packets for an EID-Prefix that is not here."""
+
+
 class Install(msgspec.Struct, frozen=True, gc=False):
     """Set what happens to packets for `eid`; packets that were queued while it was resolved go out."""
 
     eid: Prefix
-    forwarding: Forward | Drop
+    forwarding: Forwarding
 
 
 class Remove(msgspec.Struct, frozen=True, gc=False):
@@ -70,5 +79,20 @@ class ProbeHost(msgspec.Struct, frozen=True, gc=False):
     eid: Prefix
 
 
-XtrEffect: TypeAlias = Send | Emit | Reject | Install | Remove | Deliver | Undeliver | ProbeHost
+class StandIn(msgspec.Struct, frozen=True, gc=False):
+    """Answer the host `asker` at `mac` on `interface` that `eid` is at our MAC address."""
+
+    eid: Prefix
+    interface: str
+    asker: Ip
+    mac: bytes
+
+
+class TakeOver(msgspec.Struct, frozen=True, gc=False):
+    """Tell the site's links that `eid`, which was here, is at our MAC address from now on."""
+
+    eid: Prefix
+
+
+XtrEffect: TypeAlias = Send | Emit | Reject | Install | Remove | Deliver | Undeliver | ProbeHost | StandIn | TakeOver
 """Everything that the tunnel router's core can ask for."""

@@ -13,9 +13,9 @@ from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.core.retransmission import Retransmissions, Schedule
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import EidRecord, MapNotify, MapNotifyAck, MapRequest, RequestRecord, address_of
+from xtr.asking import CONTROL_PORT
 from xtr.effects import XtrEffect
 from xtr.forwarding import Forwarding
-from xtr.resolution import CONTROL_PORT
 from xtr.senders import Senders
 from xtr.settings import XtrSettings
 

@@ -13,16 +13,19 @@ from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.core.mapcache import Mapping, ttl_s
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import EidRecord, MapNotify, MapNotifyAck, MapRequest, prefix_of
+from xtr.damping import Damping
 from xtr.effects import XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.informer import Informer
 from xtr.notices import Meaning, meaning, rlocs_of
 from xtr.presence import Activation, Presence
+from xtr.proxying import Proxying
 from xtr.registrar import Registrar
 from xtr.replay import Freshness, Replays
 from xtr.resolution import Resolution
 from xtr.senders import Role, Sender
 
+CONTRADICTION_S = 3.0  # a host that answers so soon after we were told that it left was here all the time
 MOST_DEPARTED = 65_536  # the oldest is forgotten: its away entry goes on until it expires
 
 
@@ -37,6 +40,7 @@ class Moves:
         registrar: Registrar,
         resolution: Resolution,
         informer: Informer,
+        proxying: Proxying,
         peers: Callable[[Prefix], list[Ip]],
     ) -> None:
         self._forwarding = forwarding
@@ -44,9 +48,12 @@ class Moves:
         self._registrar = registrar
         self._resolution = resolution
         self._informer = informer
+        self._proxying = proxying
         self._peers = peers
         self._replays = Replays()
         self._departed: dict[Prefix, EidRecord] = {}
+        self._left: dict[Prefix, float] = {}
+        self._damping = Damping()
 
     # what `xtr.notices` reads
 
@@ -74,9 +81,14 @@ class Moves:
     def announced(self, eid: Prefix, interface: str, mac: bytes, now: float) -> list[XtrEffect]:
         """A host showed itself on a site interface."""
         was_here = eid in self._presence
+        if not was_here and self._presence.activation(eid) is Activation.PRESENCE:
+            taken, alarms = self._damping.arrives(eid, now)
+            if not taken:
+                return [*alarms]
         effects = self._presence.seen(eid, interface, mac, now)
         if was_here or eid not in self._presence:
             return effects
+        effects += self._contradiction(eid, mac, now)
         self._resolution.cancel(eid)
         self._informer.stop(eid)
         effects += self._forwarding.forget(eid, "host here")
@@ -88,10 +100,44 @@ class Moves:
             effects += self._registrar.add(eid, 0, now)
         return effects
 
+    def mac_announced(self, mac: bytes, now: float) -> list[XtrEffect]:
+        """A machine showed itself without its EIDs: those that it had when it was here last are asked."""
+        return [effect for eid in self._presence.with_mac(mac) for effect in self._presence.probe(eid, now)]
+
+    def next_deadline(self) -> float | None:
+        deadlines = (self._presence.next_deadline(), self._damping.next_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def expired(self, now: float) -> list[XtrEffect]:
+        """Silent hosts are asked, and given up; those that were held off are asked again."""
+        effects, given_up = self._presence.expired(now)
+        for eid in given_up:
+            # a service that is being moved stands still for a while: its controller says when it has gone
+            if self._presence.activation(eid) is not Activation.CONTROLLER:
+                effects += self._presence.lost(eid, "silent", now)
+                effects += self._proxying.left(eid)
+                effects += self._registrar.withdraw([eid], now)
+        for eid in self._damping.expired(now):
+            effects += self._presence.probe(eid, now)
+        return effects
+
+    def _contradiction(self, eid: Prefix, mac: bytes, now: float) -> list[XtrEffect]:
+        """We were just told that the host left, and here it is: once is a quick return, again and again an alarm."""
+        record, left = self._departed.get(eid), self._left.pop(eid, None)
+        if record is None or left is None or now - left > CONTRADICTION_S or self._damping.count(eid, now) < 3:
+            return []
+        there = [ip_text(rloc) for rloc in rlocs_of(record)]
+        return [Emit("host.at-two-sites", {"eid": str(eid), "mac": mac.hex(":"), "rlocs": there})]
+
     def _first_at_home(self, eid: Prefix) -> bool:
         # a service that left is back only when its controller says so: the epoch of the move is the controller's
         known = eid in self._departed or self._registrar.version(eid) is not None
         return self._presence.at_home(eid) and not known
+
+    def outdated(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
+        """The xTR at `sender` encapsulates for `eid` of ours by an older map-version (RFC 9302 §7.1)."""
+        records = self._registrar.answer(eid)
+        return self._informer.evidence(records[0], eid, sender, now) if records else []
 
     def moved_away(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
         """A packet for `eid` came from the xTR at `sender`, and `eid` has left."""
@@ -170,12 +216,17 @@ class Moves:
         before = self._departed.pop(eid, None)
         was_ours = eid in self._presence or self._registrar.version(eid) is not None
         self._departed[eid] = record
-        if len(self._departed) > MOST_DEPARTED:
-            del self._departed[next(iter(self._departed))]
+        if eid in self._presence:
+            self._left[eid] = now
+        for table in (self._departed, self._left):
+            if len(table) > MOST_DEPARTED:
+                del table[next(iter(table))]
         self._resolution.cancel(eid)
         # first the way to its new place, then the end of local delivery: no packet finds neither
         effects = self._learn(eid, record, sender, now, away=True)
+        was_here = eid in self._presence
         effects += self._presence.lost(eid, f"notified by {sender.role.value}", now)
+        effects += self._proxying.left(eid) if was_here else []
         self._registrar.drop(eid)
         moved = before is None or rlocs_of(before) != rlocs_of(record)
         if was_ours or moved:

@@ -68,6 +68,8 @@ def meaning(record: EidRecord, eid: Prefix, sender: Sender, source: Endpoint, st
             return _from_controller(record, eid, sender, standing)
         case Role.MAP_SERVER:
             return _from_map_server(record, eid, standing)
+        case Role.PUBLISHER:
+            return _from_publisher(record, eid, standing)
         case Role.PEER:
             return _from_peer(record, eid, source, standing)
 
@@ -112,6 +114,13 @@ def _from_map_server(record: EidRecord, eid: Prefix, standing: Standing) -> Mean
     if eid.is_host and (mine or left is not None or standing.in_range(eid)):
         return Meaning.DEPARTED
     return "unexpected-notify" if mine else _update(record, eid, standing) or "unexpected-notify"
+
+
+def _from_publisher(record: EidRecord, eid: Prefix, standing: Standing) -> Meaning | Refusal:
+    """RFC 9437 §7: what we subscribed to has changed. Of an EID of ours it says what a Map-Server says."""
+    if standing.registered(eid) is not None or standing.present(eid) or standing.departed(eid) is not None:
+        return _from_map_server(record, eid, standing)
+    return _update(record, eid, standing) or Meaning.KNOWN
 
 
 def _from_peer(record: EidRecord, eid: Prefix, source: Endpoint, standing: Standing) -> Meaning | Refusal:

@@ -7,15 +7,17 @@ fresh nonce, so an EID that has left is in no later message, and a late copy of 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 
 import msgspec
 
 from lispfmc.core.deadlines import Deadlines
 from lispfmc.core.effects import Emit, FieldValue, Send
+from lispfmc.core.prefixes import PrefixTable
 from lispfmc.wire.address import Endpoint, InstanceAddress, Ip, Prefix, ip_text
 from lispfmc.wire.messages import EidRecord, Locator, MapNotify, MapRegister
+from xtr.asking import CONTROL_PORT
 from xtr.effects import XtrEffect
-from xtr.resolution import CONTROL_PORT
 from xtr.settings import MapServerSettings, XtrSettings
 
 FIRST_RETRY_S = 1.0  # RFC 9301 §5.6: a Map-Register that wants a Map-Notify is sent again after 1 s ...
@@ -23,6 +25,7 @@ LONGEST_RETRY_S = 60.0  # ... doubling up to 60 s
 TTL_MINUTES = 1440  # RFC 9301 §5.4; a move is told to those who use a mapping, they need not ask again
 OPEN_NONCES = 1024  # unacknowledged messages remembered for each Map-Server; older ones are superseded anyway
 TOGETHER_S = 2.0  # refreshes that are due this soon go along
+MOST_MORE_SPECIFICS = 32  # in one answer
 _HEADER_BYTES = 16 + 16 + 24  # fixed part, authentication data, xTR-ID and Site-ID
 
 
@@ -82,26 +85,58 @@ class Registrar:
             for rloc in sorted(settings.rlocs, key=lambda rloc: (len(rloc), rloc))
         )
         self._records: dict[Prefix, EidRecord] = {}
+        self._index: PrefixTable[EidRecord] = PrefixTable()
         self._servers = {server.address: _Server(server) for server in settings.map_servers}
         self._quick_until = float("-inf")
 
     def start(self, prefixes: Iterable[Prefix], now: float) -> list[XtrEffect]:
         """Register the fixed prefixes."""
         self._quick_until = now + self._timers.quick_period_s
-        self._records.update((prefix, self._record(prefix, 0)) for prefix in prefixes)
+        for prefix in prefixes:
+            self._set(self._record(prefix, 0), prefix)
         return self._trigger(list(self._records), now)
 
     def add(self, eid: Prefix, version: int, now: float) -> list[XtrEffect]:
         """Register `eid`, or register it anew, at once."""
-        self._records[eid] = self._record(eid, version)
+        self._set(self._record(eid, version), eid)
         return self._trigger([eid], now)
 
     def drop(self, eid: Prefix) -> None:
         """Register `eid` no more. Nothing is withdrawn: it has another owner now."""
         self._records.pop(eid, None)
+        self._index.remove(eid)
         for server in self._servers.values():
             server.pending.pop(eid, None)
             server.due.cancel(eid)
+
+    def withdraw(self, eids: Iterable[Prefix], now: float) -> list[XtrEffect]:
+        """Register `eids` no more, and tell every Map-Server (RFC 9301 leaves the form open: TTL 0, no locators)."""
+        records = [
+            EidRecord.of(eid, ttl_minutes=0, authoritative=True, map_version=record.map_version)
+            for eid in eids
+            if (record := self._records.get(eid)) is not None
+        ]
+        effects: list[XtrEffect] = []
+        for server in self._servers.values():
+            for chunk in _chunks(records, server.most_bytes):
+                message = self._message(chunk, want_notify=False)
+                effects.append(Send(message, Endpoint(server.address, CONTROL_PORT), server.key))
+        for record in records:
+            if record.prefix is not None:
+                self.drop(record.prefix)
+        return effects
+
+    def stop(self, now: float) -> list[XtrEffect]:
+        """Withdraw everything: we are going."""
+        return self.withdraw(list(self._records), now)
+
+    def answer(self, eid: Prefix) -> list[EidRecord]:
+        """What we say of `eid` when we are asked: its mapping and the more-specifics in it; [] when it is not ours."""
+        closest = self._index.longest(eid)
+        if closest is None:
+            return []
+        inside = (record for prefix, record in self._index.covered_by(eid) if prefix != closest[0])
+        return [closest[1], *islice(inside, MOST_MORE_SPECIFICS)]
 
     def version(self, eid: Prefix) -> int | None:
         """The map-version under which `eid` is registered; None when it is not."""
@@ -156,8 +191,7 @@ class Registrar:
     def _send(self, server: _Server, eids: list[Prefix], now: float) -> list[XtrEffect]:
         effects: list[XtrEffect] = []
         for records in _chunks([self._records[eid] for eid in eids], server.most_bytes):
-            xtr_id, site_id = self._identity
-            message = MapRegister.of(*records, nonce=next(self._nonces), xtr_id=xtr_id, site_id=site_id)
+            message = self._message(records, want_notify=True)
             server.remember(message)
             effects.append(Send(message, Endpoint(server.address, CONTROL_PORT), server.key))
         for eid in eids:
@@ -167,6 +201,16 @@ class Registrar:
             server.pending[eid] = _Pending(now, retry_s, known=before is not None and before.known)
             server.due.set(eid, now + retry_s)
         return effects
+
+    def _set(self, record: EidRecord, eid: Prefix) -> None:
+        self._records[eid] = record
+        self._index.set(eid, record)
+
+    def _message(self, records: list[EidRecord], *, want_notify: bool) -> MapRegister:
+        xtr_id, site_id = self._identity
+        return MapRegister.of(
+            *records, nonce=next(self._nonces), want_notify=want_notify, xtr_id=xtr_id, site_id=site_id
+        )
 
     def _settle(self, server: _Server, eid: Prefix, now: float) -> list[XtrEffect]:
         before = server.pending[eid]

@@ -1,44 +1,46 @@
-"""Asking the mapping system: Map-Requests through the Map-Resolver, and what becomes of the Map-Replies.
+"""Asking the mapping system: Map-Requests through the Map-Resolver, and what becomes of the answers.
 
 One request a second per EID, ten tries and then a pause of 30 s (RFC 9301 §5.3), all EIDs together under one budget.
-A reply counts only with the nonce of a question that is open, and only for the EID that was asked for; with a key for
-the Map-Resolver only what LISP-SEC (RFC 9303) proves to be vouched for by the Map-Server.
+Requests that another xTR's SMR asks for have a budget of their own: SMRs can be forged, and packets that wait cannot
+wait for them. An answer counts only with the nonce of a question that is open, and only for the EID that was asked for;
+with a key for the Map-Resolver only what LISP-SEC (RFC 9303) proves to be vouched for by the Map-Server.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Sequence
 
 import msgspec
 
 from lispfmc.core import lispsec
 from lispfmc.core.deadlines import Deadlines
-from lispfmc.core.effects import Reject, Send
+from lispfmc.core.effects import Reject
 from lispfmc.core.mapcache import Mapping, ttl_s
 from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix
-from lispfmc.wire.messages import Action, Ecm, EidRecord, MapReply, MapRequest, RequestRecord, address_of
-from lispfmc.wire.security import EcmSecurity
+from lispfmc.wire.messages import Action, EidRecord, MapNotify, MapReply
+from xtr.asking import Asking, Budget
 from xtr.effects import XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.settings import XtrSettings
+from xtr.subscribing import Subscribing
 
-CONTROL_PORT = 4342
 RETRY_S = 1.0  # RFC 9301 §5.3: at most one Map-Request a second for an EID-Prefix ...
 TRIES = 10  # ... and after ten without an answer ...
 PAUSE_S = 30.0  # ... none for this long
 SMR_INVOKED_S = 3.0  # RFC 9301 §6.1: one SMR-invoked Map-Request per EID-Prefix in this time
 ABSENT_S = 10.0  # the mapping system says that an EID is here, and it is not: ask again after this
 MOST_QUESTIONS = 4096  # a scan of the address space by a host of ours must not fill the memory
-LONGEST_WAIT_S = 2.0  # a question that cannot be sent sooner is refused: the packets would not be kept that long
+MOST_SOLICITED = 1024  # nor may forged SMRs take the room of misses
 
 
 class _Question(msgspec.Struct, frozen=True, gc=False):
     eid: Prefix
-    nonce: int
+    nonces: tuple[int, ...]
     tries: int
-    smr_invoked: bool
-    protection: lispsec.Protection | None = None  # its one-time key goes with the question
+    solicited: bool
+    subscribes: bool
+    protection: lispsec.Protection | None  # its one-time key goes with the question
 
 
 class Resolution:
@@ -50,29 +52,40 @@ class Resolution:
         nonces: Iterator[int],
         forwarding: Forwarding,
         is_here: Callable[[Prefix], bool],
+        subscribing: Subscribing,
     ) -> None:
-        self._settings = settings
         self._nonces = nonces
+        self._asking = Asking(settings)
         self._forwarding = forwarding
         self._is_here = is_here
+        self._subscribing = subscribing
         self._questions: dict[Prefix, _Question] = {}
         self._asked: dict[int, Prefix] = {}
         self._due: Deadlines[Prefix] = Deadlines()
         self._cooling: Deadlines[Prefix] = Deadlines()
-        self._budget = _Budget(settings.limits.map_requests_per_s)
+        self._solicited = 0
+        self._budgets = {
+            False: Budget(settings.limits.map_requests_per_s),
+            True: Budget(settings.limits.smr_requests_per_s),
+        }
 
     def ask(self, eid: Prefix, now: float, *, smr_invoked: bool = False) -> list[XtrEffect]:
         """Find out where `eid` is; nothing new when that is being asked already."""
-        if eid in self._questions:
+        open_one = self._questions.get(eid)
+        if open_one is not None:
+            if open_one.solicited and not smr_invoked:  # now packets wait for it
+                self._questions[eid] = msgspec.structs.replace(open_one, solicited=False)
+                self._solicited -= 1
             return []
         for _ in self._cooling.pop_expired(now):
             pass
-        at = self._budget.slot(max(now, self._cooling.at(eid) or now))
-        if len(self._questions) >= MOST_QUESTIONS or at is None:
+        full = self._solicited >= MOST_SOLICITED if smr_invoked else self._missed >= MOST_QUESTIONS
+        at = None if full else self._budgets[smr_invoked].slot(max(now, self._cooling.at(eid) or now))
+        if at is None:
             return [] if smr_invoked else self._drop(eid, RETRY_S, "refused", now)
-        nonce = next(self._nonces)
-        self._questions[eid] = _Question(eid, nonce, 0, smr_invoked, self._protection())
-        self._asked[nonce] = eid
+        subscribes = self._subscribing.wanted(eid, now)
+        self._questions[eid] = _Question(eid, (), 0, smr_invoked, subscribes, self._asking.protection(self._nonces))
+        self._solicited += smr_invoked
         if at > now:
             self._due.set(eid, at)
             return []
@@ -80,14 +93,89 @@ class Resolution:
 
     def replied(self, reply: MapReply, datagram: bytes, source: Endpoint, now: float) -> list[XtrEffect]:
         """A Map-Reply: the mapping that was asked for and its more-specifics, or a negative one."""
+        if reply.probe:
+            return self._forwarding.probed(reply, source, now)
         eid = self._asked.get(reply.nonce)
-        if eid is None or reply.probe:
+        if eid is None:
             return [Reject("unasked-reply", source, f"nonce {reply.nonce:016x}")]
         try:
-            believed = self._believed(self._questions[eid], reply, datagram)
+            believed = _believed(self._questions[eid], reply, datagram)
         except lispsec.Unsafe as error:
             return [Reject(error.reason, source, f"asked for {eid}: {error}")]
-        records = {record.prefix: record for record in believed if record.prefix is not None}
+        if self._questions[eid].subscribes and (refusal := _refusal(believed, eid)) is not None:
+            # RFC 9437 §5: it does not want us as a subscriber, and has told us nothing else: ask plainly, at once
+            effects: list[XtrEffect] = [*self._subscribing.refused(eid, refusal.name.lower(), now)]
+            self._questions[eid] = msgspec.structs.replace(self._questions[eid], subscribes=False)
+            return [*effects, self._try(eid, now)]
+        return self._answered(eid, believed, source, now)
+
+    def notified(self, notify: MapNotify, source: Endpoint, now: float) -> list[XtrEffect] | None:
+        """The answer to a subscription, authenticated; None when it answers none."""
+        eid = self._asked.get(notify.nonce)
+        if eid is None or not self._questions[eid].subscribes:
+            return None
+        effects = self._answered(eid, notify.records, source, now)
+        if eid not in self._questions:
+            effects += self._subscribing.added(eid, now)
+        return effects
+
+    def unsubscribed(self, eid: Prefix, cause: str, now: float) -> list[XtrEffect]:
+        """The Map-Server has ended the subscription to `eid`: what we have of it is nobody's word any more."""
+        ended = self._subscribing.ended(eid, cause)
+        return [*ended, *self.ask(eid, now)] if ended else []
+
+    def next_deadline(self) -> float | None:
+        deadlines = (self._due.next(), self._subscribing.next_deadline())
+        return min((at for at in deadlines if at is not None), default=None)
+
+    def expired(self, now: float) -> list[XtrEffect]:
+        """Ask again, or give up; end the subscriptions that are of no use any more."""
+        effects: list[XtrEffect] = []
+        for eid in list(self._due.pop_expired(now)):
+            question = self._questions[eid]
+            if question.tries >= TRIES:
+                effects += self._give_up(eid, now)
+                continue
+            request = self._try(eid, now)
+            # the first try has its slot; a repetition that finds no free one is left out
+            if question.tries == 0 or self._budgets[question.solicited].slot(now) == now:
+                effects.append(request)
+        anew, unused = self._subscribing.expired(now)
+        for eid in anew:
+            effects += self.ask(eid, now)
+        for eid in unused:
+            effects += self._unsubscribe(eid)
+        return effects
+
+    def cancel(self, eid: Prefix) -> None:
+        """The answer is no longer wanted: the host is here."""
+        if eid in self._questions:
+            self._close(eid)
+
+    @property
+    def _missed(self) -> int:
+        return len(self._questions) - self._solicited
+
+    def _try(self, eid: Prefix, now: float) -> XtrEffect:
+        question = self._questions[eid]
+        nonces = question.nonces
+        if question.subscribes or not nonces:
+            # RFC 9437 §5: a Map-Server drops a nonce that it has seen, so that each try of a subscription has its own
+            nonces = (*nonces, self._subscribing.nonce() if question.subscribes else next(self._nonces))
+            self._asked[nonces[-1]] = eid
+        self._questions[eid] = msgspec.structs.replace(question, tries=question.tries + 1, nonces=nonces)
+        self._due.set(eid, now + RETRY_S)
+        self._cooling.set(eid, now + (SMR_INVOKED_S if question.solicited else RETRY_S))
+        return self._asking.request(
+            eid,
+            nonces[-1],
+            smr_invoked=question.solicited,
+            subscribe=question.subscribes,
+            protection=question.protection,
+        )
+
+    def _answered(self, eid: Prefix, told: Sequence[EidRecord], source: Endpoint, now: float) -> list[XtrEffect]:
+        records = {record.prefix: record for record in told if record.prefix is not None}
         answers = sorted((prefix for prefix in records if prefix.covers(eid)), key=lambda prefix: prefix.length)
         if not answers or not all(answers[0].covers(prefix) for prefix in records):
             return [Reject("unrelated-reply", source, f"asked for {eid}")]
@@ -99,76 +187,6 @@ class Resolution:
             # It would come back to us; a host that has just left is registered elsewhere any moment.
             return effects + self._drop(eid, ABSENT_S, "local", now)
         return effects + self._settled(eid, now)
-
-    def next_deadline(self) -> float | None:
-        return self._due.next()
-
-    def expired(self, now: float) -> list[XtrEffect]:
-        """Ask again, or give up."""
-        effects: list[XtrEffect] = []
-        for eid in list(self._due.pop_expired(now)):
-            tries = self._questions[eid].tries
-            if tries >= TRIES:
-                effects += self._give_up(eid, now)
-                continue
-            request = self._try(eid, now)
-            # the first try has its slot; a repetition that finds no free one is left out
-            if tries == 0 or self._budget.slot(now) == now:
-                effects.append(request)
-        return effects
-
-    def cancel(self, eid: Prefix) -> None:
-        """The answer is no longer wanted: the host is here."""
-        if eid in self._questions:
-            self._close(eid)
-
-    def _try(self, eid: Prefix, now: float) -> XtrEffect:
-        question = self._questions[eid]
-        self._questions[eid] = msgspec.structs.replace(question, tries=question.tries + 1)
-        self._due.set(eid, now + RETRY_S)
-        self._cooling.set(eid, now + (SMR_INVOKED_S if question.smr_invoked else RETRY_S))
-        return self._request(question)
-
-    def _request(self, question: _Question) -> Send:
-        """An ECM with the Map-Request (RFC 9301 §5.8); the reply comes to our control port."""
-        eid, settings = question.eid, self._settings
-        homes = (settings.placed(prefix) for prefix in settings.prefixes)
-        home = next((prefix for prefix in homes if len(prefix.ip) == len(eid.ip)), None)
-        source = next((rloc for rloc in settings.rlocs if len(rloc) == len(eid.ip)), home.ip if home else None)
-        request = MapRequest.of(
-            RequestRecord.of(eid),
-            nonce=question.nonce,
-            itr_rlocs=settings.rlocs,
-            source_eid=address_of(home) if home else None,
-            smr_invoked=question.smr_invoked,
-        )
-        ecm = Ecm.of(
-            request,
-            source=source if source is not None else bytes(len(eid.ip)),
-            destination=eid.ip,
-            source_port=CONTROL_PORT,
-            security=self._security(question),
-        )
-        return Send(ecm, Endpoint(settings.resolver, CONTROL_PORT))
-
-    def _protection(self) -> lispsec.Protection | None:
-        """A one-time key for one question (RFC 9303 §6.4)."""
-        if not self._settings.protects_requests:
-            return None
-        halves = (next(self._nonces).to_bytes(8, "big") for _ in range(2))
-        return lispsec.Protection(b"".join(halves))
-
-    def _security(self, question: _Question) -> EcmSecurity | None:
-        resolver = self._settings.map_resolver
-        if question.protection is None or resolver is None:
-            return None
-        return lispsec.asking(question.protection, question.nonce, resolver.key_id, resolver.secret.encode())
-
-    def _believed(self, question: _Question, reply: MapReply, datagram: bytes) -> tuple[EidRecord, ...]:
-        """RFC 9303 §6.9: who asked with a one-time key discards what is not signed by it. Raises Unsafe."""
-        if question.protection is None:
-            return reply.records
-        return lispsec.believable(reply, datagram, question.protection)
 
     def _forget_superseded(self, answer: Prefix, told: Container[Prefix]) -> list[XtrEffect]:
         # RFC 9301 §5.4: the reply holds every more-specific of the answer; what else we hold inside it is gone.
@@ -211,34 +229,43 @@ class Resolution:
     def _give_up(self, eid: Prefix, now: float) -> list[XtrEffect]:
         question = self._questions[eid]
         self._close(eid)
-        if question.smr_invoked:
-            return []  # what we have is better than nothing
         mapping = self._forwarding.cache.lookup(eid)
-        if mapping is not None:  # the answer to another question covers it
+        if question.solicited:
+            return []  # what we have is better than nothing
+        if mapping is not None:  # the answer to another question covers it, or what we have is being refreshed
             return [self._forwarding.install(mapping)]
         return self._drop(eid, PAUSE_S, "unanswered", now)
 
+    def _unsubscribe(self, eid: Prefix) -> list[XtrEffect]:
+        # nobody will tell us when it changes, so that it is asked for anew when it is wanted again
+        forgotten = self._forwarding.forget(eid, "unused")
+        request = self._asking.end_of_subscription(eid, self._subscribing.nonce())
+        return [*self._subscribing.ended(eid, "unused"), request, *forgotten]
+
     def _close(self, eid: Prefix) -> None:
         question = self._questions.pop(eid)
-        del self._asked[question.nonce]
+        for nonce in question.nonces:
+            del self._asked[nonce]
+        self._solicited -= question.solicited
         self._due.cancel(eid)
 
 
-class _Budget:
-    """Slots for requests, `rate` a second, a second's worth at once."""
-
-    def __init__(self, rate: float) -> None:
-        self._step = 1 / rate
-        self._free_at = float("-inf")
-
-    def slot(self, wanted: float) -> float | None:
-        """When a request that is wanted at `wanted` may go; None when that is too late to be of use."""
-        at = max(wanted, self._free_at)
-        if at > wanted + LONGEST_WAIT_S:
-            return None
-        self._free_at = max(self._free_at, wanted - 1.0) + self._step
-        return at
+def _refusal(records: Sequence[EidRecord], eid: Prefix) -> Action | None:
+    """RFC 9437 §5: a negative record that says that we may not subscribe."""
+    for record in records:
+        if not record.locators and record.prefix == eid:
+            for action in (Action.DROP_POLICY_DENIED, Action.DROP_AUTH_FAILURE):
+                if record.action == action:
+                    return action
+    return None
 
 
 def _rlocs(record: EidRecord) -> tuple[Ip, ...]:
     return tuple(locator.address for locator in record.locators if isinstance(locator.address, bytes))
+
+
+def _believed(question: _Question, reply: MapReply, datagram: bytes) -> Sequence[EidRecord]:
+    """RFC 9303 §6.9: who asked with a one-time key discards what is not signed by it. Raises Unsafe."""
+    if question.protection is None:
+        return reply.records
+    return lispsec.believable(reply, datagram, question.protection)

@@ -8,22 +8,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from lispfmc.core.effects import Reject
+from lispfmc.core.effects import Reject, Send
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
-from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapReply, MapRequest, Message
-from xtr.effects import Deliver, Forward, XtrEffect
+from lispfmc.wire.messages import Action, Ecm, MapNotify, MapNotifyAck, MapReply, MapRequest, Message
+from xtr.answering import Answering
+from xtr.effects import Deliver, Forward, Native, XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.informer import Informer
 from xtr.moves import Moves
 from xtr.presence import Activation, Presence
+from xtr.proxying import Proxying
 from xtr.registrar import Registrar
 from xtr.resolution import Resolution
 from xtr.senders import Role, Senders
 from xtr.settings import XtrSettings
+from xtr.subscribing import Subscribing
+
+
+def _never(_: Prefix) -> float | None:
+    return None
 
 
 class Router:
-    """One xTR's decisions. `peers` is the data plane's list of RLOCs that talked to an EID lately."""
+    """One xTR's decisions. `peers`, `heard` and `used` are what the data plane knows of its packets."""
 
     def __init__(
         self,
@@ -31,27 +38,41 @@ class Router:
         nonces: Iterator[int],
         request_nonces: Iterator[int],
         peers: Callable[[Prefix], list[Ip]],
+        *,
+        heard: Callable[[Prefix], float | None] = _never,
+        used: Callable[[Prefix], float | None] = _never,
     ) -> None:
         self._settings = settings
+        self._used = used
         self._senders = Senders(settings)
-        self._forwarding = Forwarding(settings)
-        self._presence = Presence(settings)
+        self._forwarding = Forwarding(settings, request_nonces, used)
+        self._presence = Presence(settings, heard)
         self._registrar = Registrar(settings, nonces)
-        self._resolution = Resolution(settings, request_nonces, self._forwarding, self._presence.__contains__)
+        subscribing = Subscribing(settings, nonces, self._sent_to)
+        self._resolution = Resolution(
+            settings, request_nonces, self._forwarding, self._presence.__contains__, subscribing
+        )
         self._informer = Informer(settings, nonces, request_nonces, self._senders, self._forwarding)
+        self._answering = Answering(settings, self._registrar)
+        self._proxying = Proxying(settings, self._presence, self._forwarding)
         self._moves = Moves(
             forwarding=self._forwarding,
             presence=self._presence,
             registrar=self._registrar,
             resolution=self._resolution,
             informer=self._informer,
+            proxying=self._proxying,
             peers=peers,
         )
-        self._timed = (self._forwarding, self._registrar, self._resolution, self._informer)
+        self._timed = (self._forwarding, self._registrar, self._resolution, self._informer, self._moves, self._proxying)
 
     def start(self, now: float) -> list[XtrEffect]:
         """Begin: register the fixed prefixes."""
         return self._registrar.start([self._settings.placed(prefix) for prefix in self._settings.prefixes], now)
+
+    def stop(self, now: float) -> list[XtrEffect]:
+        """End: withdraw what is registered, so that nobody sends to us for three minutes more."""
+        return self._registrar.stop(now)
 
     def received(self, message: Message, datagram: bytes, source: Endpoint, now: float) -> list[XtrEffect]:
         """One control message from the network."""
@@ -64,6 +85,11 @@ class Router:
                 return self._acknowledged(message, datagram, source)
             case MapRequest() if message.smr:
                 return self._moves.solicited(message, source, now)
+            case MapRequest():
+                return self._asked(message, source, source.port, now)
+            case Ecm(message=MapRequest(smr=False, probe=False) as request, source_port=port):
+                # RFC 9301 §8.3: a Map-Server passes on what it does not answer for us
+                return self._asked(request, source, port, now)
             case _:
                 return [Reject("unexpected-message", source, type(message).__name__)]
 
@@ -74,6 +100,14 @@ class Router:
     def expired(self, now: float) -> list[XtrEffect]:
         """Work off what is due."""
         return [effect for part in self._timed for effect in part.expired(now)]
+
+    def version(self, eid: Prefix) -> int | None:
+        """The map-version of an EID that we register or have a mapping of; 0 is none."""
+        ours = self._registrar.answer(eid)
+        if ours:
+            return ours[0].map_version
+        mapping = self._forwarding.cache.lookup(eid)
+        return mapping.version if mapping else None
 
     def missed(self, eid: Prefix, now: float) -> list[XtrEffect]:
         """The data plane has no mapping for the host `eid` and holds its packets."""
@@ -96,6 +130,22 @@ class Router:
         """A packet left the site with a source EID that is not known to be here."""
         return [] if eid in self._presence else self._presence.probe(eid, now)
 
+    def sought(self, eid: Prefix, interface: str, asker: Ip, mac: bytes, now: float) -> list[XtrEffect]:
+        """A host of the site looks for the MAC address of `eid`."""
+        return self._proxying.sought(eid, interface, asker, mac, now)
+
+    def mac_announced(self, mac: bytes, now: float) -> list[XtrEffect]:
+        """A machine showed its MAC address only (RARP)."""
+        return self._moves.mac_announced(mac, now)
+
+    def outdated(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
+        """The xTR at `sender` encapsulates for our `eid` by an older map-version than ours."""
+        return self._moves.outdated(eid, sender, now)
+
+    def newer_source(self, eid: Prefix, now: float) -> list[XtrEffect]:
+        """A packet from `eid` carries a newer map-version than our mapping of it."""
+        return self._resolution.ask(eid, now, smr_invoked=True)
+
     def moved_away(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
         """The xTR at `sender` still encapsulates to us for `eid`, which has left."""
         return self._moves.moved_away(eid, sender, now)
@@ -113,10 +163,16 @@ class Router:
                     "state": "forward"
                     if isinstance(forwarding, Forward)
                     else "native"
-                    if forwarding.native
+                    if isinstance(forwarding, Native) or forwarding.native
                     else "drop",
                     "locators": [
-                        {"rloc": ip_text(rloc), "priority": locator.priority, "weight": locator.weight}
+                        {
+                            "rloc": ip_text(rloc),
+                            "priority": locator.priority,
+                            "weight": locator.weight,
+                            "up": rloc not in self._forwarding.locators.down,
+                            "rtt_ms": _ms(self._forwarding.locators.rtt_s(rloc)),
+                        }
                         for locator in locators
                         if isinstance(rloc := locator.address, bytes)
                     ],
@@ -144,6 +200,20 @@ class Router:
             for host in self._presence
         ]
 
+    def _sent_to(self, eid: Prefix) -> float | None:
+        """When a packet last went by the mapping that `eid` uses."""
+        mapping = self._forwarding.cache.lookup(eid)
+        return self._used(mapping.eid) if mapping else None
+
+    def _asked(self, request: MapRequest, source: Endpoint, reply_port: int, now: float) -> list[XtrEffect]:
+        if request.no_reply:
+            return []
+        effects = self._answering.asked(request, source, reply_port, now)
+        eid = request.records[0].prefix if request.records else None
+        if request.probe and eid is not None:
+            effects += self._moves.moved_away(eid, source.ip, now)  # if it has left, the prober does not know
+        return effects
+
     def _notified(self, notify: MapNotify, datagram: bytes, source: Endpoint, now: float) -> list[XtrEffect]:
         sender = self._senders.authenticate(notify, datagram, source)
         if isinstance(sender, Reject):
@@ -155,7 +225,23 @@ class Router:
                 for record in contested:
                     effects += self._moves.contested(record, sender, source, now)
                 return effects
+        if sender.role is Role.PUBLISHER:
+            effects = self._published(notify, source, now)
+            if effects:
+                return [*effects, Send(MapNotifyAck.of(notify), source, sender.key)]
         return self._moves.notified(notify, sender, source, now)
+
+    def _published(self, notify: MapNotify, source: Endpoint, now: float) -> list[XtrEffect]:
+        """The answer to a subscription, or its end; [] for every other publication."""
+        answered = self._resolution.notified(notify, source, now)
+        if answered is not None:
+            return answered
+        ended = [
+            record.prefix
+            for record in notify.records
+            if record.prefix is not None and not record.locators and record.action == Action.DROP_AUTH_FAILURE
+        ]
+        return [effect for eid in ended for effect in self._resolution.unsubscribed(eid, "map-server", now)]
 
     def _acknowledged(self, ack: MapNotifyAck, datagram: bytes, source: Endpoint) -> list[XtrEffect]:
         sender = self._senders.authenticate(ack, datagram, source)
@@ -163,3 +249,7 @@ class Router:
             return [sender]
         self._informer.acknowledged(ack, source)
         return []
+
+
+def _ms(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds * 1000, 3)

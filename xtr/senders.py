@@ -19,6 +19,8 @@ from xtr.settings import XtrSettings
 
 class Role(Enum):
     MAP_SERVER = "map-server"
+    PUBLISHER = "publisher"
+    """A Map-Server that speaks under the key of our subscriptions."""
     CONTROLLER = "controller"
     PEER = "peer"
 
@@ -36,28 +38,32 @@ class Senders:
     """Everybody with whom we share a key."""
 
     def __init__(self, settings: XtrSettings) -> None:
-        self._senders: dict[Ip, Sender] = {}
+        self._senders: dict[Ip, tuple[Sender, ...]] = {}
         for server in settings.map_servers:
-            self._senders[server.address] = Sender(Role.MAP_SERVER, server.key)
+            publisher = server.subscription
+            publishers = (Sender(Role.PUBLISHER, publisher.key),) if publisher else ()
+            self._senders[server.address] = (Sender(Role.MAP_SERVER, server.key), *publishers)
         for peer in settings.keys:
-            self._senders[peer.peer] = Sender(Role.PEER, peer.key)
+            self._senders[peer.peer] = (Sender(Role.PEER, peer.key),)
         for controller in settings.controllers:
             ranges = tuple(settings.placed(prefix) for prefix in controller.ranges)
             rlocs = frozenset(controller.rlocs)
-            self._senders[controller.address] = Sender(Role.CONTROLLER, controller.key, ranges, rlocs)
+            self._senders[controller.address] = (Sender(Role.CONTROLLER, controller.key, ranges, rlocs),)
 
     def authenticate(self, message: Signed, datagram: bytes, source: Endpoint) -> Sender | Reject:
         """Who sent `message`, or why it is refused."""
-        sender = self._senders.get(source.ip)
-        if sender is None:
+        senders = self._senders.get(source.ip)
+        if senders is None:
             return Reject("unknown-sender", source)
-        if message.key_id != sender.key.id:
-            return Reject("unknown-key", source, f"key id {message.key_id}, expected {sender.key.id}")
-        if not verify(message, datagram, sender.key):
-            return Reject("bad-authentication", source, f"{type(message).__name__} under key id {message.key_id}")
-        return sender
+        named = [sender for sender in senders if sender.key.id == message.key_id]
+        if not named:
+            return Reject("unknown-key", source, f"key id {message.key_id}, expected {senders[0].key.id}")
+        for sender in named:
+            if verify(message, datagram, sender.key):
+                return sender
+        return Reject("bad-authentication", source, f"{type(message).__name__} under key id {message.key_id}")
 
     def key_of_peer(self, rloc: Ip) -> Key | None:
         """The key that we share with the xTR at `rloc`, if any."""
-        sender = self._senders.get(rloc)
-        return sender.key if sender and sender.role is Role.PEER else None
+        senders = self._senders.get(rloc)
+        return senders[0].key if senders and senders[0].role is Role.PEER else None

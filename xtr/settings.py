@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,15 +18,31 @@ from lispfmc.wire.address import Ip, Prefix, ip_text
 from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
 
+DEVICE_NAME = 15  # IFNAMSIZ less the final zero
+
+
+class SubscriptionKey(Settings):
+    """The key by which a Map-Server authenticates what it publishes to us (RFC 9437's PubSubKey, agreed beforehand)."""
+
+    key_id: int = Field(ge=0, le=255)
+    secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
+
+    @cached_property
+    def key(self) -> Key:
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
+
 
 class MapServerSettings(Settings):
-    """A Map-Server to register with, and the key that both sides know."""
+    """A Map-Server to register with, and the key that both sides know; with `subscription`, it publishes to us."""
 
     address: IpField
     key_id: int = Field(ge=0, le=255)
     secret: str = Field(min_length=1)
     algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
     auth_compat: AuthCompat = "whole-16"
+    subscription: SubscriptionKey | None = None
 
     @cached_property
     def key(self) -> Key:
@@ -84,16 +100,40 @@ class ControllerSettings(Settings):
 
 
 class SiteSettings(Settings):
-    """The interfaces behind which this site's hosts are."""
+    """The interfaces behind which this site's hosts are, and what we answer there for hosts that are elsewhere.
 
-    interfaces: tuple[str, ...] = ("lan",)
+    `instances` gives an interface an Instance-ID other than the file's. A host that asks for the MAC of one of
+    `gateways` gets ours at once (169.254.1.1 and fe80::1 are the interface's own), and so does one that asks for an EID
+    that is not here, unless `proxy` is off.
+    """
+
+    interfaces: tuple[str, ...] = Field(default=("lan",), min_length=1)
+    instances: dict[str, Annotated[int, Field(ge=0, lt=1 << 24)]] = Field(default_factory=dict)
+    gateways: tuple[IpField, ...] = ()
+    proxy: bool = True
+
+
+class InterworkingSettings(Settings):
+    """Traffic between LISP sites and everybody else (RFC 6832).
+
+    `petrs`: Proxy-ETRs, to which Natively-Forward traffic goes in a tunnel; without one, `natively_forward` says if the
+    plain routing table gets it or nobody. `pitr`: packets of any source are encapsulated for EIDs. `petr`: packets of
+    other sites for destinations that are no EIDs are decapsulated and routed.
+    """
+
+    petrs: tuple[IpField, ...] = ()
+    natively_forward: Literal["route", "drop"] = "route"
+    pitr: bool = False
+    petr: bool = False
 
 
 class DataPlaneSettings(Settings):
     """The plane that forwards, and its bounds."""
 
-    kind: Literal["tun"] = "tun"
-    device: str = "lisp0"
+    kind: Literal["auto", "tun", "ebpf"] = "auto"
+    core_interfaces: tuple[str, ...] = ()
+    device: str = Field(default="lisp0", min_length=1, max_length=DEVICE_NAME)
+    table: int = Field(default=4341, ge=1, lt=1 << 31)
     mtu: int = Field(default=1500, ge=1280, le=65535)
     eid_ranges: tuple[PrefixField, ...] = ()
     queue_packets: int = Field(default=4096, ge=1)
@@ -101,11 +141,14 @@ class DataPlaneSettings(Settings):
 
 
 class TimerSettings(Settings):
-    """Registration periods (RFC 9301 §5.6)."""
+    """Registration periods (RFC 9301 §5.6), and how long silence is taken for presence; 0 turns a probe off."""
 
     register_s: float = Field(default=60.0, gt=0)
     quick_register_s: float = Field(default=20.0, gt=0)
     quick_period_s: float = Field(default=300.0, ge=0)
+    rloc_probe_s: float = Field(default=30.0, ge=0)
+    silence_s: float = Field(default=60.0, ge=0)
+    unused_s: float = Field(default=300.0, gt=0)
 
 
 class LimitSettings(Settings):
@@ -114,6 +157,9 @@ class LimitSettings(Settings):
     map_cache_entries: int = Field(default=100_000, ge=1)
     hosts: int = Field(default=65_536, ge=1)
     map_requests_per_s: float = Field(default=100.0, gt=0)
+    smr_requests_per_s: float = Field(default=20.0, gt=0)
+    rlocs_probed: int = Field(default=1024, ge=0)
+    subscriptions: int = Field(default=10_000, ge=0)
     peers_informed: int = Field(default=64, ge=1)
 
 
@@ -134,6 +180,7 @@ class XtrSettings(Settings):
     controllers: tuple[ControllerSettings, ...] = ()
     site: SiteSettings = SiteSettings()
     dataplane: DataPlaneSettings = DataPlaneSettings()
+    interworking: InterworkingSettings = InterworkingSettings()
     timers: TimerSettings = TimerSettings()
     limits: LimitSettings = LimitSettings()
     api: ApiSettings = ApiSettings()
@@ -169,6 +216,28 @@ class XtrSettings(Settings):
                     )
                 seen.add(address)
         return self
+
+    @model_validator(mode="after")
+    def _names_of_devices_fit(self) -> XtrSettings:
+        for iid in sorted({*self.instances.values()} - {self.instance_id}):
+            name = f"{self.dataplane.device}.{iid}"
+            if len(name) > DEVICE_NAME:
+                why = f"{name!r}, the device of Instance-ID {iid}, is longer than Linux takes; shorten device"
+                raise Wrong(why, "dataplane", "device")
+        unknown = set(self.site.instances) - set(self.site.interfaces)
+        if unknown:
+            raise Wrong(f"{sorted(unknown)[0]} is none of the interfaces; add it there", "site", "instances")
+        return self
+
+    @property
+    def eid_ranges(self) -> tuple[Prefix, ...]:
+        """What is routed into the data plane, each range in its Instance-ID."""
+        return tuple(self.placed(prefix) for prefix in self.dataplane.eid_ranges)
+
+    @property
+    def instances(self) -> dict[str, int]:
+        """The Instance-ID of each interface of the site."""
+        return {name: self.site.instances.get(name, self.instance_id) for name in self.site.interfaces}
 
     @property
     def resolver(self) -> Ip:

@@ -2,11 +2,14 @@
 
 Invariants: no less-specific entry outlives a more-specific one that lies in it; there are never more than `capacity`
 entries. Every change returns the EID-Prefixes that left, so that the owner can take them out of the data plane.
+
+When it is full, negative entries leave first, then the oldest that nobody has used for a while. An entry counts as in
+use once packets went by it in different seconds, so that a scan of the address space pushes out what it has brought.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Container, Iterable, Iterator
 
 import msgspec
 
@@ -17,6 +20,9 @@ from lispfmc.wire.messages import TTL_RECEIVER_DECIDES, EidRecord, Locator
 
 LONGEST_TTL_S = 1440 * 60.0  # a peer may say 8000 years; nobody will tell us about every change in between
 UNUSABLE_PRIORITY = 255  # RFC 9301 §5.4: MUST NOT be used for unicast
+IN_USE_S = 60.0  # an entry that a packet went by so lately stays
+TRIED_S = 1.0  # ... unless all of its packets came as it was learned, as a scan's do
+LOOKS = 64  # entries in use that one eviction passes over; beyond that the oldest goes, used or not
 
 
 class Mapping(msgspec.Struct, frozen=True, gc=False):
@@ -46,10 +52,13 @@ def ttl_s(record: EidRecord) -> float:
     return min(record.ttl_minutes * 60.0, LONGEST_TTL_S)
 
 
-def best(locators: Iterable[Locator], address_sizes: Collection[int]) -> tuple[tuple[Ip, int], ...]:
+def best(
+    locators: Iterable[Locator], address_sizes: Collection[int], avoid: Container[Ip] = ()
+) -> tuple[tuple[Ip, int], ...]:
     """The locators to use and their shares: the lowest priority among those that we can reach, by weight.
 
-    `address_sizes` are the families that we have an RLOC of: 4, 16 or both.
+    `address_sizes` are the families that we have an RLOC of: 4, 16 or both. Those to `avoid`, because they do not
+    answer, are used only when there is no other: dropping the packets would help nobody.
     """
     usable = [
         (locator.priority, locator.address, locator.weight)
@@ -59,6 +68,7 @@ def best(locators: Iterable[Locator], address_sizes: Collection[int]) -> tuple[t
         and locator.reachable
         and locator.priority != UNUSABLE_PRIORITY
     ]
+    usable = [each for each in usable if each[1] not in avoid] or usable
     if not usable:
         return ()
     lowest = min(priority for priority, _, _ in usable)
@@ -72,8 +82,12 @@ def best(locators: Iterable[Locator], address_sizes: Collection[int]) -> tuple[t
 class MapCache:
     """Entries by EID-Prefix, bounded by `capacity`."""
 
-    def __init__(self, capacity: int = 100_000) -> None:
+    def __init__(self, capacity: int = 100_000, used: Callable[[Prefix], float | None] = lambda _: None) -> None:
+        """`used` says when a packet last went by the entry of a prefix."""
         self._capacity = capacity
+        self._used = used
+        self._negative: dict[Prefix, None] = {}
+        self._positive: dict[Prefix, None] = {}
         self._table: PrefixTable[Mapping] = PrefixTable()
         self._expiry: Deadlines[Prefix] = Deadlines()
         self._behind: dict[Ip, dict[Prefix, None]] = {}
@@ -90,7 +104,7 @@ class MapCache:
                 self._store(msgspec.structs.replace(entry, expires=mapping.expires))
         left: list[Prefix] = []
         while len(self._table) > self._capacity:
-            left.extend(self._evict())
+            left.extend(self._evict(mapping.learned))
         return left
 
     def remove(self, eid: Prefix) -> list[Prefix]:
@@ -123,6 +137,11 @@ class MapCache:
         """When the next entry expires."""
         return self._expiry.next()
 
+    def all_behind(self, rloc: Ip) -> list[Mapping]:
+        """The entries that have `rloc` among their locators."""
+        found = (self._table.get(eid) for eid in self._behind.get(rloc, ()))
+        return [mapping for mapping in found if mapping is not None]
+
     def expired(self, now: float) -> list[Prefix]:
         """Drop what has expired and return it."""
         gone: list[Prefix] = []
@@ -136,15 +155,28 @@ class MapCache:
     def __len__(self) -> int:
         return len(self._table)
 
-    def _evict(self) -> list[Prefix]:
-        # The soonest to expire goes: a scan of the address space makes short-lived negative entries, which push out
-        # each other and not the mappings in use.
-        soonest = next(self._expiry.pop_expired(float("inf")))
-        return self.remove(soonest)
+    def _evict(self, now: float) -> list[Prefix]:
+        if self._negative:
+            return self.remove(next(iter(self._negative)))
+        for _ in range(LOOKS):
+            oldest = next(iter(self._positive))
+            if not self._in_use(oldest, now):
+                break
+            del self._positive[oldest]
+            self._positive[oldest] = None
+        return self.remove(next(iter(self._positive)))
+
+    def _in_use(self, eid: Prefix, now: float) -> bool:
+        used, mapping = self._used(eid), self._table.get(eid)
+        return used is not None and mapping is not None and used > max(now - IN_USE_S, mapping.learned + TRIED_S)
 
     def _store(self, mapping: Mapping) -> None:
         self._unindex(mapping.eid)
         self._table.set(mapping.eid, mapping)
+        order = self._positive if mapping.locators else self._negative
+        if mapping.eid not in order:
+            self._order_forgets(mapping.eid)
+            order[mapping.eid] = None
         self._expiry.set(mapping.eid, mapping.expires)
         for rloc in mapping.rlocs:
             self._behind.setdefault(rloc, {})[mapping.eid] = None
@@ -152,7 +184,12 @@ class MapCache:
     def _drop(self, eid: Prefix) -> None:
         self._unindex(eid)
         self._table.remove(eid)
+        self._order_forgets(eid)
         self._expiry.cancel(eid)
+
+    def _order_forgets(self, eid: Prefix) -> None:
+        self._negative.pop(eid, None)
+        self._positive.pop(eid, None)
 
     def _unindex(self, eid: Prefix) -> None:
         before = self._table.get(eid)

@@ -50,6 +50,8 @@ class Choices:
     mtu: int = 1500
     ipv6_rlocs: bool = True
     log_format: str = "console"
+    dataplane: str = ""
+    """Which plane the tunnel routers run, instead of the topology's."""
 
     def rlocs(self, topology: Topology, member: str) -> list[str]:
         """The member's RLOCs that exist in this kind of lab."""
@@ -198,12 +200,15 @@ class _Writer:
             ],
             "site": {"interfaces": ["lan"]},
             "dataplane": {
-                "kind": "tun",
+                "kind": self._choices.dataplane or topology.dataplane,
                 "device": "lisp0",
                 "mtu": self._choices.mtu,
                 "eid_ranges": [str(prefix) for prefix in topology.eid_ranges],
             },
         }
+        if topology.subscribe:
+            secret = keys.secret("publications", site.name)
+            config["map_servers"][0]["subscription"] = {"key_id": SUBSCRIPTION_KEY, "secret": secret}
         if controlled:
             config["controllers"] = [self._controller(site, address) for address in self._rlocs(FMCC)]
         return self._plan(site.name, "xtr", site.name, "xtr", config)
@@ -246,13 +251,23 @@ class _Writer:
             "xtr_id": _LOOKUP_XTR_ID,
         }
         ranges = [{"prefix": prefix} for prefix in self._access + self._services]
+        subscribing = self._topology.sites if self._topology.subscribe else ()
         config = {
             "listen": self._rlocs(MAPSERVER),
             "sites": sites,
-            "subscribers": [subscriber, lookup],
+            "subscribers": [subscriber, lookup, *(self._subscriber(site) for site in subscribing)],
             "mobility_ranges": ranges,
         }
         return self._plan(MAPSERVER, "mapserver", MAPSERVER, "mapserver", config)
+
+    def _subscriber(self, site: Site) -> dict[str, Any]:
+        return {
+            "name": site.name,
+            "key_id": SUBSCRIPTION_KEY,
+            "secret": self._keys.secret("publications", site.name),
+            "ranges": self._access + self._services,
+            "address": self._rlocs(site.name),
+        }
 
     def fmcc(self) -> DaemonPlan:
         topology = self._topology

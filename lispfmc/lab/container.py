@@ -163,7 +163,7 @@ def main(arguments: list[str] | None = None) -> int:
         topology = load_topology(os.environ.get("LISPFMC_TOPOLOGY", "fig5"))
         folder = run_directory() / topology.name
         (folder / "logs").mkdir(parents=True, exist_ok=True, mode=0o700)
-        choices = Choices(folder, mtu=EID_MTU, ipv6_rlocs=False)
+        choices = Choices(folder, mtu=EID_MTU, ipv6_rlocs=False, dataplane="tun")
         if options.role == "cli":
             attend(topology, choices)
             return 0

@@ -166,7 +166,7 @@ def write_installation(lab: Installation) -> None:
 def _up(topology: Topology, name: str, folder: Path, say: Say) -> Installation:
     shutil.rmtree(folder / _LOGS, ignore_errors=True)
     (folder / _LOGS).mkdir()
-    choices = Choices(folder)
+    choices = Choices(folder, dataplane=os.environ.get("LISPFMC_DATAPLANE", ""))
     plans = daemon_plans(topology, Keys(folder), choices)
     write_identity(Keys(folder), folder)
     lab = installation_of(topology, name, "namespaces", plans, choices)

@@ -11,7 +11,10 @@ thread that has entered it.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import socket
+import struct
+from array import array
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +30,7 @@ GATEWAY4, GATEWAY6 = "169.254.1.1", "fe80::1"
 CORE_MTU = 1600  # a 1500-byte packet of an EID with the outer IPv6, UDP and LISP headers (56 bytes)
 
 _IFA_F_NODAD = 0x02
+_SIOCETHTOOL, _ETHTOOL_STSO = 0x8946, 0x1F
 _NUD_PERMANENT = 0x80
 # Far from the numbers that the kernel gives out. A veth end whose number equals its peer's is taken for a device
 # without a peer, and its change of carrier may then be told up to a second late.
@@ -126,12 +130,23 @@ def _member(topology: Topology, member: str, choices: Choices, *, forwarder: boo
         netlink.link("set", index=1, state="up")
         (wan,) = netlink.link_lookup(ifname="wan0")
         netlink.link("set", index=wan, state="up")
+        if forwarder:
+            _segment_in_software("wan0")
         lengths = {4: 24, 16: 64}
         for prefix in topology.wan.prefixes:
             lengths[len(prefix.ip)] = prefix.length
         for rloc in choices.rlocs(topology, member):
             netlink.addr("replace", index=wan, address=rloc, prefixlen=lengths[len(ip_of(rloc))], flags=_IFA_F_NODAD)
         add_neighbours(netlink, wan, topology, member, choices, forwarder=forwarder)
+
+
+def _segment_in_software(interface: str) -> None:
+    """TCP packets leave in the size of the wire. The forwarder reads them by a packet socket, which can describe a
+    large TCP packet that is yet to be segmented, but not one inside a tunnel, as the kernel plane sends it."""
+    value = array("I", [_ETHTOOL_STSO, 0])
+    address, _ = value.buffer_info()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        fcntl.ioctl(sock, _SIOCETHTOOL, struct.pack("16sP16x", interface.encode(), address))
 
 
 def add_neighbours(

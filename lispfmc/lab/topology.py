@@ -97,6 +97,9 @@ class Topology(Settings):
 
     name: MemberName
     eid_ranges: tuple[PrefixField, ...] = Field(min_length=1)
+    dataplane: Literal["auto", "tun", "ebpf"] = "auto"
+    subscribe: bool = False
+    """The routers subscribe to the EIDs that they send to (RFC 9437); the papers' routers do not."""
     wan: Wan
     mapserver: MapServer
     fmcc: Fmcc

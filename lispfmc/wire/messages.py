@@ -179,6 +179,7 @@ class MapRequest(msgspec.Struct, frozen=True, gc=False):
         smr: bool = False,
         smr_invoked: bool = False,
         no_reply: bool = False,
+        pitr: bool = False,
         xtr_id: bytes | None = None,
         site_id: bytes | None = None,
     ) -> MapRequest:
@@ -188,7 +189,8 @@ class MapRequest(msgspec.Struct, frozen=True, gc=False):
         if not 1 <= len(itr_rlocs) <= 32:
             raise LocalError(f"a Map-Request carries 1 to 32 ITR-RLOCs, not {len(itr_rlocs)}")
         _check_ids(xtr_id, site_id)
-        word = 0x1000_0000 | probe << 25 | smr << 24 | smr_invoked << 22 | (xtr_id is not None) << 20 | no_reply << 13
+        word = 0x1000_0000 | probe << 25 | smr << 24 | pitr << 23 | smr_invoked << 22 | no_reply << 13
+        word |= (xtr_id is not None) << 20
         return cls(word, nonce, source_eid, tuple(itr_rlocs), records, None, xtr_id, site_id)
 
     @property

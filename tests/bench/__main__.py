@@ -8,11 +8,12 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import codec, controller, harness, mapserver
+from tests.bench import codec, controller, dataplane, harness, mapserver
 
 BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
     "codec": codec.run,
     "controller": controller.run,
+    "dataplane": dataplane.run,
     "mapserver": mapserver.run,
 }
 

@@ -6,8 +6,10 @@ import os
 import socket
 import time
 
+import pytest
+
 from lispfmc.wire.address import Endpoint, ip_of
-from tests.bench import codec, controller, harness, load, udp
+from tests.bench import codec, controller, dataplane, harness, load, udp
 from tests.bench.harness import Call, timed
 
 
@@ -64,3 +66,14 @@ def test_the_cpu_clock_of_another_process_is_its_own() -> None:
 
 def test_the_environment_names_what_figures_depend_on() -> None:
     assert {"python", "kernel", "cpu", "cores", "load", "git", "packages"} <= set(harness.environment())
+
+
+@pytest.mark.namespaces
+def test_the_data_planes_are_measured_over_the_same_hops(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FLOW_SECONDS", "BLAST_SECONDS", "PING_SECONDS"):
+        monkeypatch.setattr(dataplane, name, 0.1)
+    with dataplane.network(), dataplane.world() as world:
+        for plane in ("", "tun"):
+            figures = dataplane._measure(world, plane)
+            assert all(each > 0 for each in figures)
+        assert dataplane._miss(world, "tun")["lost"] == 0

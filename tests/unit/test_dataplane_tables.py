@@ -6,8 +6,7 @@ import pytest
 
 from lispfmc.wire.address import Ip, Prefix, ip_of
 from xtr.dataplane import tables
-from xtr.dataplane.sniffer import claim
-from xtr.dataplane.tables import ForwardingTable, OnceInAWhile, Talkers, Waiting
+from xtr.dataplane.tables import Budget, ForwardingTable, OnceInAWhile, Talkers, Waiting
 
 A, B = ip_of("100.64.1.10"), ip_of("100.64.2.10")
 
@@ -39,16 +38,37 @@ def test_the_cache_of_hosts_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(table.hosts) <= 8
 
 
+def packet(source: Ip, number: int) -> bytes:
+    return b"\x45" + bytes(11) + source + bytes([number])
+
+
 def test_waiting_packets_are_bounded_for_each_and_for_all_and_leave_in_order() -> None:
     waiting = Waiting(packets=8, seconds=3.0)
-    assert [waiting.hold(A, bytes([n]), None, 0.0) for n in range(3)] == [True, True, False], "a quarter for one"
-    assert [waiting.hold(rloc(n // 2), b"x", 9, 1.0) for n in range(8)] == [True] * 6 + [False] * 2
+    held = [waiting.hold(A, packet(rloc(n), n), None, 0.0) for n in range(3)]
+    assert held == [True, True, False], "a quarter for one"
+    held = [waiting.hold(rloc(n // 2), packet(rloc(n), n), 9, 1.0) for n in range(8)]
+    assert held == [True] * 6 + [False] * 2
     [(ip, queue)] = waiting.release(Prefix.parse("100.64.0.0/10"))
-    assert (ip, [held.packet for held in queue]) == (A, [b"\0", b"\1"])
+    assert (ip, [each.packet[-1] for each in queue]) == (A, [0, 1])
     assert len(waiting) == 6
     assert waiting.expire(3.9) == 0
     assert waiting.expire(4.0) == 6
     assert (len(waiting), rloc(0) in waiting) == (0, False)
+
+
+def test_a_host_that_scans_addresses_leaves_half_of_the_room_to_the_others() -> None:
+    waiting = Waiting(packets=8, seconds=3.0)
+    assert sum(waiting.hold(rloc(n), packet(A, n), None, 0.0) for n in range(8)) == 4
+    assert waiting.hold(rloc(100), packet(B, 0), None, 0.0)
+    assert waiting.expire(3.0) == 5
+    assert waiting.hold(rloc(100), packet(A, 0), None, 4.0), "the room of what has left is free again"
+
+
+def test_a_budget_is_a_rate_with_a_seconds_worth_at_once() -> None:
+    budget = Budget(10.0)
+    assert sum(budget.allows(100.0) for _ in range(50)) == 10
+    assert [budget.allows(100.05), budget.allows(100.15)] == [False, True]
+    assert sum(budget.allows(500.0) for _ in range(50)) == 10
 
 
 def test_peers_are_those_of_the_last_minute_newest_first_and_bounded() -> None:
@@ -76,15 +96,3 @@ def test_evidence_is_limited_for_each_key_and_in_all() -> None:
     assert [limit.allows("a", at) for at in (0.0, 0.5, 1.0)] == [True, False, True]
     assert [limit.allows(key, 1.5) for key in ("b", "c")] == [True, False], "full: nothing new for a while"
     assert limit.allows("c", 2.6)
-
-
-def test_only_a_host_that_speaks_for_itself_makes_a_claim() -> None:
-    mac = bytes.fromhex("020000000110")
-    arp = b"\xff" * 6 + mac + bytes.fromhex("08060001080006040001") + mac + A + bytes(6) + A
-    assert claim(arp) == (A, mac)
-    for cut in range(len(arp)):
-        assert claim(arp[:cut]) is None
-    another = bytes.fromhex("020000000111")
-    assert claim(arp[:22] + another + arp[28:]) is None, "another's MAC"
-    assert claim(arp[:28] + ip_of("169.254.7.7") + arp[32:]) is None, "link-local"
-    assert claim(arp[:6] + b"\x03" + arp[7:22] + b"\x03" + arp[23:]) is None, "a group's MAC"

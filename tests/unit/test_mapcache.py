@@ -70,13 +70,40 @@ def test_removing_a_more_specific_uncovers_nothing_stale() -> None:
     assert cache.remove(Prefix.parse("10.0.0.5/32")) == []
 
 
-def test_a_scan_pushes_out_short_lived_entries_and_not_the_mappings_in_use() -> None:
-    cache = MapCache(capacity=10)
-    cache.put(mapping("100.64.1.0/24", 86400.0))
+def scanned(number: int, *, positive: bool, now: float) -> Mapping:
+    eid = Prefix.parse(f"10.0.{number // 250}.{number % 250}/32")
+    locators = (Locator.of(ONE),) if positive else ()
+    return Mapping(eid, locators, Action.NATIVELY_FORWARD, 0, "map-reply", now, now + 86400.0)
+
+
+@pytest.mark.parametrize("positive", [False, True], ids=["EIDs that are not there", "EIDs that are there"])
+def test_a_scan_pushes_out_what_it_brought_and_not_the_mappings_in_use(positive: bool) -> None:
+    used: dict[Prefix, float] = {}
+    cache = MapCache(10, used.get)
+    in_use = [mapping(f"100.64.{number}.0/24", 600.0) for number in range(5)]
+    for each in in_use:
+        cache.put(each)
     for number in range(500):
-        cache.put(mapping(f"10.0.{number // 250}.{number % 250}/32", 60.0 + number))
+        now = 2.0 + number / 10
+        used.update({each.eid: now for each in in_use})
+        brought = scanned(number, positive=positive, now=now)
+        cache.put(brought)
+        used[brought.eid] = now + 0.02  # the one packet that the scan sent
     assert len(cache) == 10
-    assert cache.lookup(Prefix.parse("100.64.1.10/32")) is not None
+    assert all(each.eid in [entry.eid for entry in cache] for each in in_use)
+
+
+def test_a_cache_full_of_mappings_in_use_gives_up_the_oldest() -> None:
+    cache = MapCache(10, lambda _: 100.0)
+    for number in range(30):
+        cache.put(scanned(number, positive=True, now=90.0))
+    assert len(cache) == 10
+
+
+def test_a_locator_that_does_not_answer_is_used_only_when_there_is_no_other() -> None:
+    locators = [Locator.of(ONE, priority=1), Locator.of(TWO, priority=2)]
+    assert best(locators, BOTH, {ONE}) == ((TWO, 100),)
+    assert best(locators, BOTH, {ONE, TWO}) == ((ONE, 100),)
 
 
 def test_an_rloc_leads_to_an_eid_behind_it_while_there_is_one() -> None:

@@ -49,6 +49,7 @@ def router(*peers: Ip) -> Router:
                 {"prefix": "100.64.102.0/24", "activation": "controller"},
             ],
             "keys": [{"peer": "198.18.0.12", "id": 2, "secret": "peer"}],
+            "timers": {"rloc_probe_s": 0},
             "controllers": [
                 {
                     "address": "198.18.0.2",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from lispfmc.core.effects import Emit, Reject
 from lispfmc.wire.address import Prefix
 from xtr.effects import Deliver, ProbeHost, Undeliver
@@ -13,7 +15,7 @@ SERVICE, PRINTER = Prefix.parse("100.64.101.10/32"), Prefix.parse("10.9.0.5/32")
 MAC, OTHER_MAC = b"\x02\0\0\0\0\x01", b"\x02\0\0\0\0\x02"
 
 
-def presence(hosts: int = 100) -> Presence:
+def presence(hosts: int = 100, heard: Callable[[Prefix], float | None] = lambda _: None) -> Presence:
     return Presence(
         XtrSettings.model_validate(
             {
@@ -28,7 +30,8 @@ def presence(hosts: int = 100) -> Presence:
                 ],
                 "limits": {"hosts": hosts},
             }
-        )
+        ),
+        heard,
     )
 
 
@@ -96,3 +99,40 @@ def test_made_up_hosts_do_not_fill_the_memory() -> None:
     (refusal,) = effects
     assert isinstance(refusal, Reject)
     assert refusal.reason == "too-many-hosts"
+
+
+def test_a_silent_host_is_asked_three_times_before_it_is_given_up() -> None:
+    core = presence()
+    core.seen(HOME, "lan", MAC, 0.0)
+    assert core.next_deadline() == 60.0
+    for at in (60.0, 61.0, 62.0):
+        assert core.expired(at) == ([ProbeHost(HOME)], [])
+    assert core.expired(63.0) == ([], [HOME])
+    assert HOME in core, "what it means to be given up is the owner's to decide"
+
+
+def test_an_answer_ends_the_questions() -> None:
+    core = presence()
+    core.seen(HOME, "lan", MAC, 0.0)
+    core.expired(60.0)
+    assert core.seen(HOME, "lan", MAC, 60.5) == []
+    assert core.next_deadline() == 120.5
+
+
+def test_a_host_whose_packets_pass_is_not_asked() -> None:
+    last = {HOME: 0.0}
+    core = presence(heard=last.get)
+    core.seen(HOME, "lan", MAC, 0.0)
+    last[HOME] = 59.0
+    assert core.expired(60.0) == ([], [])
+    assert core.next_deadline() == 119.0
+    assert core.expired(119.0) == ([ProbeHost(HOME)], [])
+
+
+def test_a_mac_address_leads_to_the_eids_that_it_had_even_when_they_have_left() -> None:
+    core = presence()
+    core.seen(HOME, "lan", MAC, 0.0)
+    core.seen(GUEST, "lan", MAC, 0.0)
+    core.lost(GUEST, "test", 1.0)
+    assert core.with_mac(MAC) == [HOME, GUEST]
+    assert core.with_mac(OTHER_MAC) == []

@@ -7,7 +7,7 @@ from itertools import count
 from lispfmc.core.effects import Reject, Send
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.messages import Action, Ecm, EidRecord, Locator, MapReply, MapRequest, RequestRecord
-from xtr.effects import Deliver, Drop, Forward, Hop, Install, Remove, XtrEffect
+from xtr.effects import Deliver, Drop, Forward, Hop, Install, Native, Remove, XtrEffect
 from xtr.router import Router
 from xtr.settings import XtrSettings
 
@@ -25,6 +25,8 @@ def router(**limits: float) -> Router:
             "map_servers": [{"address": "198.18.0.1", "key_id": 1, "secret": "k"}],
             "dynamic": [{"prefix": "100.64.1.0/24", "activation": "presence"}],
             "limits": limits,
+            "timers": {"rloc_probe_s": 0},
+            "interworking": {"natively_forward": "drop"},
         }
     )
     return Router(settings, count(1), count(1000), lambda _: [])
@@ -228,3 +230,63 @@ def test_the_data_plane_forgets_what_the_map_cache_has_no_room_for() -> None:
                 held.remove(effect.eid)
     assert {str(eid) for eid in held} == {item["eid"] for item in core.map_cache(5.0)}
     assert len(held) == 2
+
+
+def test_forged_solicitations_do_not_take_the_room_of_misses() -> None:
+    core = router(map_requests_per_s=10, smr_requests_per_s=2)
+    eids = [Prefix.parse(f"100.64.101.{number}/32") for number in range(100)]
+    reply(core, asked(core), 0.0, record(HOLE, DC1))
+    for eid in eids:
+        solicit(core, eid, 10.0)
+    sent = len([0 for _ in requests(core.expired(10.0))])
+    while (at := core.next_deadline()) is not None and at <= 15.0:
+        sent += len(requests(core.expired(at)))
+    assert sent <= 2 * 7
+    assert len(requests(core.missed(Prefix.parse("100.64.200.1/32"), 12.0))) == 1, "a miss is asked at once"
+
+
+def test_a_miss_that_meets_a_solicited_question_gets_its_end_when_nobody_answers() -> None:
+    core = router()
+    reply(core, asked(core), 0.0, record(HOLE, DC1, minutes=1))
+    other = Prefix.parse("100.64.101.11/32")
+    solicit(core, other, 55.0)
+    effects = core.expired(60.0)  # the mapping has expired, the question has not
+    assert core.missed(other, 60.5) == []
+    while (at := core.next_deadline()) is not None and at < 80.0:
+        effects += core.expired(at)
+    assert Install(other, Drop()) in effects, "packets do not wait for ever"
+
+
+def interworking(**settings: object) -> Router:
+    values = {
+        "name": "access1",
+        "rlocs": ["198.18.0.11"],
+        "map_servers": [{"address": "198.18.0.1", "key_id": 1, "secret": "k"}],
+        "timers": {"rloc_probe_s": 0},
+        "interworking": settings,
+    }
+    return Router(XtrSettings.model_validate(values), count(1), count(1000), lambda _: [])
+
+
+def test_natively_forward_goes_to_a_proxy_etr_or_to_the_plain_routing_table_or_nowhere() -> None:
+    negative = record(HOLE, minutes=15, action=Action.NATIVELY_FORWARD)
+    ways = {
+        "route": interworking(),
+        "drop": interworking(natively_forward="drop"),
+        "petr": interworking(petrs=["198.18.0.21", "2001:2::21"]),
+    }
+    found = {name: installs(reply(core, asked(core), 0.0, negative))[-1].forwarding for name, core in ways.items()}
+    assert found == {"route": Native(), "drop": Drop(native=True), "petr": Forward((Hop(DC1, 1),))}
+
+
+def test_other_negative_answers_are_never_forwarded() -> None:
+    for action in (Action.NO_ACTION, Action.DROP_NO_REASON, Action.DROP_POLICY_DENIED):
+        core = interworking(petrs=["198.18.0.21"])
+        assert installs(reply(core, asked(core), 0.0, record(HOLE, action=action)))[-1].forwarding == Drop()
+
+
+def test_a_proxy_itr_says_so_and_names_no_source() -> None:
+    request = asked(interworking(pitr=True))
+    assert request.pitr
+    assert request.source_eid is None
+    assert not asked(interworking()).pitr

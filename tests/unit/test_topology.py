@@ -160,6 +160,24 @@ def test_every_daemon_accepts_the_configuration_that_the_lab_writes(
         load(path, SETTINGS[plan.role])
 
 
+def test_routers_that_subscribe_and_the_map_server_agree_on_the_keys(tmp_path: Path) -> None:
+    topology = load_topology("fig5").model_copy(update={"subscribe": True})
+    configs = {plan.name: plan for plan in daemon_plans(topology, Keys(tmp_path), Choices(tmp_path))}
+    for plan in configs.values():
+        load(write_config(plan, tmp_path), SETTINGS[plan.role])
+    told = {row["name"]: row["secret"] for row in configs["mapserver"].config["subscribers"]}
+    for site in topology.sites:
+        assert configs[site.name].config["map_servers"][0]["subscription"]["secret"] == told[site.name]
+    assert len(set(told.values())) == len(told)
+
+
+def test_the_plane_is_the_topologys_unless_it_is_chosen(tmp_path: Path) -> None:
+    topology = load_topology("fig5").model_copy(update={"dataplane": "ebpf"})
+    for chosen, expected in (("", "ebpf"), ("tun", "tun")):
+        plans = daemon_plans(topology, Keys(tmp_path), Choices(tmp_path, dataplane=chosen))
+        assert {plan.config["dataplane"]["kind"] for plan in plans if plan.role == "xtr"} == {expected}
+
+
 def test_both_ends_of_a_relation_get_the_same_secret_and_no_two_relations_share_one(tmp_path: Path) -> None:
     topology = load_topology("fig5")
     configs = {plan.name: plan.config for plan in daemon_plans(topology, Keys(tmp_path), Choices(tmp_path))}

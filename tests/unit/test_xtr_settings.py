@@ -53,6 +53,12 @@ def test_an_xtr_id_is_read_from_hex_digits(tmp_path: Path) -> None:
         (LEAST.replace("100.64.1.0/24", "100.64.1.1/24"), 4, "is not an IP prefix"),
         (LEAST + 'cipher = "md5"\n', 9, 'unknown key "cipher"'),
         (LEAST + '[[keys]]\npeer = "198.18.0.1"\nid = 2\nsecret = "p"\n', 10, "has a row already"),
+        (LEAST + '[site]\ninterfaces = ["lan"]\n[site.instances]\nlan7 = 7\n', 11, "none of the interfaces"),
+        (
+            LEAST + '[dataplane]\ndevice = "tunnel-router"\n[site]\ninterfaces = ["lan"]\ninstances = { lan = 700 }\n',
+            10,
+            "longer than Linux takes",
+        ),
         (LEAST + '[[dynamic]]\nprefix = "100.64.2.0/24"\nactivation = "magic"\n', 11, "activation"),
     ],
 )

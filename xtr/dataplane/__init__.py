@@ -1,7 +1,8 @@
 """The seam between the tunnel router's decisions and the planes that forward its packets.
 
 A plane reads plain tables that the effects of `xtr.effects` maintain, and reports misses and evidence. The TUN plane
-(`tun.py`) is portable and complete.
+(`tun.py`) is portable and complete; the kernel plane (`ebpf.py`) accelerates what is usual. Every Instance-ID is a
+world of its own: an interface belongs to one of them, and `Prefix.iid` says which one a call is about.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from lispfmc.wire.address import Ip, Prefix
-from xtr.effects import Drop, Forward
+from xtr.effects import Forwarding
 
 
 class Evidence(Protocol):
@@ -25,13 +26,28 @@ class Evidence(Protocol):
         """The xTR at `sender` still encapsulates to us for `eid`, which has moved (an away entry)."""
 
     def announced(self, eid: Prefix, interface: str, mac: bytes) -> None:
-        """A host showed itself on a site interface: ARP, gratuitous ARP or Neighbour Discovery."""
+        """A host showed itself on a site interface: ARP, gratuitous ARP, Neighbour Discovery or DHCP."""
+
+    def sought(self, eid: Prefix, interface: str, asker: Ip, mac: bytes) -> None:
+        """The host `asker` at `mac` on a site interface wants to know the MAC address of `eid`."""
+
+    def mac_announced(self, mac: bytes, interface: str, iid: int) -> None:
+        """A MAC address showed itself without saying which EIDs it has (RARP, as hypervisors send after a move)."""
+
+    def outdated(self, eid: Prefix, sender: Ip) -> None:
+        """The xTR at `sender` encapsulates for our `eid` by an older map-version than ours (RFC 9302 §7.1)."""
+
+    def newer_source(self, eid: Prefix) -> None:
+        """A packet from `eid` carries a newer map-version than our mapping of it (RFC 9302 §7.2)."""
+
+    def version(self, eid: Prefix) -> int | None:
+        """The map-version of `eid`, which we register or have in the map-cache; None when it is in neither."""
 
 
 class DataPlane(Protocol):
     """What every plane does. All calls are synchronous and take effect before they return."""
 
-    def install(self, eid: Prefix, forwarding: Forward | Drop) -> None:
+    def install(self, eid: Prefix, forwarding: Forwarding) -> None:
         """Set the forwarding of `eid` and send what was queued for it."""
 
     def remove(self, eid: Prefix) -> None: ...
@@ -42,6 +58,12 @@ class DataPlane(Protocol):
 
     def peers(self, eid: Prefix) -> list[Ip]:
         """RLOCs that sent packets to `eid` or received packets from it in the last minute, newest first; bounded."""
+
+    def heard(self, eid: Prefix) -> float | None:
+        """When a packet last came from the host `eid` of this site (time.monotonic); None: not lately."""
+
+    def used(self, eid: Prefix) -> float | None:
+        """When a packet last went by the entry of exactly this prefix (time.monotonic); None: not lately."""
 
     def counters(self) -> dict[str, int]:
         """Packets by what happened to them: "encapsulated", "decapsulated", "reencapsulated", "queued",

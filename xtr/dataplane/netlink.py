@@ -9,10 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from enum import IntEnum
 from typing import Any, NamedTuple
 
 from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETROUTE
+from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
@@ -24,19 +26,42 @@ from lispfmc.wire.address import Ip, Prefix, ip_of, ip_text
 PROTOCOL = 143  # rtnetlink's "who made this route": ours, to be found again after a crash
 BLACKHOLE_METRIC = 4096  # behind the route to the TUN, so that nothing leaks out unencapsulated when that is gone
 
-_REQUEST, _ACK, _DUMP, _REPLACE_OR_CREATE = 0x1, 0x4, 0x300, 0x500
+MAIN_TABLE = 254
+
+_REQUEST, _ACK, _DUMP, _REPLACE_OR_CREATE, _EXCLUSIVE_CREATE = 0x1, 0x4, 0x300, 0x500, 0x600
 _NEW_LINK, _NEW_ROUTE, _DELETE_ROUTE, _NEW_NEIGHBOUR, _DELETE_NEIGHBOUR = 16, 24, 25, 28, 29
-_MAIN_TABLE, _UNICAST, _BLACKHOLE = 254, 1, 6
-_SCOPE_UNIVERSE, _SCOPE_LINK, _SCOPE_NOWHERE = 0, 253, 255
+_NEW_RULE, _DELETE_RULE, _GET_RULE = 32, 33, 34
+_TABLE_IN_ATTRIBUTE = 252  # a table number that needs more than a byte stands in an attribute
+_TO_TABLE, _UNREACHABLE_RULE = 1, 7
+_FAMILIES = (socket.AF_INET, socket.AF_INET6)
+_SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 _PERMANENT = 0x80
 _DONE, _ERROR = 3, 2
 
 
-class HostRoute(NamedTuple):
-    """A host route of ours as the kernel has it."""
+class Kind(IntEnum):
+    """What a route does: send by an interface, drop, or go on with the next rule's table."""
 
-    ip: Ip
+    UNICAST = 1
+    BLACKHOLE = 6
+    THROW = 9
+
+
+class Route(NamedTuple):
+    """A route of ours as the kernel has it."""
+
+    prefix: Prefix
+    table: int
     interface: int
+    kind: Kind
+
+
+class Rule(NamedTuple):
+    """Packets that came in by `interface` are looked up in `table`; 0: they are unreachable."""
+
+    interface: str
+    table: int
+    priority: int
 
 
 class Netlink:
@@ -59,18 +84,45 @@ class Netlink:
         link["attrs"] = [("IFLA_MTU", mtu), ("IFLA_TXQLEN", queue_length)]
         self._do(link, _NEW_LINK, 0)
 
-    def add_route(self, prefix: Prefix, interface: int) -> None:
+    def add_route(self, prefix: Prefix, interface: int, table: int = MAIN_TABLE) -> None:
         """`prefix` is reached by `interface`, whatever was there before."""
-        self._do(_route(prefix, interface), _NEW_ROUTE, _REPLACE_OR_CREATE)
+        self._do(_route(prefix, table, interface), _NEW_ROUTE, _REPLACE_OR_CREATE)
 
-    def remove_route(self, prefix: Prefix, interface: int) -> None:
-        self._gone(_route(prefix, interface), _DELETE_ROUTE)
+    def remove_route(self, prefix: Prefix, interface: int, table: int = MAIN_TABLE) -> None:
+        self._gone(_route(prefix, table, interface), _DELETE_ROUTE)
 
-    def add_blackhole(self, prefix: Prefix) -> None:
-        self._do(_blackhole(prefix), _NEW_ROUTE, _REPLACE_OR_CREATE)
+    def add_special(self, prefix: Prefix, kind: Kind, table: int) -> None:
+        """A route without an interface."""
+        self._do(_special(prefix, kind, table), _NEW_ROUTE, _REPLACE_OR_CREATE)
 
-    def remove_blackhole(self, prefix: Prefix) -> None:
-        self._gone(_blackhole(prefix), _DELETE_ROUTE)
+    def remove_special(self, prefix: Prefix, kind: Kind, table: int) -> None:
+        self._gone(_special(prefix, kind, table), _DELETE_ROUTE)
+
+    def add_rule(self, rule: Rule) -> None:
+        """Both families; it may be there already."""
+        for family in _FAMILIES:
+            try:
+                self._do(_rule(rule, family), _NEW_RULE, _EXCLUSIVE_CREATE)
+            except OSError as error:
+                if error.errno not in (errno.EEXIST, errno.EAFNOSUPPORT):
+                    raise
+
+    def remove_rule(self, rule: Rule) -> None:
+        for family in _FAMILIES:
+            self._gone(_rule(rule, family), _DELETE_RULE)
+
+    def rules(self) -> set[Rule]:
+        """The rules that we made, in this run or in one that was killed."""
+        found = set()
+        for family in _FAMILIES:
+            query = fibmsg()
+            query["family"] = family
+            for rule in self._dump(query, _GET_RULE):
+                if rule.get_attr("FRA_PROTOCOL") == PROTOCOL:
+                    interface, table = rule.get_attr("FRA_IIFNAME") or "", rule.get_attr("FRA_TABLE") or 0
+                    unreachable = rule["action"] == _UNREACHABLE_RULE
+                    found.add(Rule(interface, 0 if unreachable else table, rule.get_attr("FRA_PRIORITY") or 0))
+        return found
 
     def add_neighbour(self, ip: Ip, interface: int, mac: bytes) -> None:
         """`ip` has `mac` for good: nothing is asked on the link before its packets go out."""
@@ -81,16 +133,21 @@ class Netlink:
     def remove_neighbour(self, ip: Ip, interface: int) -> None:
         self._gone(_neighbour(ip, interface), _DELETE_NEIGHBOUR)
 
-    def host_routes(self) -> list[HostRoute]:
-        """The host routes that we made, in this run or in one that crashed."""
+    def routes(self) -> list[Route]:
+        """The routes that we made, in this run or in one that was killed."""
         found = []
-        for family, bits in ((socket.AF_INET, 32), (socket.AF_INET6, 128)):
+        for family in _FAMILIES:
             query = rtmsg()
             query["family"] = family
             for route in self._dump(query, RTM_GETROUTE):
-                interface = route.get_attr("RTA_OIF")
-                if route["proto"] == PROTOCOL and route["dst_len"] == bits and route["type"] == _UNICAST and interface:
-                    found.append(HostRoute(ip_of(route.get_attr("RTA_DST")), interface))
+                if route["proto"] != PROTOCOL:
+                    continue
+                ip = ip_of(route.get_attr("RTA_DST") or ("0.0.0.0" if family == socket.AF_INET else "::"))  # noqa: S104
+                prefix = Prefix.of(ip, route["dst_len"])
+                table = route.get_attr("RTA_TABLE") or route["table"]
+                special = route["type"] in (Kind.BLACKHOLE, Kind.THROW)
+                interface = 0 if special else route.get_attr("RTA_OIF") or 0
+                found.append(Route(prefix, table, interface, Kind(route["type"]) if special else Kind.UNICAST))
         return found
 
     def addresses(self, interface: int) -> list[Ip]:
@@ -100,6 +157,23 @@ class Netlink:
             for each in self._dump(ifaddrmsg(), RTM_GETADDR)
             if each["index"] == interface
         ]
+
+    def change(self, message: Any, kind: int, flags: int = 0) -> None:
+        """Send a request of another kind than those above."""
+        self._do(message, kind, flags)
+
+    def listed(self, message: Any, kind: int) -> list[Any]:
+        """Dump a table of another kind than those above."""
+        return self._dump(message, kind)
+
+    def holders(self, ips: Iterable[Ip]) -> set[int]:
+        """The interfaces that have one of these addresses."""
+        wanted = set(ips)
+        return {
+            each["index"]
+            for each in self._dump(ifaddrmsg(), RTM_GETADDR)
+            if ip_of(each.get_attr("IFA_LOCAL") or each.get_attr("IFA_ADDRESS")) in wanted
+        }
 
     def _do(self, message: Any, kind: int, flags: int) -> None:
         sequence = self._send(message, kind, _REQUEST | _ACK | flags)
@@ -146,22 +220,42 @@ def _family(ip: Ip) -> int:
     return socket.AF_INET6 if len(ip) == 16 else socket.AF_INET
 
 
-def _route(prefix: Prefix, interface: int) -> Any:
-    route = rtmsg()
-    route.update({"family": _family(prefix.ip), "dst_len": prefix.length, "table": _MAIN_TABLE, "proto": PROTOCOL})
-    route["type"] = _UNICAST
+def _route(prefix: Prefix, table: int, interface: int) -> Any:
+    route = _base(prefix, table, Kind.UNICAST)
     route["scope"] = _SCOPE_LINK if len(prefix.ip) == 4 else _SCOPE_UNIVERSE
-    route["attrs"] = [("RTA_DST", ip_text(prefix.ip)), ("RTA_OIF", interface)]
+    route["attrs"].append(("RTA_OIF", interface))
     return route
 
 
-def _blackhole(prefix: Prefix) -> Any:
+def _special(prefix: Prefix, kind: Kind, table: int) -> Any:
+    route = _base(prefix, table, kind)
+    if kind is Kind.BLACKHOLE:
+        route["attrs"].append(("RTA_PRIORITY", BLACKHOLE_METRIC))
+    return route
+
+
+def _base(prefix: Prefix, table: int, kind: Kind) -> Any:
     route = rtmsg()
-    route.update({"family": _family(prefix.ip), "dst_len": prefix.length, "table": _MAIN_TABLE, "proto": PROTOCOL})
-    route["type"] = _BLACKHOLE
+    route.update({"family": _family(prefix.ip), "dst_len": prefix.length, "proto": PROTOCOL, "type": int(kind)})
+    route["table"] = table if table < 256 else _TABLE_IN_ATTRIBUTE
     route["scope"] = _SCOPE_UNIVERSE
-    route["attrs"] = [("RTA_DST", ip_text(prefix.ip)), ("RTA_PRIORITY", BLACKHOLE_METRIC)]
+    route["attrs"] = [("RTA_DST", ip_text(prefix.ip)), ("RTA_TABLE", table)]
     return route
+
+
+def _rule(rule: Rule, family: int) -> Any:
+    message = fibmsg()
+    message["family"] = family
+    message["action"] = _TO_TABLE if rule.table else _UNREACHABLE_RULE
+    message["table"] = rule.table if rule.table < 256 else _TABLE_IN_ATTRIBUTE
+    message["attrs"] = [
+        ("FRA_IIFNAME", rule.interface),
+        ("FRA_PRIORITY", rule.priority),
+        ("FRA_PROTOCOL", PROTOCOL),
+    ]
+    if rule.table:
+        message["attrs"].append(("FRA_TABLE", rule.table))
+    return message
 
 
 def _neighbour(ip: Ip, interface: int) -> Any:

@@ -5,7 +5,7 @@ Plain dictionaries keyed by packed addresses, within one Instance-ID. Each is bo
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from typing import Generic, NamedTuple, TypeVar
 
 from lispfmc.core.prefixes import PrefixTable
@@ -37,6 +37,14 @@ class ForwardingTable(Generic[V]):
         self._table.remove(prefix)
         self._forget(prefix)
 
+    def exactly(self, prefix: Prefix) -> V | None:
+        """The value of exactly this prefix."""
+        return self._table.get(prefix)
+
+    def inside(self, prefix: Prefix) -> list[tuple[Prefix, V]]:
+        """The entries within a prefix, itself included."""
+        return list(self._table.covered_by(prefix))
+
     def find(self, ip: Ip) -> V | None:
         """The value of the most specific prefix that covers `ip`; remembered for the next packet."""
         match = self._table.longest(Prefix.host(ip, self._iid))
@@ -60,22 +68,27 @@ class Held(NamedTuple):
     packet: bytes
     outer_ttl: int | None
     until: float
+    source: Ip
 
 
 class Waiting:
     """Packets whose destination is being resolved, in order, bounded in number and in time."""
 
     def __init__(self, packets: int, seconds: float) -> None:
-        """A quarter of `packets` for one destination, so that a dead one leaves room for the others."""
+        """A quarter of `packets` for one destination, so that a dead one leaves room for the others; half for one
+        source, so that a host that scans addresses does not take away everybody's."""
         self._limit = packets
         self._limit_each = max(packets // 4, 1)
+        self._limit_source = max(packets // 2, 1)
         self._seconds = seconds
         self._held: dict[Ip, deque[Held]] = {}
+        self._by_source: Counter[Ip] = Counter()
         self._count = 0
 
     def hold(self, ip: Ip, packet: bytes, outer_ttl: int | None, now: float) -> bool:
         """Keep a packet for `ip`; False when there is no room."""
-        if self._count >= self._limit:
+        source = packet[12:16] if packet[0] >> 4 == 4 else packet[8:24]
+        if self._count >= self._limit or self._by_source[source] >= self._limit_source:
             return False
         queue = self._held.get(ip)
         if queue is None:
@@ -84,7 +97,8 @@ class Waiting:
             queue = self._held[ip] = deque()
         elif len(queue) >= self._limit_each:
             return False
-        queue.append(Held(packet, outer_ttl, now + self._seconds))
+        queue.append(Held(packet, outer_ttl, now + self._seconds, source))
+        self._by_source[source] += 1
         self._count += 1
         return True
 
@@ -95,7 +109,9 @@ class Waiting:
         else:
             found = [ip for ip in self._held if prefix.contains(ip)]
         released = [(ip, self._held.pop(ip)) for ip in found]
-        self._count -= sum(len(queue) for _, queue in released)
+        for _, queue in released:
+            for held in queue:
+                self._left(held)
         return released
 
     def expire(self, now: float) -> int:
@@ -103,18 +119,40 @@ class Waiting:
         dropped = 0
         for ip, queue in list(self._held.items()):
             while queue and queue[0].until <= now:
-                queue.popleft()
+                self._left(queue.popleft())
                 dropped += 1
             if not queue:
                 del self._held[ip]
-        self._count -= dropped
         return dropped
+
+    def _left(self, held: Held) -> None:
+        self._count -= 1
+        self._by_source[held.source] -= 1
+        if not self._by_source[held.source]:
+            del self._by_source[held.source]
 
     def __contains__(self, ip: Ip) -> bool:
         return ip in self._held
 
     def __len__(self) -> int:
         return self._count
+
+
+class Budget:
+    """So many a second, and as many at once after a quiet second."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._left = rate
+        self._at = 0.0
+
+    def allows(self, now: float) -> bool:
+        self._left = min(self._left + (now - self._at) * self._rate, self._rate)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 class Talkers:

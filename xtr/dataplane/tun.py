@@ -1,115 +1,92 @@
-"""The portable data plane: a TUN device on the site's side, UDP port 4341 on the core's (RFC 9300 §5).
+"""The portable data plane: TUN devices on the site's side, UDP port 4341 on the core's (RFC 9300 §5).
 
-Site to core: source check, map-cache, encapsulate; without a mapping the packet waits and the miss is reported. Core to
-site: header, Instance-ID and inner packet checked, then delivered if its destination is here, passed on if that has
-moved away, else dropped. Every packet ends in exactly one counter.
+Site to core (`outbound`): source check, map-cache, encapsulate; without a mapping the packet waits and the miss is
+reported. Core to site (`inbound`): header, Instance-ID and inner packet checked, then delivered if its destination is
+here, passed on if that has moved away, else dropped. Every packet ends in exactly one counter.
 """
 
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
 import socket
-from collections import Counter, deque
-from collections.abc import Iterable
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Iterable
 
-from lispfmc.wire.address import Ip, Prefix, ip_of
-from lispfmc.wire.encap import decapsulated, flow_hash, header, inner, parse
-from lispfmc.wire.errors import PeerError
+from lispfmc.wire.address import Ip, Prefix
 from xtr.dataplane import Evidence
 from xtr.dataplane.device import Device
-from xtr.dataplane.netlink import Netlink
-from xtr.dataplane.outer import ANCILLARY_BYTES, SENDERS, Outer
-from xtr.dataplane.tables import ForwardingTable, Held, OnceInAWhile, Talkers, Waiting
-from xtr.effects import Drop, Forward
-from xtr.settings import DataPlaneSettings
+from xtr.dataplane.inbound import Inbound
+from xtr.dataplane.instance import Instance, Shared
+from xtr.dataplane.netlink import Kind, Netlink, Route
+from xtr.dataplane.outbound import Outbound
+from xtr.dataplane.outer import Outer, Told
+from xtr.dataplane.reassembly import Reassembly
+from xtr.dataplane.routing import Routing
+from xtr.effects import Forwarding
+from xtr.settings import XtrSettings
 
-DRAIN = 64  # packets a wake-up, so that one direction does not starve the other
-SLOTS = 32  # a mapping's locators, each as often as its weight says
+BATCH = 64  # packets a wake-up, so that one direction does not starve the other
+DRAINED_BATCHES = 64  # a device's whole queue, and an end to it under a flood
 SWEEP_SECONDS = 0.25
-EVIDENCE_SECONDS = 1.0  # one report a second for each source or sender is evidence enough
-
-_FLOW_BITS = SENDERS.bit_length() - 1
-
-
-class Path(NamedTuple):
-    """One locator of a mapping, ready to be sent to."""
-
-    rloc: Ip
-    outer: Outer
-    address: tuple[str, int]
-
-
-class Entry(NamedTuple):
-    """What happens to a destination's packets: paths by flow hash, or a reason to drop them."""
-
-    paths: tuple[Path, ...]
-    away: bool = False
-    dropped: str = ""
-    local: bool = False
-    """The mapping names us: the host is to be delivered here, as soon as it shows itself."""
 
 
 class TunPlane:
-    """The plane of one Instance-ID. `xtr.dataplane.DataPlane` says what the calls mean."""
+    """All Instance-IDs of a tunnel router. `xtr.dataplane.DataPlane` says what the calls mean."""
 
     def __init__(
         self,
-        settings: DataPlaneSettings,
+        settings: XtrSettings,
         *,
-        rlocs: Iterable[Ip],
-        iid: int,
-        interfaces: Iterable[str],
-        fixed: Iterable[Prefix],
-        dynamic: Iterable[Prefix] = (),
+        batch: int = BATCH,
+        persistent: bool = False,
+        punted: Callable[[bytes], None] | None = None,
     ) -> None:
-        """`fixed` are this site's own EID-Prefixes; hosts in `dynamic` ranges may be here, and are when delivered."""
+        """`batch` = 1: one packet a call, which is what the benchmark compares with. `persistent`: the devices stay
+        when the process is killed. `punted` gets packets for our own RLOCs that somebody put into a device."""
         self._settings = settings
-        self._rlocs = tuple(rlocs)
-        self._iid = iid
-        self._interface_names = tuple(interfaces)
-        self._fixed = tuple(fixed)
-        self._dynamic = tuple(dynamic)
-        self._header = header(iid)
-        self._table: ForwardingTable[Entry] = ForwardingTable(iid)
-        self._waiting = Waiting(settings.queue_packets, settings.queue_seconds)
-        self._talkers = Talkers()
-        self._evidence_limit = OnceInAWhile(EVIDENCE_SECONDS)
-        self._here: dict[Ip, int] = {}  # delivered hosts, and the interface behind which each is
-        self._count: Counter[str] = Counter()
-        self._buffer = bytearray(65536)
-        self._view = memoryview(self._buffer)
-        self._sweep: asyncio.TimerHandle | None = None
-        self._device: Device | None = None
+        self._batch = batch
+        self._persistent = persistent
+        self._shared = Shared(settings, time.monotonic, punted)
+        iids = {settings.instance_id, *settings.instances.values()}
+        self._instances = {iid: Instance(iid, settings, self._shared) for iid in sorted(iids)}
+        self._devices: dict[int, Device] = {}
+        self._routing: dict[int, Routing] = {}
+        self._outbounds: dict[int, Outbound] = {}
+        self._descriptors: dict[int, int] = {}
+        self._inbound = Inbound(self._shared, self._instances, self._outbounds, self._descriptors, batch)
         self._outers: list[Outer] = []
+        self._reassembly: Reassembly | None = None
+        self._sweep: asyncio.TimerHandle | None = None
+        self._kept: list[Route] = []
+        self._keeping: frozenset[Ip] = frozenset()
         self._started = False
 
     # --- life ----------------------------------------------------------------------------------------------------
 
     def start(self, evidence: Evidence) -> None:
         """Everything that depends on the current network namespace happens here."""
-        self._evidence = evidence
+        self._shared.evidence = evidence
         self._loop = asyncio.get_running_loop()
         self._netlink = Netlink()
         self._started = True
         try:
-            self._interfaces = {name: socket.if_nametoindex(name) for name in self._interface_names}
+            for rloc in self._settings.rlocs:
+                self._outers.append(Outer(rloc, runs=self._batch > 1))
+            self._shared.outers.update({len(outer.rloc): outer for outer in reversed(self._outers)})
+            for place, iid in enumerate(self._instances):
+                self._open(iid, self._settings.dataplane.table + place)
             self._remove_leftovers()
-            for rloc in self._rlocs:
-                self._outers.append(Outer(rloc))
-            self._device = Device(self._settings.device, self._settings.mtu, self._netlink)
-            for prefix in self._settings.eid_ranges:
-                self._netlink.add_blackhole(prefix)
-                self._netlink.add_route(prefix, self._device.index)
+            for routing in self._routing.values():
+                routing.open()
+            self._reassembly = Reassembly()
         except OSError:
             self.close()
             raise
-        self._outer_by_size = {len(outer.rloc): outer for outer in reversed(self._outers)}
-        self._loop.add_reader(self._device.fd, self._from_site)
+        for iid, device in self._devices.items():
+            self._loop.add_reader(device.fd, self._outbounds[iid].readable)
         for outer in self._outers:
-            self._loop.add_reader(outer.receiver.fileno(), self._from_core, outer)
+            self._loop.add_reader(outer.receiver.fileno(), self._inbound.readable, outer)
+        self._sweep_waiting()
 
     def close(self) -> None:
         if not self._started:
@@ -117,248 +94,168 @@ class TunPlane:
         self._started = False
         if self._sweep is not None:
             self._sweep.cancel()
-        for eid in list(self._here):
-            self.undeliver(Prefix.host(eid, self._iid))
         for outer in self._outers:
             self._loop.remove_reader(outer.receiver.fileno())
             outer.close()
-        if self._device is not None:
-            self._loop.remove_reader(self._device.fd)
-            self._device.close()  # its routes go with it
-            self._device = None
-        for prefix in self._settings.eid_ranges:
-            self._netlink.remove_blackhole(prefix)
+        for routing in self._routing.values():
+            routing.close()
+        for device in self._devices.values():
+            self._loop.remove_reader(device.fd)
+            device.close()
+        if self._reassembly is not None:
+            self._reassembly.close()
         self._netlink.close()
 
+    def device_index(self, iid: int) -> int:
+        """The kernel's number of the TUN device of an Instance-ID."""
+        return self._devices[iid].index
+
+    def _open(self, iid: int, table: int) -> None:
+        own = iid == self._settings.instance_id
+        name = self._settings.dataplane.device if own else f"{self._settings.dataplane.device}.{iid}"
+        mtu = self._settings.dataplane.mtu
+        device = self._devices[iid] = Device(name, mtu, self._netlink, persistent=self._persistent)
+        self._descriptors[iid] = device.fd
+        self._outbounds[iid] = Outbound(self._instances[iid], device, mtu, self._batch)
+        self._routing[iid] = Routing(
+            self._netlink,
+            table=table,
+            isolated=not own,
+            device=(name, device.index),
+            interfaces={
+                each: socket.if_nametoindex(each) for each, of in self._settings.instances.items() if of == iid
+            },
+            ranges=[prefix for prefix in self._settings.eid_ranges if prefix.iid == iid],
+        )
+
     def _remove_leftovers(self) -> None:
-        """Deliveries of a run that was killed: those hosts may be elsewhere by now."""
-        for route in self._netlink.host_routes():
-            self._netlink.remove_route(Prefix.host(route.ip), route.interface)
-            self._netlink.remove_neighbour(route.ip, route.interface)
+        """What a run that was killed left, but for what keeps its packets in: its hosts may be elsewhere by now."""
+        wanted = {rule for routing in self._routing.values() for rule in routing.rules}
+        for rule in self._netlink.rules() - wanted:
+            self._netlink.remove_rule(rule)
+        for route in self._netlink.routes():
+            if any(routing.wants(route) for routing in self._routing.values()):
+                continue
+            if route.kind is Kind.UNICAST and route.prefix.is_host and route.prefix.ip in self._keeping:
+                self._kept.append(route)
+            else:
+                self._remove_route(route)
+
+    def _remove_route(self, route: Route) -> None:
+        if route.kind is not Kind.UNICAST:
+            self._netlink.remove_special(route.prefix, route.kind, route.table)
+            return
+        self._netlink.remove_route(route.prefix, route.interface, route.table)
+        if route.prefix.is_host:
+            self._netlink.remove_neighbour(route.prefix.ip, route.interface)
+
+    # --- beside a faster plane -----------------------------------------------------------------------------------
+
+    def keep(self, hosts: Iterable[Ip]) -> None:
+        """Before `start`: host routes that a killed run left and that go on until `remove_kept`."""
+        self._keeping = frozenset(hosts)
+
+    def remove_kept(self) -> None:
+        """Whoever has not been delivered anew is not here."""
+        here = set().union(*(instance.here for instance in self._instances.values()))
+        for route in self._kept:
+            if route.prefix.ip not in here:
+                self._remove_route(route)
+        self._kept.clear()
+
+    def has(self, eid: Prefix) -> bool:
+        """Whether there is an entry for exactly this prefix."""
+        instance = self._instances.get(eid.iid)
+        return instance is not None and instance.table.exactly(eid) is not None
+
+    def drain(self) -> None:
+        """Work off what the devices hold now."""
+        for outbound in self._outbounds.values():
+            for _ in range(DRAINED_BATCHES):
+                if not outbound.readable():
+                    break
+
+    def tunnelled(self, datagram: bytes, ttl: int, tos: int, sender: Ip) -> None:
+        """A datagram of port 4341 that did not come by our sockets."""
+        self._inbound.datagrams(datagram, Told(ttl, tos, 0), sender, self._shared.now())
+        for outbound in self._outbounds.values():
+            outbound.flush()
 
     # --- tables --------------------------------------------------------------------------------------------------
 
-    def install(self, eid: Prefix, forwarding: Forward | Drop) -> None:
-        entry = self._entry(forwarding)
-        self._table.install(eid, entry)
+    def install(self, eid: Prefix, forwarding: Forwarding) -> None:
+        instance = self._instances.get(eid.iid)
+        if instance is None:
+            return  # a mapping of an Instance-ID that no interface of ours is in
+        entry, routing = self._shared.entry(forwarding), self._routing[eid.iid]
+        before = instance.table.exactly(eid)
+        entry.used = before.used if before else None
+        self._forget_ways(eid.iid)
+        instance.table.install(eid, entry)
+        if entry.native and eid.iid == self._settings.instance_id:
+            routing.leave(eid, [prefix for prefix, each in instance.table.inside(eid) if not each.native])
+        else:
+            routing.take(eid)
         if entry.local:
             return  # what waits goes out when the host is delivered
-        now = self._loop.time()
-        for ip, queue in self._waiting.release(eid):
-            if ip not in self._here:
-                self._forward_held(ip, queue, now)
+        for ip, queue in instance.release(eid):
+            if ip not in instance.here:
+                self._outbounds[eid.iid].again(ip, queue, self._shared.now())
 
     def remove(self, eid: Prefix) -> None:
-        self._table.remove(eid)
+        instance = self._instances.get(eid.iid)
+        if instance is not None:
+            self._forget_ways(eid.iid)
+            instance.table.remove(eid)
+            self._routing[eid.iid].forget(eid)
 
     def deliver(self, eid: Prefix, interface: str, mac: bytes) -> None:
-        index = self._interfaces[interface]
-        before = self._here.get(eid.ip)
-        if before is not None and before != index:
-            self._netlink.remove_neighbour(eid.ip, before)
-        self._netlink.add_neighbour(eid.ip, index, mac)
-        self._netlink.add_route(eid, index)
-        self._here[eid.ip] = index
-        for _, queue in self._waiting.release(eid):
+        instance = self._instances[eid.iid]
+        self._forget_ways(eid.iid)
+        self._routing[eid.iid].deliver(eid.ip, interface, mac)
+        instance.here.add(eid.ip)
+        for _, queue in instance.release(eid):
             for held in queue:
-                self._to_site(held.packet)
+                if self._outbounds[eid.iid].to_site(held.packet):
+                    self._shared.count["decapsulated" if held.outer_ttl is not None else "delivered"] += 1
 
     def undeliver(self, eid: Prefix) -> None:
-        index = self._here.pop(eid.ip, None)
-        if index is not None:
-            self._netlink.remove_route(eid, index)
-            self._netlink.remove_neighbour(eid.ip, index)
+        instance = self._instances[eid.iid]
+        self._forget_ways(eid.iid)
+        instance.here.discard(eid.ip)
+        instance.heard.pop(eid.ip, None)
+        self._routing[eid.iid].undeliver(eid.ip)
+
+    def _forget_ways(self, iid: int) -> None:
+        self._outbounds[iid].forget()
+        self._inbound.forget()
+
+    # --- views ---------------------------------------------------------------------------------------------------
 
     def peers(self, eid: Prefix) -> list[Ip]:
-        return self._talkers.peers(eid.ip, self._loop.time())
+        instance = self._instances.get(eid.iid)
+        return instance.talkers.peers(eid.ip, self._shared.now()) if instance else []
+
+    def heard(self, eid: Prefix) -> float | None:
+        instance = self._instances.get(eid.iid)
+        return instance.heard.get(eid.ip) if instance else None
+
+    def used(self, eid: Prefix) -> float | None:
+        instance = self._instances.get(eid.iid)
+        entry = instance.table.exactly(eid) if instance else None
+        return entry.used if entry else None
 
     def counters(self) -> dict[str, int]:
-        return dict(sorted(self._count.items()))
+        failed = self._reassembly.failed() if self._reassembly is not None and self._started else 0
+        beyond = {"dropped.outer-fragments": failed} if failed else {}
+        return dict(sorted((self._shared.count | beyond).items()))
 
-    def _entry(self, forwarding: Forward | Drop) -> Entry:
-        if isinstance(forwarding, Drop):
-            return Entry((), dropped="dropped.native" if forwarding.native else "dropped.negative")
-        if any(hop.rloc in self._rlocs for hop in forwarding.hops):
-            return Entry((), local=True)  # encapsulating to ourselves would go round in circles
-        usable = [hop for hop in forwarding.hops if len(hop.rloc) in self._outer_by_size]
-        total = sum(hop.weight for hop in usable)
-        paths: list[Path] = []
-        for hop in usable:
-            outer = self._outer_by_size[len(hop.rloc)]
-            # RFC 9301 §5.4: with all weights 0 the sender spreads as it likes
-            share = max(1, round(SLOTS * hop.weight / total)) if total and len(usable) > 1 else 1
-            if hop.weight or not total:
-                paths += [Path(hop.rloc, outer, outer.address(hop.rloc))] * share
-        return Entry(tuple(paths), forwarding.away, dropped="dropped.no-locator")
-
-    # --- site to core --------------------------------------------------------------------------------------------
-
-    def _from_site(self) -> None:
-        assert self._device is not None
-        now = self._loop.time()
-        read, fd, size = os.read, self._device.fd, self._settings.mtu + 64
-        for _ in range(DRAIN):
-            try:
-                packet = read(fd, size)
-            except BlockingIOError:
-                return
-            except OSError:  # the device was taken down; what it held is lost
-                self._count["dropped.tun-read"] += 1
-                return
-            self._outbound(packet, now)
-            if self._device is None:
-                return
-
-    def _outbound(self, packet: bytes, now: float) -> None:
-        if packet[0] >> 4 == 4:
-            source, destination, ttl, tos = packet[12:16], packet[16:20], packet[8], packet[1]
-            unicast = destination[0] < 224
-        else:
-            source, destination, ttl = packet[8:24], packet[24:40], packet[7]
-            tos = (packet[0] << 4 | packet[1] >> 4) & 0xFF
-            unicast = destination[0] != 0xFF and source[0] != 0xFE
-        if not unicast:
-            self._count["dropped.not-unicast"] += 1
-            return
-        if source not in self._here and not self._may_send(source, now):
-            self._count["dropped.foreign-source"] += 1
-            return
-        entry = self._table.hosts.get(destination) or self._table.find(destination)
-        if entry is None or entry.local:
-            if destination in self._here:  # it came while this packet was on its way to us
-                self._to_site(packet)
-            else:
-                self._hold(destination, packet, None, now)
-        elif entry.paths:
-            flow = flow_hash(packet)
-            path = entry.paths[(flow >> _FLOW_BITS) % len(entry.paths)]
-            if self._encapsulate(packet, path, ttl, tos, flow, "encapsulated"):
-                self._talkers.note(source, path.rloc, now)
-        else:
-            self._count[entry.dropped] += 1
-
-    def _may_send(self, source: Ip, now: float) -> bool:
-        """A source that is not delivered here: in our own prefixes it may; in a dynamic range it is news besides."""
-        known = any(prefix.contains(source) for prefix in self._fixed)
-        arriving = any(prefix.contains(source) for prefix in self._dynamic)
-        if self._evidence_limit.allows(source, now):
-            self._evidence.unknown_source(Prefix.host(source, self._iid))
-        return known or arriving
-
-    def _encapsulate(self, packet: bytes, path: Path, ttl: int, tos: int, flow: int, counted: str) -> bool:
-        """RFC 9300 §5.3: TTL and DSCP copied; RFC 6040 §4.1: ECN copied."""
-        sender = path.outer.senders[flow & SENDERS - 1]
-        try:
-            sender.sendmsg((self._header, packet), path.outer.ancillary(ttl or 1, tos), 0, path.address)
-        except BlockingIOError:
-            self._count["dropped.send-buffer"] += 1
-        except OSError as error:
-            too_big = error.errno == errno.EMSGSIZE
-            self._count["dropped.too-big" if too_big else "dropped.no-route"] += 1
-        else:
-            self._count[counted] += 1
-            return True
-        return False
-
-    # --- core to site --------------------------------------------------------------------------------------------
-
-    def _from_core(self, outer: Outer) -> None:
-        now = self._loop.time()
-        receive, buffers, view = outer.receiver.recvmsg_into, (self._buffer,), self._view
-        for _ in range(DRAIN):
-            try:
-                size, ancillary, _, sender = receive(buffers, ANCILLARY_BYTES)
-            except BlockingIOError:
-                return
-            except OSError:
-                self._count["dropped.socket"] += 1
-                continue
-            ttl, tos = outer.ttl_and_tos(ancillary)
-            self._inbound(bytes(view[:size]), ttl, tos, ip_of(sender[0]), now)
-            if self._device is None:
-                return
-
-    def _inbound(self, datagram: bytes, outer_ttl: int, outer_tos: int, sender: Ip, now: float) -> None:
-        try:
-            data_header = parse(datagram)
-            if data_header.iid != self._iid:
-                self._count["dropped.instance"] += 1
-                return
-            packet = inner(datagram, data_header)
-        except PeerError:
-            self._count["dropped.malformed"] += 1
-            return
-        destination = packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
-        entry = None
-        if destination not in self._here:
-            entry = self._table.hosts.get(destination) or self._table.find(destination)
-            if not (entry is not None and entry.away) and not self._belongs(destination):
-                self._count["dropped.foreign-destination"] += 1
-                return
-        changed = decapsulated(packet, outer_ttl, outer_tos)
-        if changed is None:
-            self._count["dropped.congestion"] += 1  # RFC 6040 §4.2: CE outside, Not-ECT inside
-            return
-        self._talkers.note(destination, sender, now)
-        if entry is not None and not entry.local:  # one of ours, and the mapping system says that it is elsewhere
-            if self._evidence_limit.allows((destination, sender), now):
-                self._evidence.moved_away(Prefix.host(destination, self._iid), sender)
-            self._reencapsulate(changed, entry, outer_ttl)
-        elif destination in self._here:
-            self._to_site(changed)
-        else:
-            self._hold(destination, changed, outer_ttl, now)
-
-    def _belongs(self, destination: Ip) -> bool:
-        """In our own prefixes or in a range whose hosts may come here: about to be delivered, perhaps."""
-        return any(prefix.contains(destination) for prefix in self._fixed + self._dynamic)
-
-    def _to_site(self, packet: bytes) -> None:
-        assert self._device is not None
-        try:
-            os.write(self._device.fd, packet)
-        except OSError:
-            self._count["dropped.tun-write"] += 1
-        else:
-            self._count["decapsulated"] += 1
-
-    def _reencapsulate(self, packet: bytes, entry: Entry, outer_ttl: int) -> None:
-        """RFC 9300 §5.3: the new outer TTL is the old one less one, which ends loops between xTRs."""
-        if outer_ttl <= 1:
-            self._count["dropped.ttl"] += 1
-            return
-        if not entry.paths:
-            self._count[entry.dropped] += 1
-            return
-        tos = packet[1] if packet[0] >> 4 == 4 else (packet[0] << 4 | packet[1] >> 4) & 0xFF
-        flow = flow_hash(packet)
-        path = entry.paths[(flow >> _FLOW_BITS) % len(entry.paths)]
-        self._encapsulate(packet, path, outer_ttl - 1, tos, flow, "reencapsulated")
-
-    # --- packets that wait ---------------------------------------------------------------------------------------
-
-    def _hold(self, destination: Ip, packet: bytes, outer_ttl: int | None, now: float) -> None:
-        first = destination not in self._waiting
-        if not self._waiting.hold(destination, packet, outer_ttl, now):
-            self._count["dropped.queue-full"] += 1
-            return
-        self._count["queued"] += 1
-        if self._sweep is None:
-            self._sweep = self._loop.call_later(SWEEP_SECONDS, self._sweep_waiting)
-        if first:
-            self._evidence.missed(Prefix.host(destination, self._iid))
-
-    def _forward_held(self, ip: Ip, queue: deque[Held], now: float) -> None:
-        entry = self._table.find(ip)
-        for held in queue:
-            if held.outer_ttl is None:
-                self._outbound(held.packet, now)
-            elif entry is not None:
-                self._reencapsulate(held.packet, entry, held.outer_ttl)
+    # --- time ----------------------------------------------------------------------------------------------------
 
     def _sweep_waiting(self) -> None:
-        dropped = self._waiting.expire(self._loop.time())
-        if dropped:
-            self._count["dropped.unresolved"] += dropped
-        more = len(self._waiting) > 0
-        self._sweep = self._loop.call_later(SWEEP_SECONDS, self._sweep_waiting) if more else None
+        now = self._shared.now()
+        for instance in self._instances.values():
+            dropped = instance.waiting.expire(now)
+            if dropped:
+                self._shared.count["dropped.unresolved"] += dropped
+        self._sweep = self._loop.call_later(SWEEP_SECONDS, self._sweep_waiting)

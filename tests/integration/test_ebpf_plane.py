@@ -1,0 +1,147 @@
+"""What the kernel plane has beside the conformance test: its switch for a move, copies to several xTRs, statistics."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+
+from lispfmc.wire.address import Prefix, ip_of
+from tests.integration.planes import (
+    EID,
+    NEW_RLOC,
+    PORT,
+    RLOC,
+    Site,
+    ipv4,
+    named,
+    network,
+    outer_of,
+    receive,
+    run,
+    sites,
+    tunnelled,
+    udp,
+    until,
+    watch,
+)
+from xtr.dataplane.choice import unavailable
+from xtr.dataplane.ebpf import EbpfPlane
+from xtr.dataplane.kernel_tables import Delivery
+from xtr.effects import Forward, Hop
+
+pytestmark = [
+    pytest.mark.namespaces,
+    pytest.mark.skipif(bool(unavailable()), reason=unavailable() or "the kernel plane runs here"),
+]
+SERVICE = Prefix.host(ip_of(EID["service"][0]))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> Iterator[None]:
+    with network():
+        yield
+
+
+def plane_of(site: Site) -> EbpfPlane:
+    assert isinstance(site.plane, EbpfPlane)
+    return site.plane
+
+
+def test_the_delivery_switch_mirrors_holds_and_sends_on() -> None:
+    async def story() -> None:
+        with sites("ebpf") as (access, cloud), udp("service", EID["service"][0]) as service:
+            plane = plane_of(cloud)
+
+            def send(payload: bytes) -> None:
+                tunnelled("access", RLOC["cloud"][0], ipv4(EID["user"][0], EID["service"][0], payload))
+
+            plane.switch(SERVICE, Delivery.DELIVER_AND_MIRROR)
+            send(b"copied")
+            assert await receive(service) == b"copied"
+            await asyncio.sleep(0.05)
+            (copy,) = plane.mirrored(SERVICE)
+            assert copy.endswith(b"copied")
+            plane.switch(SERVICE, Delivery.PUNT)
+            send(b"held")
+            await until(lambda: cloud.evidence.misses == [SERVICE], "it waits")
+            plane.switch(SERVICE, Delivery.DELIVER)
+            send(b"after")
+            assert [await receive(service), await receive(service)] == [b"held", b"after"]
+            with watch("access", "wan0") as wire:
+                cloud.forward(EID["service"][0], RLOC["access"][0], away=True)
+                plane.switch(SERVICE, Delivery.FORWARD)
+                send(b"passed on")
+                assert (await outer_of(wire, RLOC["cloud"][0])).endswith(b"passed on")
+            assert cloud.evidence.away == [(SERVICE, ip_of(NEW_RLOC[0]))]
+            assert access.count("dropped.foreign-destination") == 1, "which the other router does not expect"
+
+    asyncio.run(story())
+
+
+def test_a_replicated_packet_goes_to_each_locator_once() -> None:
+    async def story() -> None:
+        run(f"ip -n {named('cloud')} addr add 198.18.0.22/24 dev wan0")
+        with (
+            sites("ebpf") as (access, _),
+            udp("user", EID["user"][0]) as user,
+            udp("service", EID["service"][0]) as service,
+            watch("cloud", "wan0") as wire,
+        ):
+            hops = tuple(Hop(ip_of(rloc), 100) for rloc in (RLOC["cloud"][0], "198.18.0.22"))
+            access.plane.install(SERVICE, Forward(hops, replicate=True))
+            for number in range(5):  # the first ones may take the slow path, which asks for the neighbours
+                user.sendto(b"%d" % number, (EID["service"][0], PORT))
+                assert await receive(service) == b"%d" % number
+            seen = [await outer_of(wire, RLOC["access"][0]) for _ in range(10)]
+            to = sorted((outer[16:20], outer[-1:]) for outer in seen)
+            assert to == sorted((hop.rloc, b"%d" % number) for hop in hops for number in range(5))
+        run(f"ip -n {named('cloud')} addr del 198.18.0.22/24 dev wan0")
+
+    asyncio.run(story())
+
+
+def test_flows_are_spread_over_locators_by_their_weights() -> None:
+    async def story() -> None:
+        with sites("ebpf") as (access, _), watch("cloud", "wan0") as wire:
+            hops = (Hop(ip_of(RLOC["cloud"][0]), 75), Hop(ip_of("198.18.0.23"), 25))
+            run(f"ip -n {named('access')} neigh replace 198.18.0.23 lladdr 02:00:00:00:00:99 dev wan0 nud permanent")
+            access.plane.install(SERVICE, Forward(hops))
+            taken = []
+            for port in range(400):
+                with udp("user", EID["user"][0], 20_000 + port) as user:
+                    user.sendto(b"x", (EID["service"][0], PORT))
+                outer = await outer_of(wire, RLOC["access"][0])
+                taken.append(outer[16:20] == hops[0].rloc)
+            assert 0.65 < sum(taken) / len(taken) < 0.85
+
+    asyncio.run(story())
+
+
+def test_the_kernel_counts_for_each_host_and_tells_when_it_was_heard() -> None:
+    async def story() -> None:
+        with (
+            sites("ebpf") as (access, cloud),
+            udp("user", EID["user"][0]) as user,
+            udp("service", EID["service"][0]) as service,
+        ):
+            eid = Prefix.host(ip_of(EID["user"][0]))
+            access.forward(EID["service"][0], RLOC["cloud"][0])
+            assert access.plane.heard(eid) is None
+            assert access.plane.used(SERVICE) is None
+            for _ in range(3):
+                user.sendto(b"counted", (EID["service"][0], PORT))
+                await receive(service)
+            sent = plane_of(access).traffic(eid)
+            received = plane_of(cloud).traffic(SERVICE)
+            assert sent is not None
+            assert received is not None
+            assert (sent.sent_packets, sent.sent_bytes) == (3, 3 * 35)
+            assert (received.received_packets, received.received_bytes) == (3, 3 * 35)
+            now = asyncio.get_running_loop().time()
+            assert now - 1 < (access.plane.heard(eid) or 0) <= now
+            assert now - 1 < (access.plane.used(SERVICE) or 0) <= now
+            assert access.plane.peers(eid) == [ip_of(RLOC["cloud"][0])]
+
+    asyncio.run(story())
