@@ -82,19 +82,19 @@ class Agents:
         match event:
             case "hypervisor.started" | "hypervisor.recovered":
                 return self._clients  # the machine may be at the other end of what was forgotten
-            case "hypervisor.resumed":
+            case "hypervisor.resumed" | "hypervisor.failed":
                 return (datacenter,)  # by a move that we know nothing of, when we have just started
         return ()
 
-    async def _ask(self, datacenter: str) -> None:
-        for _ in range(ASK_TRIES):
+    async def _ask(self, datacenter: str, tries: int = ASK_TRIES) -> None:
+        for left in reversed(range(tries)):
             asked = time.monotonic()
             try:
                 answer = await self._clients[datacenter].get("/v1/machines")
                 here = [str(each["machine"]) for each in answer["items"] if each["here"]]
             except (LocalError, KeyError, TypeError) as error:
                 _log.info("agent.machines.unknown", datacenter=datacenter, why=str(error))
-                await asyncio.sleep(FOLLOW_AGAIN_S)
+                await asyncio.sleep(FOLLOW_AGAIN_S if left else 0)
                 continue
             self._found(datacenter, here, asked)
             return
@@ -114,9 +114,9 @@ class Agents:
                 case AbortMigration():
                     await asyncio.gather(*(self._abort(client, effect.move) for client in (source, target)))
         except (LocalError, KeyError, TypeError) as error:
+            if isinstance(effect, PrepareMigration):  # it may be refused because the machine is at the target already
+                await self._ask(effect.target, tries=1)
             self._tell(effect.move, Failed(str(error)))
-            if isinstance(effect, PrepareMigration):  # it may be refused because the machine is elsewhere
-                await asyncio.gather(*(self._ask(datacenter) for datacenter in (effect.source, effect.target)))
 
     async def _abort(self, client: ApiClient, move: str) -> None:
         try:

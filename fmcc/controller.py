@@ -135,6 +135,9 @@ class Controller:
         current = self._placements[record.service].move if record is not None else None
         if record is None or current is None or current.id != move:
             return []
+        if isinstance(report, Failed) and current.state is State.PREPARING:
+            # refused, often because the agents still carry out a move from before our start: once more when that ended
+            self._sightings.interrupted(record.service)
         return self._step(record.service, report, now) + self._reconsidered(now)
 
     def agent_restarted(self, datacenter: str, now: float) -> list[FmccEffect]:

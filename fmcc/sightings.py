@@ -41,7 +41,7 @@ class Sightings:
                 yield service, sighting.datacenter
 
     def interrupted(self, service: str) -> None:
-        """An agent's restart has ended the service's move; a second time in a row is one too many."""
+        """An agent's restart has ended the service's move, or it was refused; twice in a row is once too often."""
         if service not in self._retried:
             self._interrupted.add(service)
 

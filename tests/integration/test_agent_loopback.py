@@ -63,7 +63,10 @@ class NodeServer:
         return Path(f"/proc/{self._process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = json.loads(await reader.readline())
+        if not (line := await reader.readline()):
+            writer.close()  # whoever it was has been cancelled
+            return
+        request = json.loads(line)
         try:
             answer = {"ok": True, **self._do(request)}
         except ValueError as error:
@@ -464,7 +467,11 @@ async def test_the_controller_hears_which_machines_run_where_first_and_whenever_
         await pair.start_agent("dc1")
         await hears(("dc1", ("app",)), ("dc2", ()))
         await agents.perform(PrepareMigration("m2", "app", "dc2", "dc1"))
-        await hears(("dc1", ("app",)), ("dc2", ()))
+        await hears(("dc1", ("app",)))
+        pair.node.refuses_thaw_at = "dc2"
+        await pair.prepare()
+        await pair.clients["dc1"].post("/v1/migrations", BODY)
+        await hears(("dc1", ("app",)))
     finally:
         for task in following:
             task.cancel()

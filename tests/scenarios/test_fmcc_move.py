@@ -515,6 +515,24 @@ def test_a_controller_killed_during_a_migration_finds_the_service_where_it_went(
     assert net.names().count("placement.found") == 1
 
 
+def test_a_move_refused_for_one_from_before_the_controllers_start_is_considered_again_when_that_has_failed() -> None:
+    net = Net()
+    net.settles()
+    net.alice_moves()
+    net.run(0.1)
+    net.fmcc = net.new_controller(net.fmcc.world)
+    net.run(1.0)
+    refused = net.asked[-1]
+    net.tell(net.fmcc.agent_event, refused.move, Failed("move m0 of it is copying"))
+    assert net.placement.state is State.FAILED
+    net.tell(net.fmcc.found, "dc1", ["app"], net.now)
+    assert isinstance(net.asked[-1], PrepareMigration)
+    assert net.asked[-1].move != refused.move
+    net.hypervisor_moves()
+    net.run(1.0)
+    assert net.placement.datacenter == "dc2"
+
+
 def test_what_an_agent_has_is_weighed_only_after_the_map_server_has_spoken() -> None:
     net = Net()
     net.settles()
