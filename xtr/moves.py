@@ -141,10 +141,22 @@ class Moves:
 
     def moved_away(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
         """A packet for `eid` came from the xTR at `sender`, and `eid` has left."""
-        record = self._departed.get(eid)
+        record = self._departed.get(eid) or self._elsewhere(eid, now)
         if record is None or eid in self._presence:
             return []
         return self._informer.evidence(record, eid, sender, now)
+
+    def _elsewhere(self, eid: Prefix, now: float) -> EidRecord | None:
+        """Where an EID that may be here is instead, by the mapping that we use: a restart forgot that it departed."""
+        mapping = self.mapping(eid)
+        ours = self.in_range(eid) and eid.is_host
+        if not ours or mapping is None or not mapping.rlocs or self.ours(mapping.rlocs):
+            return None
+        if self._registrar.version(eid) is not None:
+            return None  # it came to us, whatever a less-specific mapping says
+        # the host alone: a peer replaces the entry that it sends by; and for as long as ours holds
+        minutes = max(1, int((mapping.expires - now) / 60))
+        return EidRecord.of(eid, mapping.locators, ttl_minutes=minutes, map_version=mapping.version)
 
     def notified(self, notify: MapNotify, sender: Sender, source: Endpoint, now: float) -> list[XtrEffect]:
         """An authenticated Map-Notify that acknowledges no registration."""

@@ -94,14 +94,14 @@ def serving() -> Router:
     return core
 
 
-def learned(core: Router, eid: Prefix, *rlocs: Ip, version: int = 0) -> None:
-    """The mapping system told `core` where `eid` is."""
-    (ask,) = core.missed(eid, 2.0)
+def learned(core: Router, eid: Prefix, *rlocs: Ip, version: int = 0, answer: Prefix | None = None) -> None:
+    """The mapping system told `core` where `eid` is, or all of `answer`."""
+    (ask,) = [effect for effect in core.missed(eid, 2.0) if isinstance(effect, Send)]
     assert isinstance(ask, Send)
     assert isinstance(ask.message, Ecm)
     assert isinstance(ask.message.message, MapRequest)
-    answer = MapReply.of(record(eid, *rlocs, version=version), nonce=ask.message.message.nonce)
-    core.received(answer, b"", MAP_SERVER, 2.1)
+    reply = MapReply.of(record(answer or eid, *rlocs, version=version), nonce=ask.message.message.nonce)
+    core.received(reply, b"", MAP_SERVER, 2.1)
 
 
 # --- a host leaves ---------------------------------------------------------------------------------------------------
@@ -223,6 +223,39 @@ def test_a_packet_for_who_left_tells_its_sender_at_most_every_3_s() -> None:
     told_at = [step / 10 for step in range(100) if core.moved_away(USER, STRANGER.ip, 20.0 + step / 10)]
     assert told_at == [0.0, 3.0, 6.0, 9.0]
     assert core.moved_away(REMOTE, STRANGER.ip, 40.0) == []
+
+
+@pytest.mark.parametrize("mapped", [APP, Prefix.parse("100.64.101.0/28")])
+def test_after_a_restart_a_packet_for_who_left_tells_its_sender_by_the_mapping_in_use(mapped: Prefix) -> None:
+    core, peer = router(), router()
+    learned(core, APP, THIRD, version=3, answer=mapped)  # core serves it no more, and does not know that it did
+    (notify,) = sends(core.moved_away(APP, PEER.ip, 20.0), MapNotify)
+    assert (notify.to, notify.key) == (PEER, KEYS[PEER])
+    assert isinstance(notify.message, MapNotify)
+    (said,) = notify.message.records
+    assert (said.prefix, said.map_version, said.ttl_minutes) == (APP, 3, 1439)
+    assert core.moved_away(APP, PEER.ip, 20.1) == []
+    (smr,) = sends(core.moved_away(APP, STRANGER.ip, 20.1), MapRequest)
+    assert smr.to == STRANGER
+    # and the peer takes it from whom its own mapping names
+    learned(peer, APP, PEER.ip, version=2)
+    effects = told(peer, PEER, notify.message.nonce, said, now=20.2)
+    assert Install(APP, Forward((Hop(THIRD, 100),))) in effects
+    assert len(sends(effects, MapNotifyAck)) == 1
+
+
+def test_a_mapping_says_that_an_eid_has_left_only_of_what_may_be_here_and_is_not() -> None:
+    core = router()
+    learned(core, REMOTE, THIRD)  # no range of ours: whoever sends that to us is beside himself
+    assert core.moved_away(REMOTE, PEER.ip, 20.0) == []
+    assert core.moved_away(APP, PEER.ip, 20.0) == []  # nothing is known
+    learned(core, APP, OURS)
+    assert core.moved_away(APP, PEER.ip, 20.0) == []
+    core = serving()
+    app = Prefix.parse("100.64.102.10/32")
+    told(core, FMCC, 5, record(app, OURS, version=7))  # not seen yet
+    core.received(MapReply.of(record(Prefix.parse("100.64.102.0/24"), THIRD), nonce=1), b"", MAP_SERVER, 11.0)
+    assert core.moved_away(app, PEER.ip, 20.0) == []
 
 
 def test_who_comes_back_is_no_longer_said_to_be_elsewhere() -> None:
