@@ -229,6 +229,22 @@ class XtrSettings(Settings):
             raise Wrong(f"{sorted(unknown)[0]} is none of the interfaces; add it there", "site", "instances")
         return self
 
+    @model_validator(mode="after")
+    def _prefixes_reach_the_data_plane(self) -> XtrSettings:
+        rows: list[tuple[Prefix, tuple[str | int, ...]]] = [
+            *((prefix, ("prefixes", index)) for index, prefix in enumerate(self.prefixes)),
+            *((each.prefix, ("dynamic", index, "prefix")) for index, each in enumerate(self.dynamic)),
+        ]
+        for prefix, path in rows if self.eid_ranges else ():
+            if not any(wide.covers(self.placed(prefix)) for wide in self.eid_ranges):
+                ranges = ", ".join(map(str, self.dataplane.eid_ranges))
+                raise Wrong(
+                    f"{prefix} is outside dataplane.eid_ranges ({ranges}), packets to it would not reach the tunnel "
+                    "router; choose a prefix inside, or add it there",
+                    *path,
+                )
+        return self
+
     @property
     def eid_ranges(self) -> tuple[Prefix, ...]:
         """What is routed into the data plane, each range in its Instance-ID."""

@@ -110,7 +110,11 @@ def test_the_same_addresses_in_two_instances_never_meet(plane: str) -> None:
 
 def test_a_tenants_packet_for_what_its_instance_does_not_have_goes_nowhere(plane: str) -> None:
     async def story() -> None:
-        narrow = BOTH | {"dataplane": {"eid_ranges": ["100.64.0.0/10", "[7]100.64.101.0/24"]}}
+        tenants = ["[7]100.64.1.10/32", "[7]100.64.101.0/24"]
+        narrow = BOTH | {
+            "prefixes": ["100.64.1.0/24", "100.64.101.0/24", *tenants],
+            "dataplane": {"eid_ranges": ["100.64.0.0/10", *tenants]},
+        }
         with (
             sites(plane, **narrow) as (access, _cloud),
             udp("user", NEIGHBOUR) as user,
@@ -170,7 +174,7 @@ def test_a_proxy_etr_sends_on_what_is_no_eid(plane: str) -> None:
     internet = "192.0.2.9"
 
     async def story() -> None:
-        anything: dict[str, Any] = {"dataplane": {"eid_ranges": ["0.0.0.0/0"]}}
+        anything: dict[str, Any] = {"dataplane": {"eid_ranges": ["0.0.0.0/0", "fd00::/8"]}}
         with (
             sites(plane, interworking={"petr": True}) as (_, cloud),
             udp("cloud", internet) as server,

@@ -41,6 +41,12 @@ def test_prefixes_lie_in_the_files_instance_unless_they_name_one(tmp_path: Path)
     assert read.placed(Prefix.parse("[9]10.0.0.0/8")).iid == 9
 
 
+def test_prefixes_may_be_anywhere_in_the_eid_ranges_of_their_instance_or_without_any(tmp_path: Path) -> None:
+    inside = '[dataplane]\neid_ranges = ["10.0.0.0/8", "100.64.0.0/10"]\n'
+    assert settings(tmp_path, LEAST + inside).prefixes == settings(tmp_path, LEAST).prefixes
+    assert settings(tmp_path, "instance_id = 7" + LEAST + inside).eid_ranges[0].iid == 7
+
+
 def test_an_xtr_id_is_read_from_hex_digits(tmp_path: Path) -> None:
     assert settings(tmp_path, 'xtr_id = "000102030405060708090a0b0c0d0e0f"' + LEAST).identity[0] == bytes(range(16))
 
@@ -60,6 +66,19 @@ def test_an_xtr_id_is_read_from_hex_digits(tmp_path: Path) -> None:
             "longer than Linux takes",
         ),
         (LEAST + '[[dynamic]]\nprefix = "100.64.2.0/24"\nactivation = "magic"\n', 11, "activation"),
+        (
+            LEAST + '[dataplane]\neid_ranges = ["10.0.0.0/8", "fd00::/8"]\n',
+            4,
+            "outside dataplane.eid_ranges (10.0.0.0/8",
+        ),
+        (LEAST + '[dataplane]\neid_ranges = ["[7]100.64.0.0/10"]\n', 4, "would not reach the tunnel router"),
+        (
+            LEAST
+            + '[[dynamic]]\nprefix = "100.128.0.0/9"\nactivation = "presence"\n'
+            + '[dataplane]\neid_ranges = ["100.64.0.0/10"]\n',
+            10,
+            "choose a prefix inside, or add it there",
+        ),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, line: int, what: str) -> None:
