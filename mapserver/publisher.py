@@ -100,7 +100,10 @@ class Publisher:
         sent = subscription.next_records(records)
         notify = self._notify(subscription, sent, subscription.nonce)
         before = self.subscriptions.get(subscription.eid, subscription.xtr_id)
+        subscription.answer = frozenset(records)
         if before is not None:
+            # a change that was on its way goes with this answer: its publication is acknowledged with it
+            subscription.answer -= before.pending.keys() - before.answer
             self._queued.pop(before, None)
             self._notices.cancel(before)
         self.subscriptions.put(subscription, until)
@@ -142,6 +145,8 @@ class Publisher:
         for plan in plans:
             subscription, notify = plan.subscription, plan.notify
             self.subscriptions.keep(subscription.eid, subscription.xtr_id)
+            if subscription.answer:
+                subscription.answer -= plan.fresh.keys()
             if notify is None:
                 subscription.pending.update(plan.fresh)  # the window is full: they follow the acknowledgement
             elif self._queued or not self._pace.take(now):
@@ -165,7 +170,8 @@ class Publisher:
         effects: list[Effect] = [
             event("publication.acknowledged", subscription, eid, after_ms=after_ms)
             for record in subscription.sent
-            if (eid := record.prefix) is not None
+            # subscribers subscribe anew every minute: what they know already is no news to the operator either
+            if (eid := record.prefix) is not None and eid not in subscription.answer
         ]
         subscription.acknowledge()
         if subscription.pending:

@@ -48,6 +48,7 @@ class Subscription(msgspec.Struct, eq=False):
     Attributes:
         nonce: of the last Map-Notify; the next one has one more.
         pending: records not yet acknowledged, the oldest first.
+        answer: those of them that answer the request, and have not changed since.
         sent: those of them that are in flight.
         rloc: index of the ITR-RLOC that is written to.
         muted: more-specifics that the subscriber has unsubscribed.
@@ -60,6 +61,7 @@ class Subscription(msgspec.Struct, eq=False):
     itr_rlocs: tuple[Ip, ...]
     nonce: int
     pending: dict[Prefix, EidRecord]
+    answer: frozenset[Prefix] = frozenset()
     sent: tuple[EidRecord, ...] = ()
     rloc: int = 0
     muted: frozenset[Prefix] = frozenset()
@@ -92,6 +94,8 @@ class Subscription(msgspec.Struct, eq=False):
         for record in self.sent:
             if (eid := record.prefix) is not None:
                 self.pending.pop(eid, None)
+        if self.answer:
+            self.answer &= self.pending.keys()
         self.sent = ()
 
 

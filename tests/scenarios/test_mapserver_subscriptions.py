@@ -34,6 +34,11 @@ class Lab:
         return self.controller.notifies()
 
 
+def told_of(world: World, event: str) -> list[object]:
+    """The EIDs of the events of that name."""
+    return [each.fields["eid"] for each in world.events if each.name == event]
+
+
 def refusal(world: World) -> tuple[list[str], Action]:
     [reply] = [send.message for send in world.sent if isinstance(send.message, MapReply)]
     [record] = reply.records
@@ -69,6 +74,25 @@ def test_a_change_of_a_more_specific_is_published_as_the_more_specific_with_the_
     lab.home.registers(ALICE)
     assert lab.published[-1].nonce == 102
     assert lab.world.event_names().count("publication.acknowledged") == 1
+
+
+def test_only_the_publication_of_a_change_is_told_as_acknowledged() -> None:
+    lab = Lab()
+    lab.controller.subscribes(RANGE, 200)  # as it does every minute
+    lab.controller.acknowledges(lab.published[-1])
+    assert "publication.acknowledged" not in lab.world.event_names()
+    lab.controller.subscribes(RANGE, 300)
+    lab.away.registers(ALICE)  # before that answer is acknowledged
+    lab.controller.acknowledges(lab.published[-1])
+    assert told_of(lab.world, "publication.sent") == told_of(lab.world, "publication.acknowledged") == [ALICE]
+
+
+def test_a_change_that_a_new_subscription_answers_with_is_acknowledged_with_it() -> None:
+    lab = Lab()
+    lab.away.registers(ALICE)
+    lab.controller.subscribes(RANGE, 200)
+    lab.controller.acknowledges(lab.published[-1])
+    assert told_of(lab.world, "publication.acknowledged") == [ALICE]
 
 
 def test_a_refresh_is_not_published() -> None:
