@@ -3,11 +3,12 @@ PYTHON ?= /usr/bin/python3
 OUT ?=
 PYTEST_ARGS ?=
 NAME ?= codec
+STATES ?= 1000000
 BIN := .venv/bin
 DEMO_READY := .venv/.ready-demo
 TEST_READY := .venv/.ready-test
 
-.PHONY: help demo test bench lint format clean
+.PHONY: help demo test bench explore lint format clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -27,6 +28,9 @@ test: $(TEST_READY) ## run every test (PYTEST_ARGS=... to choose)
 
 bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec)
 	@$(BIN)/python -m tests.bench $(NAME)
+
+explore: $(TEST_READY) ## explore the moves exhaustively, a million states (STATES=...)
+	@$(BIN)/python -m tests.explore --states $(STATES)
 
 lint: $(TEST_READY) ## check style, format, types and import contracts
 	@$(BIN)/ruff check .

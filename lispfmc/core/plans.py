@@ -6,7 +6,7 @@ understood alone, again, and late. Its epoch is the new Map-Version (RFC 9302): 
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from typing import TypeAlias
 
 import msgspec
@@ -85,7 +85,7 @@ def plan_of(message: MoveMessage) -> Plan | None:
     )
 
 
-class Party(Enum):
+class Party(StrEnum):
     """Whom a message is for, or from."""
 
     SOURCE = "source"

@@ -7,11 +7,12 @@ retransmission too early would, in fewer states.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from operator import methodcaller
 from typing import Any, NamedTuple
 
+from fmcc.steering import lead as leading
 from lispfmc.core.plans import Plan, TimedOut
 from lispfmc.core.versions import next_version
-from fmcc.steering import lead as leading
 from tests.explore.registry import EID, RLOCS
 from tests.explore.world import (
     CONTROLLER,
@@ -88,7 +89,7 @@ def _text(message: tuple[Any, ...]) -> str:
 
 
 def _take(draft: Draft, key: tuple[int, int, bool], at: int) -> tuple[Any, ...]:
-    queue = draft.channels[key]
+    queue: tuple[tuple[Any, ...], ...] = draft.channels[key]
     draft.channels[key] = queue[:at] + queue[at + 1 :]
     return queue[at]
 
@@ -111,12 +112,12 @@ def _lost(world: World) -> Iterator[Action]:
     if world.budget.losses:
         for key, queue in world.channels:
             if not key[2]:
-                action = Action(key[0], key[1], f"{_text(queue[0])} LOST", lambda draft, key=key: _drop(draft, key))
+                action = Action(key[0], key[1], f"{_text(queue[0])} LOST", _drop(key))
                 yield _spending(action, losses=1)
 
 
-def _drop(draft: Draft, key: tuple[int, int, bool]) -> None:
-    _take(draft, key, 0)
+def _drop(key: tuple[int, int, bool]) -> Change:
+    return lambda draft: draft.channels.update({key: draft.channels[key][1:]})
 
 
 def _doubled(world: World) -> Iterator[Action]:
@@ -163,9 +164,9 @@ def _registers(world: World) -> Iterator[Action]:
         if not epoch or any(one[0] in ("register", "registered") for one in under_way):
             continue
         if not acknowledged or world.registry.owner != node:
-            yield Action(node, node, "registers again", lambda draft, node=node: draft.register(node))
+            yield Action(node, node, "registers again", methodcaller("register", node))
         elif world.budget.refreshes:
-            again = Action(node, node, "refreshes its registration", lambda draft, node=node: draft.register(node))
+            again = Action(node, node, "refreshes its registration", methodcaller("register", node))
             yield _spending(again, refreshes=1)
 
 
@@ -179,7 +180,7 @@ def _notices(world: World) -> Iterator[Action]:
                 MAP_SERVER,
                 MAP_SERVER,
                 f"repeats Map-Notify to {NAMES[node]}",
-                lambda draft, node=node, message=message: draft.send(MAP_SERVER, node, message),
+                methodcaller("send", MAP_SERVER, node, message),
             )
 
 
@@ -188,7 +189,7 @@ def _notices(world: World) -> Iterator[Action]:
 
 def _facts(world: World) -> Iterator[Action]:
     for fact in world.facts:
-        yield Action(fact[0], fact[0], f"hears: {fact[1]}", lambda draft, fact=fact: draft.heard(fact))
+        yield Action(fact[0], fact[0], f"hears: {fact[1]}", methodcaller("heard", fact))
 
 
 def _evidence(world: World) -> Iterator[Action]:
@@ -212,9 +213,7 @@ def _timeouts(world: World) -> Iterator[Action]:
     for node in SITES:
         role = world.roles[node - 1]
         if role.deadline is not None:
-            yield Action(
-                node, node, f"time of {role.state} is over", lambda draft, node=node: draft.site(node, TimedOut())
-            )
+            yield Action(node, node, f"time of {role.state} is over", methodcaller("site", node, TimedOut()))
     if world.lead.deadline is not None:
         state = world.lead.state
         yield Action(CONTROLLER, CONTROLLER, f"time of {state} is over", lambda draft: draft.led(TimedOut()))
@@ -223,7 +222,7 @@ def _timeouts(world: World) -> Iterator[Action]:
 def _crashes(world: World) -> Iterator[Action]:
     if world.budget.crashes:
         for node in (*SITES, CONTROLLER, MAP_SERVER):
-            crash = Action(node, node, "KILLED AND STARTED AGAIN", lambda draft, node=node: draft.crash(node))
+            crash = Action(node, node, "KILLED AND STARTED AGAIN", methodcaller("crash", node))
             yield _spending(crash, crashes=1)
 
 

@@ -7,7 +7,7 @@ again from the start. Of every world it is checked that a run without further fa
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from tests.explore import actions, invariants
@@ -43,54 +43,58 @@ def after(world: World, action: Action) -> World:
     return draft.world()
 
 
+def along(start: World) -> list[World]:
+    """The worlds of the run in which nothing goes wrong, the first and the last included."""
+    worlds = [start]
+    while (action := actions.fair(worlds[-1])) is not None:
+        worlds.append(after(worlds[-1], action))
+    return worlds
+
+
 def explore(
-    start: World,
+    starts: Sequence[World],
     *,
     most_states: int,
     always: Check = invariants.always,
     at_rest: Check = invariants.at_rest,
     progress: Callable[[int, int, int], None] | None = None,
 ) -> Result:
-    """Explore at most `most_states` worlds, whole levels of depth as long as that allows."""
+    """Explore at most `most_states` worlds, from all of `starts` at once, level by level."""
     began = time.perf_counter()
-    came: dict[int, tuple[int, int]] = {hash(start): (0, -1)}
+    came: dict[int, tuple[int, int]] = {hash(start): (number, -1) for number, start in enumerate(starts)}
     good: set[int] = set()
-    level, depth, transitions = [start], 0, 0
+    level, depth, transitions = list(starts), 0, 0
+
+    def result(violation: Violation | None, *, complete: bool) -> Result:
+        return Result(len(came), transitions, depth, complete, time.perf_counter() - began, violation)
+
     while level:
         following: list[World] = []
         for world in level:
             key = hash(world)
-            why, rest, end = _wrong(world, good, always, at_rest)
+            why, rest, end = _wrong(world, key, good, always, at_rest)
             if why is not None:
-                trace = _trace(start, key, came)
-                found = Violation(why, trace, rest, end)
-                return Result(len(came), transitions, depth, False, time.perf_counter() - began, found)
+                return result(Violation(why, _trace(starts, key, came), rest, end), complete=False)
             if len(came) >= most_states:
-                continue
+                continue  # what was found last is checked, and not explored further
             for number, action in enumerate(actions.possible(world)):
-                following_world = after(world, action)
+                next_world = after(world, action)
                 transitions += 1
-                following_key = hash(following_world)
-                if following_key not in came:
-                    came[following_key] = (key, number)
-                    following.append(following_world)
-        if len(came) >= most_states and following:
-            # what was found last is checked too, and not explored further
-            for world in following:
-                why, rest, end = _wrong(world, good, always, at_rest)
-                if why is not None:
-                    found = Violation(why, _trace(start, hash(world), came), rest, end)
-                    return Result(len(came), transitions, depth + 1, False, time.perf_counter() - began, found)
-            return Result(len(came), transitions, depth + 1, False, time.perf_counter() - began, None)
+                next_key = hash(next_world)
+                if next_key not in came:
+                    came[next_key] = (key, number)
+                    following.append(next_world)
+        if not following and len(came) >= most_states:
+            return result(None, complete=False)
         level = following
         depth += bool(level)
         if progress is not None:
             progress(depth, len(level), len(came))
-    return Result(len(came), transitions, depth, True, time.perf_counter() - began, None)
+    return result(None, complete=True)
 
 
 def _wrong(
-    world: World, good: set[int], always: Check, at_rest: Check
+    world: World, key: int, good: set[int], always: Check, at_rest: Check
 ) -> tuple[str | None, tuple[tuple[World, Action], ...], World]:
     """What is wrong with a world, or with where a run without further faults leads from it."""
     if (why := always(world)) is not None:
@@ -98,7 +102,6 @@ def _wrong(
     path: list[tuple[World, Action]] = []
     seen: list[int] = []
     for _ in range(FAIR_STEPS):
-        key = hash(world)
         if key in good:
             good.update(seen)
             return None, (), world
@@ -112,17 +115,24 @@ def _wrong(
             return None, (), world
         path.append((world, action))
         world = after(world, action)
+        key = hash(world)
         if (why := always(world)) is not None:
             return why, tuple(path), world
     return f"no rest within {FAIR_STEPS} steps", tuple(path[:60]), world
 
 
-def _trace(start: World, key: int, came: dict[int, tuple[int, int]]) -> tuple[tuple[World, Action], ...]:
+def _trace(starts: Sequence[World], key: int, came: dict[int, tuple[int, int]]) -> tuple[tuple[World, Action], ...]:
+    """From the first of the starts, by the run in which nothing goes wrong, to the one that leads here."""
     numbers: list[int] = []
     while came[key][1] >= 0:
         key, number = came[key]
         numbers.append(number)
-    world, trace = start, []
+    world, trace = starts[0], []
+    while hash(world) != key:
+        action = actions.fair(world)
+        assert action is not None, "every start lies on the run of the first one"
+        trace.append((world, action))
+        world = after(world, action)
     for number in reversed(numbers):
         action = list(actions.possible(world))[number]
         trace.append((world, action))
@@ -138,7 +148,7 @@ def sequence(violation: Violation) -> str:
     """The violation as a sequence diagram."""
     head = "".join(NAMES[node].center(WIDTH) for node in COLUMNS)
     lines = [violation.why, "", head]
-    for number, (world, action) in enumerate((*violation.trace, *violation.rest)):
+    for number, (_, action) in enumerate((*violation.trace, *violation.rest)):
         if number == len(violation.trace):
             lines.append("- - - from here on nothing goes wrong ".ljust(WIDTH * len(COLUMNS), "-"))
         lines.append(_arrow(action))

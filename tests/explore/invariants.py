@@ -43,8 +43,8 @@ def two_owners(world: World) -> str | None:
         return "two routers deliver, and neither is the newer one"
     if world.machine[0] == low:
         return f"x{high} delivers although the service runs at x{low}"
-    if loser.state is State.FROZEN or (loser.state is State.MIRRORING and not loser.plan):
-        return "a source that has frozen delivers"
+    if loser.state is not State.MIRRORING and not newer(winner.owned, loser.promised):
+        return f"x{low} took the service back although x{high} has activated the epoch that it gave up"
     told = any(query.to == low and query.phase in (MovePhase.ACTIVATE, MovePhase.COMMIT) for query in world.queries)
     told = told or low in world.notices or not world.registering[high - 1][1]
     leading = any(query.by == CONTROLLER for query in world.queries) or bool(world.facts)
@@ -79,7 +79,7 @@ def at_rest(world: World) -> str | None:
         return f"x{other} still registers"
     if any(world.buffers):
         return "held packets are forgotten"
-    node, sender = NODES[world.peer.rlocs[0]], 3
+    node = NODES[world.peer.rlocs[0]]
     if node != place and (world.tables[node - 1].mode is not Mode.FORWARD or world.tables[node - 1].towards != place):
         return f"a packet of the user's comes to x{node} and goes nowhere"
     return lost(world)

@@ -53,7 +53,9 @@ class _View:
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
         register = _register(registry.owner, registry.epoch, 0) if registry.owner else None
-        self.registration = Registration(EID, register.records[0], Lease(1, register, 1.0, 1), 0.0) if register else None
+        self.registration = (
+            Registration(EID, register.records[0], Lease(1, register, 1.0, 1), 0.0) if register else None
+        )
 
     def exact(self, eid: Prefix) -> Registration | None:
         return self.registration

@@ -7,13 +7,11 @@ user. Time does not pass: what a timer could do can happen whenever it is set.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple
 
-import msgspec
-
 from fmcc.steering import lead as leading
-from lispfmc.core.plans import Answered, Ask, Party, Plan, Restarted, Settle, TimedOut
+from lispfmc.core.plans import Answered, Ask, Party, Plan, Restarted, Settle
 from lispfmc.core.versions import newer
 from lispfmc.wire.moves import MovePhase, Verdict
 from tests.explore.registry import EID, RLOCS, Registry, registered, released
@@ -21,7 +19,6 @@ from xtr.roles import peer as peers
 from xtr.roles import step as role_step
 from xtr.roles.state import (
     MESSAGES,
-    Evidence,
     Held,
     Mode,
     Register,
@@ -133,6 +130,11 @@ def _site(rlocs: tuple[bytes, ...]) -> int:
 _memo: dict[Hashable, Any] = {}
 
 
+def forget() -> None:
+    """The tables have been changed: what was decided by them before does not hold."""
+    _memo.clear()
+
+
 def _stepped(step: Callable[..., Any], state: Any, event: Any) -> Any:
     """A pure function needs to be called once for each argument."""
     key = (step, state, event)
@@ -146,7 +148,7 @@ class Draft:
     """A world that is being changed."""
 
     def __init__(self, world: World) -> None:
-        self.__dict__.update(world._asdict())
+        self.__dict__.update(zip(World._fields, world, strict=True))
         self.roles: Any = list(world.roles)
         self.tables: Any = list(world.tables)
         self.buffers: Any = list(world.buffers)

@@ -7,7 +7,7 @@ others are told.
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import Enum, StrEnum
+from enum import StrEnum
 from typing import TypeAlias
 
 import msgspec
@@ -134,7 +134,7 @@ MESSAGES: dict[MovePhase, type[Told]] = {
 # --- effects ----------------------------------------------------------------------------------------------------------
 
 
-class Mode(Enum):
+class Mode(StrEnum):
     """What the data plane does with a packet for a local EID."""
 
     DELIVER = "deliver"
@@ -143,7 +143,7 @@ class Mode(Enum):
     FORWARD = "forward"
 
 
-class Held(Enum):
+class Held(StrEnum):
     """What happens first to the packets that are held or were copied."""
 
     KEEP = "keep"
