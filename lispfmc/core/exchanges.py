@@ -1,7 +1,7 @@
 """Move messages that are sent again until they are answered, by the round-trip time of each peer.
 
-What a role asks becomes messages with nonces and keys; answers become events. Pure: the time and the nonces come in. A
-nonce that was used here is all that an answer needs; what comes in unasked is kept apart by the last nonce of each move.
+What a role asks becomes messages with nonces and keys; answers become events. Pure: the time and the nonces come in.
+An answer is found by its nonce, and counts only from the router that was asked.
 """
 
 from __future__ import annotations
@@ -77,8 +77,9 @@ class Exchanges:
         return [send for number, make in enumerate(parts, 1) for send in self._start(ask, rloc, number, make, now)]
 
     def settle(self, plan: Plan) -> None:
-        """Nobody needs to answer about this move any more."""
-        for nonce in [nonce for nonce, one in self._open.items() if one.plan.move == plan.move]:
+        """Nobody needs to answer about this move any more; who talks to its EIDs, the target must still learn."""
+        past = [nonce for nonce, one in self._open.items() if one.plan.move == plan.move]
+        for nonce in [nonce for nonce in past if self._open[nonce].phase is not MovePhase.PEERS]:
             self._forget(nonce)
 
     def answered(self, message: MoveMessage, source: Ip, now: float) -> Answered | None:

@@ -123,7 +123,7 @@ class Superseded(msgspec.Struct, frozen=True, gc=False):
 
 Told: TypeAlias = Prepare | Freeze | Activate | Commit | Abort
 Event: TypeAlias = Told | Stopped | Resumed | Returned | Evidence | Superseded | Answered | Restarted | TimedOut
-MESSAGES: dict[MovePhase, type[Told]] = {
+MESSAGES: dict[MovePhase, Callable[[Plan, Party, Party], Told]] = {
     MovePhase.PREPARE: Prepare,
     MovePhase.FREEZE: Freeze,
     MovePhase.ACTIVATE: Activate,
