@@ -16,7 +16,7 @@ from tests.explore.world import Budget, forget, initial
 from xtr.roles import source, target
 from xtr.roles.state import Abort, Evidence, Row, State, always
 
-MOST_STATES = int(os.environ.get("EXPLORE_STATES", "8000"))
+MOST_STATES = int(os.environ.get("EXPLORE_STATES", "15000"))
 FAULTS = Budget(
     losses=2,
     duplicates=1,
@@ -39,6 +39,11 @@ def test_no_interleaving_of_messages_and_faults_breaks_a_move() -> None:
     result = explore(along(initial(FAULTS)), most_states=MOST_STATES)
     assert result.violation is None, "\n" + violation_text(result.violation)
     assert result.states >= MOST_STATES
+
+
+def test_neither_without_stop_events() -> None:
+    result = explore(along(initial(FAULTS, bicast=True)), most_states=MOST_STATES // 4)
+    assert result.violation is None, "\n" + violation_text(result.violation)
 
 
 def test_the_run_without_faults_ends_where_it_should() -> None:

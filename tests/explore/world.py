@@ -254,7 +254,8 @@ class Draft:
                 self.send(node, towards, ("packet", packet))
         if switch.held is not Held.KEEP and not (switch.held is Held.SEND and switch.copies):
             self.buffers[node - 1] = ()
-        self.tables[node - 1] = Table(switch.mode, towards, switch.copies)
+        bicast = plan.bicast and switch.mode is Mode.MIRROR
+        self.tables[node - 1] = Table(switch.mode, towards, switch.copies or bicast)
 
     def _to_machine(self, node: int, packet: int) -> None:
         if self.machine[0] == node:
@@ -269,6 +270,8 @@ class Draft:
         if table.mode in (Mode.DELIVER, Mode.MIRROR):
             if table.mode is Mode.MIRROR:
                 self._keep(node, packet)
+            if table.copies:
+                self.send(node, table.towards, ("packet", packet))
             self._to_machine(node, packet)
         elif table.mode is Mode.PUNT and sender == table.towards:
             self._keep(node, packet)
@@ -361,7 +364,8 @@ class Draft:
     def stop(self) -> None:
         _, source, target, move = self.machine
         self.machine = (STOPPED, source, target, move)
-        self.facts |= {(source, "stopped", move), (CONTROLLER, "stopped", move)}
+        if self.lead.plan is None or not self.lead.plan.bicast:  # else nobody says so
+            self.facts |= {(source, "stopped", move), (CONTROLLER, "stopped", move)}
 
     def run(self, place: int) -> None:
         _, source, target, move = self.machine
