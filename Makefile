@@ -8,7 +8,9 @@ BIN := .venv/bin
 DEMO_READY := .venv/.ready-demo
 TEST_READY := .venv/.ready-test
 
-.PHONY: help demo test bench explore lint format clean
+FUZZ_SECONDS ?= 600
+
+.PHONY: help demo test bench explore fuzz lint format clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -31,6 +33,10 @@ bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec)
 
 explore: $(TEST_READY) ## explore the moves exhaustively, a million states (STATES=...)
 	@$(BIN)/python -m tests.explore --states $(STATES)
+
+fuzz: $(TEST_READY) ## hold the codec against construct 10,000 times a message, then fuzz it (FUZZ_SECONDS=600)
+	@LISPFMC_EXAMPLES=10000 $(BIN)/pytest -q tests/properties/test_wire_compiled.py
+	@$(BIN)/python -m tests.fuzz.decode $(FUZZ_SECONDS)
 
 lint: $(TEST_READY) ## check style, format, types and import contracts
 	@$(BIN)/ruff check .

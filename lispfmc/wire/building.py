@@ -12,7 +12,7 @@ import construct as c
 
 from lispfmc.wire.parsing import REFUSE, ends, optional_part
 from lispfmc.wire.scopes import Path, Scope, parameters
-from lispfmc.wire.words import FORMATS, BitWord, address_tags, bare, is_word, masked_plain, plain_size
+from lispfmc.wire.words import FORMATS, BitWord, address_tags, bare, has_rare, is_word, masked_plain, plain_size
 
 if TYPE_CHECKING:
     from lispfmc.wire.compiler import Compiler
@@ -23,8 +23,9 @@ TAG = "<tag>"  # a field of the run that the address after it decides
 class Builder:
     """The lines of one function: `m` is the value, `add` collects the parts."""
 
-    def __init__(self, compiler: Compiler, name: str) -> None:
+    def __init__(self, compiler: Compiler, name: str, *, rare: bool) -> None:
         self.compiler = compiler
+        self.rare = rare
         self.name = name
         self.lines: list[str] = []
         self.depth = 1
@@ -34,7 +35,7 @@ class Builder:
     def function(self, declared: Any, free: list[Path]) -> str:
         """The source of the whole function."""
         if isinstance(declared, c.Switch):
-            self.rare(declared, Scope(free, own=False))
+            self.any_case(declared, Scope(free, own=False))
             body = "".join(self.lines)
         elif is_union(declared):
             self.union(declared, Scope(free))
@@ -78,11 +79,16 @@ class Builder:
         """All fields of a Struct whose value is `owner`."""
         value = self.compiler.values.get(id(declared))
         single = value is None and single_field(declared)
+        bare_tuple = value is not None and issubclass(value, tuple)
+        if value is not None and bare_tuple:
+            unpacked = {name: self.fresh(name) for name in self.compiler.fields(value)}
+            self.line(f"{', '.join(unpacked.values())} = {owner}")
         tags = address_tags(declared)
         for one in declared.subcons:
             if one.name and one.name not in tags:
                 called = self.compiler.alias(value, one.name) if value else one.name
-                scope.names[one.name] = owner if single == one.name else f"{owner}.{called}"
+                own = unpacked.get(called, "") if bare_tuple else f"{owner}.{called}"
+                scope.names[one.name] = owner if single == one.name else own
         skip = 0
         for index, named in enumerate(declared.subcons):
             if skip:
@@ -224,6 +230,13 @@ class Builder:
         if not self.run or self.run[-1][1] != TAG:
             raise NotImplementedError(f"{name} does not follow its AFI")
         tag, _ = self.run.pop()
+        function, free = self.compiler.builder(inside)
+        if self.rare and has_rare(inside):
+            self.line(f"key, body = {function}({code}{scope.arguments(free)})")
+            self.line(f"add({self.packed(tag, 'key')})")
+            self.line("add(body)")
+            self.run = []
+            return
         value = self.fresh(name)
         self.line(f"{value} = {code}")
         self.line(f"if {value}.__class__ is bytes:")
@@ -239,17 +252,19 @@ class Builder:
                 word = "elif"
         self.line(f"else: {REFUSE}('{name}: an IP address has 4 or 16 bytes; no address is None')")
         self.depth -= 1
-        function, free = self.compiler.builder(inside)
         self.line("else:")
         self.line(f"    key, body = {function}({value}{scope.arguments(free)})")
         self.line(f"    add({self.packed(tag, 'key')})")
         self.line("    add(body)")
         self.run = []
 
-    def rare(self, declared: Any, scope: Scope) -> None:
-        """The AFI and the bytes of an address that is not plain bytes, by its class."""
+    def any_case(self, declared: Any, scope: Scope) -> None:
+        """The AFI and the bytes of an address by its class: of a plain one too, for those who have not seen to it."""
         for key, case in declared.cases.items():
-            if plain_size(case):
+            if size := plain_size(case):
+                if has_rare(declared):
+                    checks = "".join(f" and {scope.inner().code(check.func)}" for check in masked_plain(case))
+                    self.line(f"if m.__class__ is bytes and len(m) == {size}{checks}: return {key}, m")
                 continue
             case = bare(case)
             if isinstance(case, c.Bytes):
@@ -302,7 +317,7 @@ class Builder:
             level = Scope(scope.free)
             level.names = {one.name: f"m.{self.compiler.alias(value, one.name)}" for one in before}
             level.names[tag] = str(key)
-            function, free = self.compiler.builder(case)
+            function, free = self.compiler.builder(case, rare=True)
             body = f"{function}(m{level.arguments(free)})"
             fields = ", ".join(level.names[one.name] for one in before)
             self.line(f"if kind is {value.__name__}:")

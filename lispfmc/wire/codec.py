@@ -5,28 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lispfmc.wire import dataheader, extensions, formats, inner, lcaf, messages, moveformat, moves, security
+from lispfmc.wire import (
+    address_formats,
+    dataheader,
+    extensions,
+    formats,
+    inner,
+    lcaf,
+    messages,
+    moveformat,
+    moves,
+    security,
+)
 from lispfmc.wire.address import InstanceAddress, OpaqueLcaf
 from lispfmc.wire.compiler import Compiler
 from lispfmc.wire.words import bare
 
 LCAFS = {
-    formats.LCAF_AFI_LIST: lcaf.AfiList,
-    formats.LCAF_INSTANCE_ID: InstanceAddress,
-    formats.LCAF_NAT: lcaf.NatTraversal,
-    formats.LCAF_PATH: lcaf.LocatorPath,
-    formats.LCAF_SOURCE_DEST: lcaf.SourceDestination,
-    formats.LCAF_REPLICATION: lcaf.ReplicationList,
-    formats.LCAF_JSON: lcaf.JsonAddress,
-    formats.LCAF_KEY_VALUE: lcaf.KeyValue,
-    formats.LCAF_VENDOR: lcaf.VendorAddress,
+    address_formats.LCAF_AFI_LIST: lcaf.AfiList,
+    address_formats.LCAF_INSTANCE_ID: InstanceAddress,
+    address_formats.LCAF_NAT: lcaf.NatTraversal,
+    address_formats.LCAF_PATH: lcaf.LocatorPath,
+    address_formats.LCAF_SOURCE_DEST: lcaf.SourceDestination,
+    address_formats.LCAF_REPLICATION: lcaf.ReplicationList,
+    address_formats.LCAF_JSON: lcaf.JsonAddress,
+    address_formats.LCAF_KEY_VALUE: lcaf.KeyValue,
+    address_formats.LCAF_VENDOR: lcaf.VendorAddress,
 }
 VALUES: dict[Any, type] = {
-    formats.Name: lcaf.DistinguishedName,
-    formats.Mac: lcaf.MacAddress,
-    formats.INNER_LCAF: OpaqueLcaf,
-    formats.LCAF: OpaqueLcaf,
-    formats.EID_INSTANCE: InstanceAddress,
+    address_formats.Name: lcaf.DistinguishedName,
+    address_formats.Mac: lcaf.MacAddress,
+    address_formats.INNER_LCAF: OpaqueLcaf,
+    address_formats.LCAF: OpaqueLcaf,
+    address_formats.EID_INSTANCE: InstanceAddress,
     formats.Locator: messages.Locator,
     formats.EidRecord: messages.EidRecord,
     formats.RequestRecord: messages.RequestRecord,
@@ -62,10 +73,10 @@ MESSAGES: dict[int, type] = {
 def _values() -> dict[int, type]:
     """Every Struct's value class, by the identity of the Struct."""
     values = {id(declared): value for declared, value in VALUES.items()}
-    for bodies in (formats.INNER_BODIES, formats.BODIES):
+    for bodies in (address_formats.INNER_BODIES, address_formats.BODIES):
         values |= {id(body): LCAFS[kind] for kind, body in bodies.items()}
-        values[id(element(bodies[formats.LCAF_PATH]))] = lcaf.Hop
-        values[id(element(bodies[formats.LCAF_REPLICATION]))] = lcaf.ReplicationEntry
+        values[id(element(bodies[address_formats.LCAF_PATH]))] = lcaf.Hop
+        values[id(element(bodies[address_formats.LCAF_REPLICATION]))] = lcaf.ReplicationEntry
     return values | {id(formats.MESSAGES[kind]): value for kind, value in MESSAGES.items()}
 
 
@@ -78,17 +89,11 @@ ALIASES: dict[tuple[type, str], str] = {
     (InstanceAddress, "reserved2"): "iid_mask_length",
     (OpaqueLcaf, "content"): "body",
 }
-_compiler = Compiler(_values(), ALIASES)
+_compiler = Compiler(_values(), ALIASES, {inner.Encapsulated: inner.checked})
 
-
-def _both(declared: Any, *, whole: bool = True) -> tuple[str, str]:
-    """The names of the parse and the build function of a declaration."""
-    return _compiler.parser(declared, whole=whole)[0], _compiler.builder(declared)[0]
-
-
-_MESSAGE = {kind: _both(declared) for kind, declared in formats.MESSAGES.items()}
-_DATA, _SHIM = _both(formats.DataHeader), _both(formats.ShimHeader, whole=False)
-_MOVE, _MOVE_SHIM = _both(moveformat.Move), _both(moveformat.MoveShim)
+_MESSAGE = {kind: _compiler.both(declared) for kind, declared in formats.MESSAGES.items()}
+_DATA, _SHIM = _compiler.both(formats.DataHeader), _compiler.both(formats.ShimHeader, whole=False)
+_MOVE, _MOVE_SHIM = _compiler.both(moveformat.Move), _compiler.both(moveformat.MoveShim)
 _space = _compiler.load()
 _EXTENSIONS: dict[int, Callable[[bytes], Any]] = {moveformat.MOVE_SUB_TYPE: _space[_MOVE[0]]}
 _parse_shared: Callable[[bytes], Any] = _space[_MESSAGE[SHARED][0]]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import linecache
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -31,18 +32,31 @@ class Refused(Exception):  # noqa: N818 - it never leaves the codec: decode and 
 class Compiler:
     """Collects the functions for some declarations; `load` makes them callable."""
 
-    def __init__(self, values: Mapping[int, type], aliases: Mapping[tuple[type, str], str]) -> None:
-        self.values = values  # by the id of the Struct
+    def __init__(
+        self,
+        values: Mapping[int, type],
+        aliases: Mapping[tuple[type, str], str],
+        makers: Mapping[type, Callable[..., Any]] | None = None,
+    ) -> None:
+        self.values = values  # by the id of the Struct; what never leaves the codec is a NamedTuple: a bare tuple
+        self.makers = makers or {}  # called with the bytes and the fields, in place of the class, when parsing
         self._aliases = dict(aliases)
         self._declared = {(value, called): field for (value, field), called in aliases.items()}
         self._structs: dict[tuple[str, str], str] = {}
         self._functions: dict[tuple[int, str], tuple[str, list[Path]]] = {}
+        self._stems: Counter[str] = Counter()
         self._kept: list[Any] = []  # declarations whose ids are keys
         self.source: dict[str, str] = {}  # by the name that it defines
 
     def alias(self, value: type, field: str) -> str:
         """What a declared field is called in the value."""
         return self._aliases.get((value, field), field)
+
+    @staticmethod
+    def fields(value: Any) -> tuple[str, ...]:
+        """The names of a value's fields, in its order."""
+        names: tuple[str, ...] = value._fields if issubclass(value, tuple) else value.__struct_fields__
+        return names
 
     def declared(self, value: type, name: str) -> str:
         """The declared field behind a field of the value."""
@@ -60,16 +74,28 @@ class Compiler:
         """A name for the function of a declaration: that of its value where it has one."""
         value = self.values.get(id(declared))
         stem = f"{verb}_{value.__name__ if value else 'address' if isinstance(declared, c.Switch) else 'lcaf'}"
-        taken = sum(name == stem or name.startswith(stem + "_") for name, _ in self._functions.values())
-        return f"{stem}_{taken + 1}" if taken else stem
+        self._stems[stem] += 1
+        return f"{stem}_{self._stems[stem]}" if self._stems[stem] > 1 else stem
 
-    def parser(self, declared: Any, *, whole: bool) -> tuple[str, list[Path]]:
-        """The name and the free names of `parse(b)`, or with `whole` False of `parse(b, o) -> (value, o)`."""
-        return self._function(declared, "parse" if whole else "read", lambda name: Parser(self, name, whole=whole))
+    def both(self, declared: Any, *, whole: bool = True) -> tuple[str, str]:
+        """The names of the parse and the build function of a declaration that stands for itself."""
+        made = self.parser(declared, whole=whole), self.builder(declared)
+        for name, free in made:
+            if free:
+                raise NotImplementedError(f"{name} wants {free}, which nothing around it gives")
+        return made[0][0], made[1][0]
 
-    def builder(self, declared: Any) -> tuple[str, list[Path]]:
+    def parser(self, declared: Any, *, whole: bool, rare: bool = False) -> tuple[str, list[Path]]:
+        """The name and the free names of `parse(b)`, or with `whole` False of `parse(b, o) -> (value, o)`.
+
+        What is `rare` is written short: it is to be compiled fast rather than to run fast.
+        """
+        verb = "parse" if whole else "read"
+        return self._function(declared, verb, lambda name: Parser(self, name, whole=whole, rare=rare))
+
+    def builder(self, declared: Any, *, rare: bool = False) -> tuple[str, list[Path]]:
         """The name and the free names of `build(m) -> bytes`."""
-        return self._function(declared, "build", lambda name: Builder(self, name))
+        return self._function(declared, "build", lambda name: Builder(self, name, rare=rare))
 
     def _function(self, declared: Any, verb: str, emitter: Callable[[str], Any]) -> tuple[str, list[Path]]:
         declared = bare(declared)
@@ -87,7 +113,8 @@ class Compiler:
         """Run the source; tracebacks find its lines."""
         text = "".join(self.source.values())
         names = {value.__name__: value for value in self.values.values()}
-        space: dict[str, Any] = {"struct": struct, "Refused": Refused, "__name__": __name__, **names}
+        makers = {maker.__name__: maker for maker in self.makers.values()}
+        space: dict[str, Any] = {"struct": struct, "Refused": Refused, "__name__": __name__, **names, **makers}
         exec(compile(text, FILE, "exec"), space)  # noqa: S102 - our own text, made of our own declarations
         linecache.cache[FILE] = (len(text), None, text.splitlines(keepends=True), FILE)
         return space

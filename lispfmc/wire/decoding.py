@@ -22,15 +22,14 @@ def decode(datagram: bytes) -> Message:
         datagram = bytes(datagram)
     try:
         kind = datagram[0] >> 4
-        message: Message = PARSERS[kind](datagram)
+        parsed = PARSERS[kind](datagram)
     except (Refused, struct.error, IndexError, KeyError) as error:
         raise refusal(datagram) from error
-    return _ecm(message, datagram) if kind == ECM else message  # type: ignore[arg-type] # the parser of type 8
+    return _ecm(parsed, datagram) if kind == ECM else parsed
 
 
-def _ecm(parsed: inner.Encapsulated, datagram: bytes) -> Ecm:
-    header = inner.kept(parsed, datagram)
-    payload = parsed.payload
+def _ecm(checked: inner.Checked, datagram: bytes) -> Ecm:
+    word, source, destination, source_port, destination_port, security, header, payload = checked
     try:
         kind = payload[0] >> 4
         if kind == ECM:
@@ -38,14 +37,4 @@ def _ecm(parsed: inner.Encapsulated, datagram: bytes) -> Ecm:
         message: Message = PARSERS[kind](payload)
     except (Refused, struct.error, IndexError, KeyError) as error:
         raise refusal(payload, len(datagram) - len(payload)) from error
-    ip = parsed.ip
-    return Ecm(
-        parsed.word,
-        ip.source,
-        ip.destination,
-        parsed.source_port,
-        parsed.destination_port,
-        message,
-        parsed.security,
-        header,
-    )
+    return Ecm(word, source, destination, source_port, destination_port, message, security, header)

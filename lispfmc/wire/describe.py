@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lispfmc.wire import encap, formats, lcaf, moveformat
+from lispfmc.wire import address_formats, encap, formats, lcaf, moveformat
 from lispfmc.wire.address import Address, InstanceAddress, OpaqueLcaf, ip_text
 from lispfmc.wire.codec import LCAFS
 from lispfmc.wire.extensions import Info, MapReferral, ReferralAction, ReferralRecord, SharedExtension
@@ -79,9 +79,9 @@ _WORDS: dict[tuple[type, str], BitWord] = {
     (ReferralRecord, "version_word"): BitWord(formats.ReferralRecord.version_word),
     (RequestRecord, "flags"): BitWord(formats.RequestRecord.flags),
     (EidProof, "flags"): BitWord(formats.EidProof.flags),
-    (lcaf.Hop, "flags"): BitWord(formats.hop({}).flags),
-    (lcaf.ReplicationEntry, "level_word"): BitWord(formats.replication_entry({}).level_word),
-    (lcaf.VendorAddress, "vendor"): BitWord(formats.BODIES[formats.LCAF_VENDOR].vendor),
+    (lcaf.Hop, "flags"): BitWord(address_formats.hop({}).flags),
+    (lcaf.ReplicationEntry, "level_word"): BitWord(address_formats.replication_entry({}).level_word),
+    (lcaf.VendorAddress, "vendor"): BitWord(address_formats.BODIES[address_formats.LCAF_VENDOR].vendor),
 }
 _ADDRESSES = frozenset(
     {"address", "addresses", "eid", "source_eid", "source", "destination", "key", "value", "nat"}

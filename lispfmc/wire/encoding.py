@@ -17,19 +17,19 @@ from lispfmc.wire.messages import Ecm, Message
 _build_ecm = BUILDERS[inner.Encapsulated]
 
 
-def encode(message: Message) -> bytes:
-    """The bytes of `message`. Raises LocalError when a value does not fit its field."""
-    kind = message.__class__
-    try:
-        if kind is Ecm:
-            return _ecm(message)  # type: ignore[arg-type] # mypy does not narrow by __class__
-        return BUILDERS[kind](message)
-    except (Refused, struct.error, TypeError, AttributeError, KeyError) as error:
-        raise LocalError(f"{kind.__name__} cannot be encoded: {error}") from error
-
-
 def _ecm(message: Ecm) -> bytes:
     inside = message.message
     if inside.__class__ is Ecm:
         raise LocalError("an ECM carries no ECM")
     return _build_ecm(inner.headers(message, BUILDERS[inside.__class__](inside)))
+
+
+_BUILDERS = BUILDERS | {Ecm: _ecm}
+
+
+def encode(message: Message) -> bytes:
+    """The bytes of `message`. Raises LocalError when a value does not fit its field."""
+    try:
+        return _BUILDERS[message.__class__](message)
+    except (Refused, struct.error, TypeError, AttributeError, KeyError) as error:
+        raise LocalError(f"{type(message).__name__} cannot be encoded: {error}") from error

@@ -7,9 +7,7 @@ label, "no UDP checksum") is taken from `Ecm.header`, so that encoding is lossle
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
+from typing import Any, NamedTuple
 
 from lispfmc.wire import formats
 from lispfmc.wire.checksum import internet_checksum, udp_checksum
@@ -23,11 +21,12 @@ UDP_HEADER_BYTES = 8
 FRAGMENT = 0x3FFF  # More-Fragments and the offset
 DONT_FRAGMENT = 0x4000
 _TTL = 64
+_LAST_64 = (1 << 64) - 1
 _IHL_5, _VERSION_6 = 0x45, 0x60  # the first bytes of our headers
 _PLAIN_SUM = 0x4500 + DONT_FRAGMENT + (_TTL << 8 | formats.UDP)  # of our IPv4 header, less length and addresses
 
 
-class InnerIpv4(msgspec.Struct, frozen=True, gc=False):
+class InnerIpv4(NamedTuple):
     """The IPv4 header after its first byte."""
 
     tos: int
@@ -41,7 +40,7 @@ class InnerIpv4(msgspec.Struct, frozen=True, gc=False):
     options: bytes
 
 
-class InnerIpv6(msgspec.Struct, frozen=True, gc=False):
+class InnerIpv6(NamedTuple):
     """The IPv6 header after its first byte."""
 
     class_and_flow: bytes
@@ -51,13 +50,13 @@ class InnerIpv6(msgspec.Struct, frozen=True, gc=False):
     destination: bytes
 
 
-class Encapsulated(msgspec.Struct, frozen=True, gc=False):
+class Encapsulated(NamedTuple):
     """An ECM as it is declared: its headers, and the message that they carry as bytes."""
 
     word: int
     security: EcmSecurity | None
     first: int
-    ip: Any  # InnerIpv4 or InnerIpv6: `first` says which
+    ip: InnerIpv4 | InnerIpv6
     source_port: int
     destination_port: int
     udp_length: int
@@ -65,42 +64,61 @@ class Encapsulated(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
 
 
-def kept(parsed: Encapsulated, datagram: bytes) -> bytes:
-    """What `Ecm.header` has to keep: nothing when the headers are those that we would build ourselves.
+Checked = tuple[int, bytes, bytes, int, int, EcmSecurity | None, bytes, bytes]
+"""Word, addresses, ports, security, what `Ecm.header` has to keep, payload."""
+
+
+def checked(
+    datagram: bytes,
+    word: int,
+    security: EcmSecurity | None,
+    first: int,
+    ip: Any,  # the fields of InnerIpv4 or InnerIpv6: `first` says which
+    source_port: int,
+    destination_port: int,
+    length: int,
+    checksum: int,
+    payload: bytes,
+) -> Checked:
+    """What the parser of an ECM makes of its fields, in place of an Encapsulated: those that `Ecm` needs.
 
     Raises PeerError for lengths, checksums, fragments and ports that cannot be right. What nearly every ECM is, right
-    and over IPv4 with a header like ours, is known in few steps.
+    and over IPv4 with a header like ours, is known in few steps; of such a header nothing has to be kept.
     """
-    ip, length = parsed.ip, parsed.udp_length
-    if (
-        parsed.first == _IHL_5
-        and ip.fragment == DONT_FRAGMENT
-        and ip.ttl == _TTL
-        and not (ip.tos or ip.identification)
-        and parsed.destination_port == CONTROL_PORT
-        and parsed.source_port != DATA_PORT
-        and length == len(parsed.payload) + UDP_HEADER_BYTES
-        and ip.total_length == length + 20
-        and parsed.udp_checksum
-        and ip.checksum != 0xFFFF  # which has the residue of zero, and is not what a sender computes
-    ):
-        at = len(datagram) - length - 20
-        # A header with its right checksum sums to all ones (RFC 1071 §1): it has no residue. Under UDP's checksum are
-        # the addresses, which end the IP header, and length and protocol once more. 2^16 is 1 here (see `checksum`).
-        covered = int.from_bytes(datagram[at + 12 :], "big")
-        if length & 1:
-            covered <<= 8
-        header = int.from_bytes(datagram[at : at + 20], "big")
-        if header % 0xFFFF == 0 and (covered + length + formats.UDP) % 0xFFFF == 0:
-            return b""
+    if first == _IHL_5:
+        tos, total_length, identification, fragment, ttl, header_checksum, source, destination, _ = ip
+        if (
+            length == len(payload) + UDP_HEADER_BYTES
+            and total_length == length + 20
+            and fragment == DONT_FRAGMENT
+            and ttl == _TTL
+            and not (tos or identification)
+            and destination_port == CONTROL_PORT
+            and source_port != DATA_PORT
+            and checksum
+            and header_checksum != 0xFFFF  # which has the residue of zero, and is not what a sender computes
+        ):
+            # RFC 1071 §2: a number of any length has the residue of the sum of its 16-bit words, as 2^16 is 1 there. A
+            # header with its right checksum has none. Under UDP's are the addresses, which end the IP header, and
+            # length and protocol once more.
+            packet = int.from_bytes(datagram[-total_length:], "big")
+            header = packet >> length * 8
+            if length & 1:
+                packet <<= 8
+            covered = packet + (header & _LAST_64) + length + formats.UDP
+            if header % 0xFFFF == 0 and covered % 0xFFFF == 0:
+                return word, source, destination, source_port, destination_port, security, b"", payload
+    inner_ip = InnerIpv4(*ip) if first >> 4 == 4 else InnerIpv6(*ip)
+    parsed = Encapsulated(word, security, first, inner_ip, source_port, destination_port, length, checksum, payload)
     at, payload_at = _check(parsed, datagram)
-    return b"" if _plain(parsed) else datagram[at:payload_at]
+    kept = b"" if _plain(parsed) else datagram[at:payload_at]
+    return word, inner_ip.source, inner_ip.destination, source_port, destination_port, security, kept, payload
 
 
 def _plain(parsed: Encapsulated) -> bool:
     """True when the headers are those that we would build: then nothing of them needs keeping."""
     ip = parsed.ip
-    if ip.__class__ is InnerIpv4:
+    if isinstance(ip, InnerIpv4):
         return (
             ip.fragment == DONT_FRAGMENT
             and ip.ttl == _TTL
@@ -117,7 +135,7 @@ def _check(parsed: Encapsulated, datagram: bytes) -> tuple[int, int]:
     payload_at = size - len(parsed.payload)
     udp_at = payload_at - UDP_HEADER_BYTES
     ip = parsed.ip
-    if ip.__class__ is InnerIpv4:
+    if isinstance(ip, InnerIpv4):
         at = udp_at - 20 - len(ip.options)
         _check_ipv4(ip, datagram, at, udp_at)
     else:
@@ -155,7 +173,7 @@ def _check_ipv4(ip: InnerIpv4, datagram: bytes, at: int, udp_at: int) -> None:
 
 def _check_udp_checksum(parsed: Encapsulated, datagram: bytes, udp_at: int) -> None:
     ip = parsed.ip
-    if not parsed.udp_checksum and ip.__class__ is InnerIpv4:
+    if not parsed.udp_checksum and isinstance(ip, InnerIpv4):
         return  # RFC 768: not computed. lispers.net sends it so, though RFC 9301 §5 wants one; the outer one covers it.
     segment = datagram[udp_at : udp_at + 6] + b"\0\0" + parsed.payload
     wanted = udp_checksum(ip.source, ip.destination, segment)
@@ -164,10 +182,11 @@ def _check_udp_checksum(parsed: Encapsulated, datagram: bytes, udp_at: int) -> N
         raise PeerError("inner UDP checksum", offset=udp_at + 6, why=why)
 
 
-def headers(message: Ecm, payload: bytes) -> Encapsulated:
-    """What `formats.Ecm` is built from. Raises LocalError for what cannot be sent."""
+def headers(message: Ecm, payload: bytes) -> tuple[Any, ...]:
+    """What `formats.Ecm` is built from, the fields of Encapsulated. Raises LocalError for what cannot be sent."""
     source, destination = message.source, message.destination
-    if len(source) != len(destination) or len(source) not in (4, 16):
+    size = len(source)
+    if size != len(destination) or (size != 4 and size != 16):
         raise LocalError("the inner header of an ECM has two addresses of one family")
     source_port, destination_port = message.source_port, message.destination_port
     if source_port == DATA_PORT or (destination_port != CONTROL_PORT and not _allowed(source_port, destination_port)):
@@ -175,13 +194,12 @@ def headers(message: Ecm, payload: bytes) -> Encapsulated:
     length = UDP_HEADER_BYTES + len(payload)
     if length > 0xFFFF - 60:
         raise LocalError(f"a control message of {len(payload)} bytes does not fit an inner IP packet")
-    # RFC 1071 §2: numbers of any length have the residue of the sum of their 16-bit words, as 2^16 is 1 there.
-    addresses = int.from_bytes(source, "big") + int.from_bytes(destination, "big")
-    ip: InnerIpv4 | InnerIpv6
-    if len(source) == 4 and message.header == b"":
+    addresses = int.from_bytes(source + destination, "big")  # for its residue, see `checked`
+    ip: tuple[Any, ...]
+    if size == 4 and message.header == b"":
         first, total, checked = _IHL_5, length + 20, True
         checksum = -(_PLAIN_SUM + addresses + total) % 0xFFFF
-        ip = InnerIpv4(0, total, 0, DONT_FRAGMENT, _TTL, checksum, source, destination, b"")
+        ip = 0, total, 0, DONT_FRAGMENT, _TTL, checksum, source, destination, b""
     else:
         first, ip, checked = _ip(message, length)
     checksum = 0
@@ -191,8 +209,7 @@ def headers(message: Ecm, payload: bytes) -> Encapsulated:
             covered <<= 8
         covered += addresses + source_port + destination_port + 2 * length + formats.UDP
         checksum = -covered % 0xFFFF or 0xFFFF
-    security = message.security
-    return Encapsulated(message.word, security, first, ip, source_port, destination_port, length, checksum, payload)
+    return message.word, message.security, first, ip, source_port, destination_port, length, checksum, payload
 
 
 def _ip(message: Ecm, length: int) -> tuple[int, InnerIpv4 | InnerIpv6, bool]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import construct as c
 
 from lispfmc.wire.scopes import Path, Scope, parameters
-from lispfmc.wire.words import FORMATS, BitWord, address_tags, bare, is_word, masked_plain, plain_size
+from lispfmc.wire.words import FORMATS, BitWord, address_tags, bare, has_rare, is_word, masked_plain, plain_size
 
 if TYPE_CHECKING:
     from lispfmc.wire.compiler import Compiler
@@ -25,8 +25,9 @@ Fields = dict[str, str]
 class Parser:
     """The lines of one function. `o` is the offset; `moved` bytes are known and not yet added to it."""
 
-    def __init__(self, compiler: Compiler, name: str, *, whole: bool) -> None:
+    def __init__(self, compiler: Compiler, name: str, *, whole: bool, rare: bool) -> None:
         self.compiler = compiler
+        self.rare = rare
         self.name = name
         self.whole = whole
         self.fixed = whole  # the position is a number, not yet in `o`
@@ -40,7 +41,7 @@ class Parser:
     def function(self, declared: Any, free: list[Path]) -> str:
         """The source of the whole function."""
         if isinstance(declared, c.Switch):
-            self.rare(declared, Scope(free, own=False))
+            self.any_case(declared, Scope(free, own=False))
             arguments = "b, o, key"
         else:
             result = self.struct(declared, Scope(free))
@@ -143,14 +144,17 @@ class Parser:
     def made(self, value: type, fields: Fields, scope: Scope) -> str:
         """The call of a value class. A field that the declaration does not have is the enclosing one's."""
         given = {self.compiler.alias(value, name): code for name, code in fields.items()}
-        wanted = value.__struct_fields__  # type: ignore[attr-defined]
+        wanted = self.compiler.fields(value)
         for name in wanted:
             if name not in given:
                 field = self.compiler.declared(value, name)
                 given[name] = scope.names.get(field) or scope.resolve(("_", field))
         if len(given) != len(wanted):
             raise NotImplementedError(f"{value.__name__} has {sorted(wanted)}, its declaration {sorted(given)}")
-        return f"{value.__name__}({', '.join(given[name] for name in wanted)})"
+        arguments = ", ".join(given[name] for name in wanted)
+        if value in self.compiler.makers:
+            return f"{self.compiler.makers[value].__name__}(b, {arguments})"
+        return f"({arguments})" if issubclass(value, tuple) else f"{value.__name__}({arguments})"
 
     def word(self, subcons: list[Any], index: int, scope: Scope, fields: Fields) -> int:
         """A bit word, and the count that shares its bytes; how many more subcons that is."""
@@ -299,6 +303,11 @@ class Parser:
             raise NotImplementedError(f"{name} has a default other than Error")
         address = any(plain_size(case) for case in inside.cases.values())
         before = self.fixed, self.moved
+        if address and self.rare and has_rare(inside):
+            function, free = self.compiler.parser(inside, whole=False)
+            self.line(f"{code}, o = {function}(b, {self.at()}, {key}{scope.arguments(free)})")
+            self.settled()
+            return code
         word = "if"
         for value, case in inside.cases.items():
             size = plain_size(case)
@@ -340,11 +349,16 @@ class Parser:
             return self.struct(case, scope.inner())
         return self.value(case, name, scope, [c.Pass])
 
-    def rare(self, declared: Any, scope: Scope) -> None:
-        """The cases of an address that are not plain bytes."""
+    def any_case(self, declared: Any, scope: Scope) -> None:
+        """Every case of an address: the plain ones too, for those who have not read them on the spot."""
         self.fixed = False
         for value, case in declared.cases.items():
-            if plain_size(case):
+            if size := plain_size(case):
+                if has_rare(declared):
+                    checks = [f"not {scope.inner().code(check.func)}" for check in masked_plain(case)]
+                    self.line(f"if key == {value}:")
+                    self.lines += [f"        if {check}: {REFUSE}\n" for check in checks]
+                    self.line(f"    return b[o:o + {size}], o + {size}")
                 continue
             case = bare(case)
             if isinstance(case, c.Bytes):  # of length 0: there is no address
@@ -385,7 +399,7 @@ class Parser:
         self.line(f"if o > {self.end()}: {REFUSE}")
         tag = scope.code(switch.keyfunc)
         for key, case in switch.cases.items():
-            function, free = self.compiler.parser(case, whole=True)
+            function, free = self.compiler.parser(case, whole=True, rare=True)
             unused = set(fields) - {path[0] for path in free}
             if unused:
                 raise NotImplementedError(f"the value of type {key} does not keep {unused}")

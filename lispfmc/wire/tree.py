@@ -23,9 +23,8 @@ AT = 5
 
 def tree(datagram: bytes, error: PeerError | None = None) -> list[str]:
     """The lines of a message; of one that was refused for `error`, up to that."""
-    readings = _readings(datagram, 0, 0)
     end = len(datagram) if error is None else error.offset
-    lines = [line for one in _shown(readings) if one.at <= end for line in _lines(one, readings)]
+    lines = list(_lines([one for one in _readings(datagram, 0, 0) if one.at <= end]))
     if error is not None:
         lines.append(f"{error.offset:>{AT}}  malformed: {error.field} at byte {error.offset}: {error.why}")
     return lines
@@ -41,32 +40,35 @@ def _readings(datagram: bytes, base: int, depth: int) -> list[Reading]:
     return readings
 
 
-def _shown(readings: Sequence[Reading]) -> Iterator[Reading]:
-    """Without Checks, and without what is not there or reserved and zero."""
+def _lines(readings: Sequence[Reading]) -> Iterator[str]:
+    """One line a field, without Checks, and without what is not there or reserved and zero."""
+    beside: list[dict[str, Reading]] = []  # for each level, the fields before this one in the same Struct
     for one in readings:
-        if one.name.startswith("reserved") and not any(one.value if isinstance(one.value, bytes) else [one.value]):
-            continue
-        if one.size is None or one.number is not None or one.size or (one.value is not None and one.value == []):
-            yield one
+        del beside[one.depth + 1 :]
+        while len(beside) <= one.depth:
+            beside.append({})
+        if one.number is not None:
+            beside[one.depth].clear()
+        if _shown(one):
+            what = f"[{one.number}]" if one.number is not None else f"{one.name}{_text(one, beside[one.depth])}"
+            yield f"{one.at:>{AT}}  {'  ' * one.depth}{what}"
+        beside[one.depth][one.name] = one
 
 
-def _lines(one: Reading, readings: Sequence[Reading]) -> Iterator[str]:
-    head = f"{one.at:>{AT}}  {'  ' * one.depth}"
-    if one.number is not None:
-        yield f"{head}[{one.number}]"
-        return
-    if one.size is None:
-        yield f"{head}{one.name}"
-        return
-    yield f"{head}{one.name}{_text(one, readings)}"
+def _shown(one: Reading) -> bool:
+    if one.name.startswith("reserved"):
+        return any(one.value if isinstance(one.value, bytes) else [one.value])
+    return one.size is None or one.number is not None or one.size > 0
 
 
-def _text(one: Reading, readings: Sequence[Reading]) -> str:
+def _text(one: Reading, beside: dict[str, Reading]) -> str:
     value = one.value
+    if one.size is None:
+        return ""
     if isinstance(value, Container):
         return _bits({name: bits for name, bits in value.items() if name[0] != "_" and name != "type"})
     if isinstance(value, bytes):
-        return f": {_bytes(one, value, readings)}"
+        return f": {_bytes(one, value, beside)}"
     if isinstance(value, int):
         afi = f" ({AFIS[value]})" if one.name.endswith("afi") and value in AFIS else ""
         return f": {value:#018x}" if one.name == "nonce" else f": {value}{afi}"
@@ -77,15 +79,13 @@ def _bits(value: dict[str, Any]) -> str:
     """The bits of a word that are set; nothing for a Struct, whose fields have lines of their own."""
     if not all(isinstance(bits, int) for bits in value.values()):
         return ""
-    shown = [name if bits == 1 and name != "type" else f"{name}={bits}" for name, bits in value.items() if bits]
+    shown = [name if bits == 1 else f"{name}={bits}" for name, bits in value.items() if bits]
     return f": {', '.join(shown)}" if shown else ": 0"
 
 
-def _bytes(one: Reading, value: bytes, readings: Sequence[Reading]) -> str:
-    """Bytes are an address when an AFI of that length stands before them."""
-    before = [other for other in readings[: readings.index(one)] if other.depth <= one.depth and other.size]
-    address = any(other.name == f"{one.name}_afi" and other.at + 2 == one.at for other in before)
-    if (address or one.name in ("source", "destination")) and len(value) in (4, 16):
-        mask = next((other.value for other in reversed(before) if other.name == "mask_length"), None)
-        return ip_text(value) + (f"/{mask}" if one.name == "eid" and mask is not None else "")
-    return value.hex()
+def _bytes(one: Reading, value: bytes, beside: dict[str, Reading]) -> str:
+    """Bytes are an IP address where an AFI stands before them, or in an IP header."""
+    if len(value) not in (4, 16) or not (f"{one.name}_afi" in beside or one.name in ("source", "destination")):
+        return value.hex()
+    mask = f"/{beside['mask_length'].value}" if one.name == "eid" and "mask_length" in beside else ""
+    return ip_text(value) + mask

@@ -91,6 +91,11 @@ def plain_size(case: Any) -> int:
     return case.length if isinstance(case, c.Bytes) and isinstance(case.length, int) else 0
 
 
+def has_rare(switch: Any) -> bool:
+    """True for an address that may be more than an IP address or nothing."""
+    return any(not plain_size(case) and not isinstance(bare(case), c.Bytes) for case in switch.cases.values())
+
+
 def masked_plain(case: Any) -> list[Any]:
     """The Checks of such a case."""
     case = bare(case)
@@ -101,13 +106,12 @@ def masked_plain(case: Any) -> list[Any]:
 
 
 def address_tags(declared: Any) -> set[str]:
-    """The fields of a Struct that only say which case of a Switch follows: derived from the value of that."""
-    return {one.name for one in declared.subcons if any(is_tag(one, other) for other in declared.subcons)}
-
-
-def is_tag(field: Any, other: Any) -> bool:
-    """True when `other` is a Switch, or a body with a length before it, on `field`."""
-    inside = bare(other)
-    if isinstance(inside, c.Prefixed):
-        inside = bare(inside.subcon)
-    return isinstance(inside, c.Switch) and repr(inside.keyfunc) == f"this['{field.name}']"
+    """The fields of a Struct that only say which case of a Switch follows, or which body: its value says it too."""
+    keys = set()
+    for one in declared.subcons:
+        inside = bare(one)
+        if isinstance(inside, c.Prefixed):
+            inside = bare(inside.subcon)
+        if isinstance(inside, c.Switch):
+            keys.add(repr(inside.keyfunc))
+    return {one.name for one in declared.subcons if keys and f"this['{one.name}']" in keys}

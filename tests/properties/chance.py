@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from lispfmc.wire import formats, lcaf, security
+from lispfmc.wire import address_formats, lcaf, security
 from lispfmc.wire.address import Address, InstanceAddress, OpaqueLcaf
 from lispfmc.wire.dataheader import DataHeader, ShimHeader
 from lispfmc.wire.extensions import Info, MapReferral, ReferralRecord, ReferralSignature, SharedExtension
@@ -25,7 +25,7 @@ from lispfmc.wire.messages import (
     RequestRecord,
 )
 
-KNOWN_LCAFS = frozenset(formats.BODIES)
+KNOWN_LCAFS = frozenset(address_formats.BODIES)
 
 
 class Chance(random.Random):
@@ -83,7 +83,7 @@ class Chance(random.Random):
             lambda: lcaf.ReplicationList(self.some(lambda: lcaf.ReplicationEntry(self.bits(32), inner())), *ends),
             lambda: lcaf.JsonAddress(self.bytes_up_to(12), inner(), *ends),
             lambda: lcaf.KeyValue(inner(), inner(), *ends),
-            lambda: lcaf.VendorAddress(self.bits(8) << 24 | formats.OUI_IANA, self.bytes_up_to(8), *ends),
+            lambda: lcaf.VendorAddress(self.bits(8) << 24 | address_formats.OUI_IANA, self.bytes_up_to(8), *ends),
         ]
         return self.choice(makers)()
 

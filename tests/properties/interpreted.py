@@ -10,7 +10,7 @@ from typing import Any
 
 from construct import ConstructError
 
-from lispfmc.wire import formats, lcaf, security
+from lispfmc.wire import address_formats, formats, lcaf, security
 from lispfmc.wire.address import Address, InstanceAddress, OpaqueLcaf
 from lispfmc.wire.checksum import internet_checksum, udp_checksum
 from lispfmc.wire.dataheader import DataHeader, ShimHeader
@@ -112,44 +112,44 @@ def _trailer(parsed: Parsed) -> tuple[bytes | None, bytes | None]:
 
 
 def address(afi: int, content: Parsed) -> Address:
-    if afi in (formats.AFI_NONE, formats.AFI_IPV4, formats.AFI_IPV6):
+    if afi in (address_formats.AFI_NONE, address_formats.AFI_IPV4, address_formats.AFI_IPV6):
         return content or None
-    if afi == formats.AFI_NAME:
+    if afi == address_formats.AFI_NAME:
         return lcaf.DistinguishedName(content.name)
-    if afi == formats.AFI_MAC:
+    if afi == address_formats.AFI_MAC:
         return lcaf.MacAddress(content.octets)
     kind, body = content.lcaf_type, content.content
-    if kind == formats.LCAF_INSTANCE_ID:
+    if kind == address_formats.LCAF_INSTANCE_ID:
         return InstanceAddress(body.iid, body.ip or None, content.reserved2, content.reserved)
     ends = content.reserved, content.reserved2
     match kind:
-        case formats.LCAF_AFI_LIST:
+        case address_formats.LCAF_AFI_LIST:
             return lcaf.AfiList(_addresses(body.addresses), *ends)
-        case formats.LCAF_NAT:
+        case address_formats.LCAF_NAT:
             three = ("global_etr_rloc", "ms_rloc", "private_etr_rloc")
             known, server, private = (address(body[f"{name}_afi"], body[name]) for name in three)
             ports, rtrs = (body.ms_port, body.etr_port), _addresses(body.rtr_rlocs)
             return lcaf.NatTraversal(*ports, known, server, private, rtrs, *ends)
-        case formats.LCAF_PATH:
-            declared = formats.hop({}).flags
+        case address_formats.LCAF_PATH:
+            declared = address_formats.hop({}).flags
             hops = [lcaf.Hop(joined(declared, one.flags), address(one.address_afi, one.address)) for one in body.hops]
             return lcaf.LocatorPath(tuple(hops), *ends)
-        case formats.LCAF_SOURCE_DEST:
+        case address_formats.LCAF_SOURCE_DEST:
             masks = body.source_mask_length, body.destination_mask_length
             pair = address(body.source_afi, body.source), address(body.destination_afi, body.destination)
             return lcaf.SourceDestination(*masks, *pair, body.reserved3, *ends)
-        case formats.LCAF_REPLICATION:
-            declared = formats.replication_entry({}).level_word
+        case address_formats.LCAF_REPLICATION:
+            declared = address_formats.replication_entry({}).level_word
             entries = [
                 lcaf.ReplicationEntry(joined(declared, one.level_word), address(one.address_afi, one.address))
                 for one in body.entries
             ]
             return lcaf.ReplicationList(tuple(entries), *ends)
-        case formats.LCAF_JSON:
+        case address_formats.LCAF_JSON:
             return lcaf.JsonAddress(body.json, address(body.address_afi, body.address), *ends)
-        case formats.LCAF_KEY_VALUE:
+        case address_formats.LCAF_KEY_VALUE:
             return lcaf.KeyValue(address(body.key_afi, body.key), address(body.value_afi, body.value), *ends)
-        case formats.LCAF_VENDOR:
+        case address_formats.LCAF_VENDOR:
             return lcaf.VendorAddress(body.vendor.reserved << 24 | body.vendor.oui, body.body, *ends)
     return OpaqueLcaf(kind, body, *ends)
 

@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from construct import ConstructError
 
-from lispfmc.wire import formats, lcaf, security
+from lispfmc.wire import address_formats, formats, lcaf, security
 from lispfmc.wire.address import InstanceAddress, OpaqueLcaf
 from lispfmc.wire.checksum import internet_checksum, udp_checksum
 from lispfmc.wire.dataheader import DataHeader, ShimHeader
@@ -121,18 +121,18 @@ def address(name: str, one: Any) -> Fields:
     if isinstance(one, lcaf.DistinguishedName):
         if b"\0" in one.name:
             refuse("a zero byte in a name")
-        return {f"{name}_afi": formats.AFI_NAME, name: {"name": one.name}}
+        return {f"{name}_afi": address_formats.AFI_NAME, name: {"name": one.name}}
     if isinstance(one, lcaf.MacAddress):
-        return {f"{name}_afi": formats.AFI_MAC, name: {"octets": one.octets}}
+        return {f"{name}_afi": address_formats.AFI_MAC, name: {"octets": one.octets}}
     if isinstance(one, OpaqueLcaf):
         if one.lcaf_type in LCAF_TYPES.values():
             refuse("not opaque")
         content = {"reserved": one.reserved, "reserved2": one.reserved2, "lcaf_type": one.lcaf_type}
-        return {f"{name}_afi": formats.AFI_LCAF, name: content | {"content": one.body}}
+        return {f"{name}_afi": address_formats.AFI_LCAF, name: content | {"content": one.body}}
     kind = LCAF_TYPES[type(one)]
     reserved2 = one.iid_mask_length if isinstance(one, InstanceAddress) else one.reserved2
     content = {"reserved": one.reserved, "reserved2": reserved2, "lcaf_type": kind, "content": _body(one)}
-    return {f"{name}_afi": formats.AFI_LCAF, name: content}
+    return {f"{name}_afi": address_formats.AFI_LCAF, name: content}
 
 
 def _body(one: Any) -> Any:
@@ -149,13 +149,13 @@ def _body(one: Any) -> Any:
                 fields |= address(name, getattr(one, name))
             return fields | {"rtr_rlocs": [address("address", each) for each in one.rtr_rlocs]}
         case lcaf.LocatorPath():
-            flags = formats.hop({}).flags
+            flags = address_formats.hop({}).flags
             hops = [{"flags": split(flags, hop.flags)} | address("address", hop.address) for hop in one.hops]
             return {"hops": hops}
         case lcaf.SourceDestination():
             return fields | address("source", one.source) | address("destination", one.destination)
         case lcaf.ReplicationList():
-            word = formats.replication_entry({}).level_word
+            word = address_formats.replication_entry({}).level_word
             entries = [
                 {"level_word": split(word, each.level_word)} | address("address", each.address) for each in one.entries
             ]
@@ -164,7 +164,7 @@ def _body(one: Any) -> Any:
             return fields | address("address", one.address)
         case lcaf.KeyValue():
             return address("key", one.key) | address("value", one.value)
-    return fields | {"vendor": split(formats.BODIES[255].vendor, one.vendor)}
+    return fields | {"vendor": split(address_formats.BODIES[255].vendor, one.vendor)}
 
 
 def _locators(locators: Any) -> list[Fields]:

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from lispfmc.wire import LocalError, PeerError, decode, encap, encode
 from lispfmc.wire.address import Address, InstanceAddress, OpaqueLcaf
+from lispfmc.wire.address_formats import BODIES
 from lispfmc.wire.auth import Algorithm, Key, sign, verify
 from lispfmc.wire.describe import describe
-from lispfmc.wire.formats import BODIES
 from lispfmc.wire.messages import (
     Ecm,
     EidRecord,

@@ -11,7 +11,7 @@ import pytest
 from lispfmc.cli.app import run
 from lispfmc.wire import encode
 from lispfmc.wire.address import Prefix, ip_of
-from lispfmc.wire.messages import EidRecord, Locator, MapReply
+from lispfmc.wire.messages import Ecm, EidRecord, Locator, MapReply
 
 REPLY = encode(
     MapReply.of(
@@ -79,3 +79,29 @@ def test_a_broken_capture_says_where_it_breaks(tmp_path: Path, capsys: pytest.Ca
     path.write_bytes(path.read_bytes()[:-5])
     assert run(["decode", str(path)]) == 1
     assert "byte " in capsys.readouterr().err
+
+
+def test_a_tree_has_the_byte_of_each_field(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["decode", REPLY.hex()]) == 0
+    lines = {tuple(line.split()[:2]) for line in capsys.readouterr().out.splitlines()[1:]}
+    assert {("4", "nonce:"), ("12", "ttl_minutes:"), ("24", "eid:"), ("36", "address:")} <= lines
+
+
+def test_a_malformed_message_is_shown_up_to_what_is_wrong(capsys: pytest.CaptureFixture[str]) -> None:
+    wrong = REPLY[:34] + b"\x00\x63" + REPLY[36:]  # an AFI that nobody knows
+    assert run(["decode", wrong.hex()]) == 1
+    *shown, last, _ = capsys.readouterr().out.splitlines()
+    assert last.startswith("   34  malformed: records locators address at byte 34: value 99")
+    assert any(line.endswith("weight: 100") for line in shown)
+    assert run(["decode", wrong.hex(), "-o", "json"]) == 1
+    (message,) = json.loads(capsys.readouterr().out)["messages"]
+    assert message["read"] == [line.strip() for line in shown[1:]]
+
+
+def test_what_is_inside_an_ecm_is_shown_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    reply, here, there = MapReply.of(nonce=7), ip_of("198.18.0.1"), ip_of("100.64.1.10")
+    ecm = encode(Ecm.of(reply, source=here, destination=there, source_port=4342))
+    assert run(["decode", ecm.hex()]) == 0
+    assert "   36    nonce: 0x0000000000000007" in capsys.readouterr().out.splitlines()
+    assert run(["decode", (ecm[:-1] + b"\x08").hex()]) == 1  # only the UDP checksum tells
+    assert "inner UDP checksum at byte 30" in capsys.readouterr().out
