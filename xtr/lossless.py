@@ -37,6 +37,7 @@ from xtr.roles.state import (
     Switch,
     Told,
     Unregister,
+    Warm,
     verdict,
 )
 from xtr.senders import Role as SenderRole
@@ -44,7 +45,7 @@ from xtr.senders import Sender
 
 Eids: TypeAlias = tuple[Prefix, ...]
 LosslessEffect: TypeAlias = (
-    Send | Emit | Reject | Switch | Release | Register | Unregister | Remember | peer.Use | peer.Mark
+    Send | Emit | Reject | Switch | Release | Register | Unregister | Remember | Warm | peer.Use | peer.Mark
 )
 MOST_ROLES = 65_536  # one for each service that ever moved here; who has a key is trusted, but may be broken
 MOST_PEERS = 64
@@ -195,7 +196,7 @@ class Lossless:
             others = sorted(named.difference(role.plan.source, role.plan.target, self._ours))
             told = self._exchanges.ask(Ask(Party.PEERS, MovePhase.ACTIVATE, role.plan), others, now)
         said = verdict(role, MovePhase.PEERS, role.plan)
-        return [*told, Send(message.acknowledgement(said), source, sender.key)]
+        return [Warm(message.records), *told, Send(message.acknowledgement(said), source, sender.key)]
 
     def _as_peer(
         self, message: MoveMessage, plan: Plan, sender: Sender, source: Endpoint, now: float

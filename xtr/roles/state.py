@@ -14,6 +14,7 @@ import msgspec
 
 from lispfmc.core.plans import Answered, Ask, Party, Plan, Restarted, Settle, TimedOut
 from lispfmc.core.versions import newer
+from lispfmc.wire.messages import EidRecord
 from lispfmc.wire.moves import MovePhase, Verdict
 
 
@@ -189,6 +190,12 @@ class ExportPeers(msgspec.Struct, frozen=True, gc=False):
     """Send the target the mappings of those who talk to the EIDs."""
 
     plan: Plan
+
+
+class Warm(msgspec.Struct, frozen=True, gc=False):
+    """Learn these mappings before the service runs here: its first packets to its peers must not wait for them."""
+
+    records: tuple[EidRecord, ...]
 
 
 class Remember(msgspec.Struct, frozen=True, gc=False):
