@@ -1,4 +1,4 @@
-"""A Map-Server for one EID: the real merge rule of `core.registry`, on a state small enough to be explored.
+"""A Map-Server for one EID: the real rule of `core.merging`, on a state small enough to be explored.
 
 Nonces count as ranks among what is under way: a register that another one has overtaken has rank 0, as the last one
 that was accepted has.
@@ -10,7 +10,18 @@ from collections.abc import Iterator
 from functools import cache
 from typing import NamedTuple
 
-from lispfmc.core.registry import Accepted, Kind, Lease, Owner, Register, Registration, merge
+from lispfmc.core.merging import merge
+from lispfmc.core.registry import (
+    Accepted,
+    Claim,
+    Kind,
+    Lease,
+    Owner,
+    Register,
+    Registrant,
+    Registration,
+)
+from lispfmc.wire import records
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import EidRecord, Locator
@@ -18,6 +29,7 @@ from lispfmc.wire.messages import EidRecord, Locator
 EID = Prefix.parse("100.64.101.10/32")
 RLOCS: dict[int, Ip] = {1: ip_of("198.18.0.21"), 2: ip_of("198.18.0.22"), 3: ip_of("198.18.0.11")}
 KEY = Key(1, b"site")
+PROXY_REPLY = 0x0800_0000
 
 
 class Registry(NamedTuple):
@@ -43,8 +55,12 @@ def _owner(node: int) -> Owner:
 
 
 def _register(node: int, epoch: int, nonce: int) -> Register:
-    record = EidRecord.of(EID, [Locator.of(RLOCS[node])], ttl_minutes=1440, map_version=epoch)
-    return Register(_owner(node), KEY, nonce, Endpoint(RLOCS[node], 4342), (record,), True, 180.0)
+    registrant = Registrant(_owner(node), KEY, Endpoint(RLOCS[node], 4342), PROXY_REPLY)
+    return Register(registrant, nonce, (Claim(EID, _record(node, epoch)),), 180.0)
+
+
+def _record(node: int, epoch: int) -> bytes:
+    return records.packed(EidRecord.of(EID, [Locator.of(RLOCS[node])], ttl_minutes=1440, map_version=epoch))
 
 
 class _View:
@@ -52,15 +68,19 @@ class _View:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        register = _register(registry.owner, registry.epoch, 0) if registry.owner else None
-        self.registration = (
-            Registration(EID, register.records[0], Lease(1, register, 1.0, 1), 0.0) if register else None
-        )
+        self.registration: Registration | None = None
+        if registry.owner:
+            registrant = _register(registry.owner, registry.epoch, 0).registrant
+            lease = Lease(180.0, 1, 180.0, registrant, claimed=1, live=1)
+            self.registration = Registration(_record(registry.owner, registry.epoch), lease, 0.0)
 
     def exact(self, eid: Prefix) -> Registration | None:
         return self.registration
 
     longest = exact
+
+    def alone(self, iid: int, ip: Ip) -> Registration | None:
+        return self.registration
 
     def within(self, eid: Prefix) -> Iterator[Registration]:
         yield from (self.registration,) if self.registration else ()
@@ -88,7 +108,7 @@ def registered(registry: Registry, node: int, epoch: int, rank: int) -> Merged:
         return Merged(registry, accepted=False, fresh=True, changed=False, tell=(node,))
     changed = any(change.kind is not Kind.REFRESHED for change in outcome.changes)
     displaced = {each for each in registry.displaced if each != node}
-    displaced |= {registry.owner for change in outcome.changes if change.displaced is not None}
+    displaced |= {registry.owner for change in outcome.changes if change.displaced}
     version = outcome.changes[0].after.version if outcome.changes and outcome.changes[0].after else registry.epoch
     after = Registry(node, version, tuple(sorted(displaced)))
     return Merged(after, accepted=True, fresh=True, changed=changed, tell=after.displaced if changed else ())
