@@ -3,13 +3,14 @@ PYTHON ?= /usr/bin/python3
 OUT ?=
 PYTEST_ARGS ?=
 NAME ?= codec
+STATES ?= 1000000
 BIN := .venv/bin
 DEMO_READY := .venv/.ready-demo
 TEST_READY := .venv/.ready-test
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test bench fuzz lint format bpf clean
+.PHONY: help demo test bench explore fuzz lint format bpf clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -29,6 +30,9 @@ test: $(TEST_READY) ## run every test (PYTEST_ARGS=... to choose)
 
 bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec, mapserver, dataplane, controller)
 	@$(BIN)/python -m tests.bench $(NAME)
+
+explore: $(TEST_READY) ## explore the moves exhaustively, a million states (STATES=...)
+	@$(BIN)/python -m tests.explore --states $(STATES)
 
 fuzz: $(TEST_READY) ## hold the codec against construct 10,000 times a message, then fuzz it (FUZZ_SECONDS=600)
 	@LISPFMC_EXAMPLES=10000 $(BIN)/pytest -q tests/properties/test_wire_compiled.py

@@ -13,3 +13,8 @@ def newer(version: int, than: int) -> bool:
     distance = (version - than) % _VALUES
     # RFC 9302 §6: of two versions that are half the circle apart, the greater number is the newer
     return 0 < distance < _HALF or (distance == _HALF and version > than)
+
+
+def next_version(version: int) -> int:
+    """The map-version after this one; 0 is left out, as it means "none" (RFC 9302 §6)."""
+    return version % (_VALUES - 1) + 1

@@ -19,6 +19,7 @@ import msgspec
 
 from lispfmc.wire.encoding import encode
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES, Signed
+from lispfmc.wire.moves import MoveMessage
 
 AUTH_OFFSET = 16  # word (4), nonce (8), key id, algorithm id, length (2): the same in all three messages
 _NONCE = slice(4, 12)
@@ -142,6 +143,8 @@ def _last_record_end(message: Signed, datagram: bytes) -> int:
     Only the I-bit, which the tag covers, says that they are there. A trailer without the bit counts as part of what is
     covered: otherwise anybody could append one.
     """
+    if isinstance(message, MoveMessage):  # no RFC speaks of it: its tag covers it whole
+        return len(datagram)
     return len(datagram) - (_TRAILER_BYTES if message.word & _XTR_ID_PRESENT else 0)
 
 
@@ -165,10 +168,10 @@ def _hmac(new: Callable[[bytes], Any], secret: bytes) -> Mac:
     return mac
 
 
-# RFC 9301 §5.6, §5.7: the salt, by message type.
+# RFC 9301 §5.6, §5.7: the salt, by message type; that of our own extension is our own.
 _EXTRACT = {
     number: _hmac(sha256, f"{name} Authentication".encode())
-    for number, name in ((3, "Map-Register"), (4, "Map-Notify"), (5, "Map-Notify-Ack"))
+    for number, name in ((3, "Map-Register"), (4, "Map-Notify"), (5, "Map-Notify-Ack"), (15, "Move"))
 }
 
 

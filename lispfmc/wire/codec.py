@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from lispfmc.wire import address_formats, dataheader, extensions, formats, inner, lcaf, messages, security
+from lispfmc.wire import (
+    address_formats,
+    dataheader,
+    extensions,
+    formats,
+    inner,
+    lcaf,
+    messages,
+    moveformat,
+    moves,
+    security,
+)
 from lispfmc.wire.address import InstanceAddress, OpaqueLcaf
 from lispfmc.wire.compiler import Compiler
 from lispfmc.wire.words import bare
@@ -42,8 +53,10 @@ VALUES: dict[Any, type] = {
     formats.InnerIpv6: inner.InnerIpv6,
     formats.DataHeader: dataheader.DataHeader,
     formats.ShimHeader: dataheader.ShimHeader,
+    moveformat.Move: moves.MoveMessage,
+    moveformat.MoveShim: moves.MoveShim,
 }
-ECM = 8
+ECM, SHARED = 8, 15
 MESSAGES: dict[int, type] = {
     1: messages.MapRequest,
     2: messages.MapReply,
@@ -53,7 +66,7 @@ MESSAGES: dict[int, type] = {
     6: extensions.MapReferral,
     7: extensions.Info,
     ECM: inner.Encapsulated,
-    15: extensions.SharedExtension,
+    SHARED: extensions.SharedExtension,
 }
 
 
@@ -80,22 +93,37 @@ _compiler = Compiler(_values(), ALIASES, {inner.Encapsulated: inner.checked})
 
 _MESSAGE = {kind: _compiler.both(declared) for kind, declared in formats.MESSAGES.items()}
 _DATA, _SHIM = _compiler.both(formats.DataHeader), _compiler.both(formats.ShimHeader, whole=False)
+_MOVE, _MOVE_SHIM = _compiler.both(moveformat.Move), _compiler.both(moveformat.MoveShim)
 _space = _compiler.load()
+_EXTENSIONS: dict[int, Callable[[bytes], Any]] = {moveformat.MOVE_SUB_TYPE: _space[_MOVE[0]]}
+_parse_shared: Callable[[bytes], Any] = _space[_MESSAGE[SHARED][0]]
+
+
+def _parse_extension(datagram: bytes) -> Any:
+    """RFC 9304 §3: the 12 bits after the type say whose message it is; of those that nobody claims, the bytes."""
+    return _EXTENSIONS.get((datagram[0] & 15) << 8 | datagram[1], _parse_shared)(datagram)
+
 
 PARSERS: dict[int, Callable[[bytes], Any]] = {kind: _space[parse] for kind, (parse, _) in _MESSAGE.items()}
+PARSERS[SHARED] = _parse_extension
 """By message type: the value of one whole message; raises Refused or struct.error."""
 BUILDERS: dict[type, Callable[[Any], bytes]] = {MESSAGES[kind]: _space[build] for kind, (_, build) in _MESSAGE.items()}
+BUILDERS[moves.MoveMessage] = _space[_MOVE[1]]
 """By class: the bytes of a value; raises Refused, or what a wrong type or number raises."""
 parse_data_header: Callable[[bytes], dataheader.DataHeader] = _space[_DATA[0]]
 build_data_header: Callable[[dataheader.DataHeader], bytes] = _space[_DATA[1]]
 read_shim_header: Callable[[bytes, int], tuple[dataheader.ShimHeader, int]] = _space[_SHIM[0]]
 build_shim_header: Callable[[dataheader.ShimHeader], bytes] = _space[_SHIM[1]]
+parse_move_shim: Callable[[bytes], moves.MoveShim] = _space[_MOVE_SHIM[0]]
+build_move_shim: Callable[[moves.MoveShim], bytes] = _space[_MOVE_SHIM[1]]
 
 SOURCES: dict[str, tuple[str, str]] = {
     **{MESSAGES[kind].__name__: names for kind, names in _MESSAGE.items() if kind != ECM},
     "Ecm": _MESSAGE[ECM],
     "DataHeader": _DATA,
     "ShimHeader": _SHIM,
+    "MoveMessage": _MOVE,
+    "MoveShim": _MOVE_SHIM,
 }
 """The functions of each message, for review."""
 

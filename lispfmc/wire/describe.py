@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from lispfmc.wire import address_formats, encap, formats, lcaf
+from lispfmc.wire import address_formats, encap, formats, lcaf, moveformat
 from lispfmc.wire.address import Address, InstanceAddress, OpaqueLcaf, ip_text
 from lispfmc.wire.codec import LCAFS
 from lispfmc.wire.extensions import Info, MapReferral, ReferralAction, ReferralRecord, SharedExtension
@@ -28,6 +28,7 @@ from lispfmc.wire.messages import (
     Message,
     RequestRecord,
 )
+from lispfmc.wire.moves import MoveMessage
 from lispfmc.wire.security import EidProof
 from lispfmc.wire.words import BitWord
 
@@ -43,6 +44,7 @@ NAMES: dict[type, str] = {
     Info: "Info-Request",
     Ecm: "Encapsulated Control Message",
     SharedExtension: "Shared Extension",
+    MoveMessage: "Move",
 }
 INFO_REPLY = "Info-Reply"
 ACTIONS: dict[type, tuple[str, ...]] = {
@@ -69,6 +71,7 @@ DATA_FIELDS = ("nonce", "source_version", "destination_version", "next_protocol"
 _WORDS: dict[tuple[type, str], BitWord] = {
     **{(kind, "word"): BitWord(formats.MESSAGES[number].word) for number, kind in enumerate(NAMES, 1) if number < 9},
     (SharedExtension, "word"): BitWord(formats.SharedExtension.word),
+    **{(MoveMessage, name): BitWord(getattr(moveformat.Move, name)) for name in ("word", "epoch_word", "rules")},
     (Locator, "flags"): BitWord(formats.Locator.flags),
     (EidRecord, "flags"): BitWord(formats.EidRecord.flags),
     (EidRecord, "version_word"): BitWord(formats.EidRecord.version_word),
@@ -137,7 +140,7 @@ def _fields(value: Any) -> Description:
     names = list(value.__struct_fields__)
     if "auth" in names and "records" in names:  # the authentication data comes before the records, and is not needed
         names.append(names.pop(names.index("records")))  # to make a value: hence another order in it
-        names += [names.pop(names.index(late)) for late in ("xtr_id", "site_id")]
+        names += [names.pop(names.index(late)) for late in ("xtr_id", "site_id") if late in names]
     if "eid" in names and "mask_length" in names:
         described |= _eid(value.eid, value.mask_length)
         names = [name for name in names if name not in ("eid", "mask_length")]

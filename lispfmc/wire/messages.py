@@ -15,6 +15,7 @@ import msgspec
 from lispfmc.wire.address import Address, InstanceAddress, Ip, Prefix
 from lispfmc.wire.errors import LocalError
 from lispfmc.wire.extensions import Info, MapReferral, SharedExtension
+from lispfmc.wire.moves import MoveMessage
 from lispfmc.wire.ranges import fits, fits_address
 from lispfmc.wire.security import EcmSecurity, MapReplySecurity
 
@@ -396,11 +397,20 @@ class Ecm(msgspec.Struct, frozen=True, gc=False):
 
 
 Message: TypeAlias = (
-    MapRequest | MapReply | MapRegister | MapNotify | MapNotifyAck | MapReferral | Info | Ecm | SharedExtension
+    MapRequest
+    | MapReply
+    | MapRegister
+    | MapNotify
+    | MapNotifyAck
+    | MapReferral
+    | Info
+    | Ecm
+    | SharedExtension
+    | MoveMessage
 )
 """Every message that `decode` can give."""
 
-Signed: TypeAlias = MapRegister | MapNotify | MapNotifyAck
+Signed: TypeAlias = MapRegister | MapNotify | MapNotifyAck | MoveMessage
 """The messages that carry authentication data."""
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import construct as c
 
-from lispfmc.wire import formats
+from lispfmc.wire import formats, moveformat
 from lispfmc.wire.errors import PeerError
 from lispfmc.wire.words import bare, is_word
 
@@ -188,9 +188,18 @@ def _noted(declared: Any) -> Any:
     return changed
 
 
-@lru_cache(maxsize=len(formats.MESSAGES))
+DECLARED = formats.MESSAGES | {15 << 12 | moveformat.MOVE_SUB_TYPE: moveformat.Move}
+"""By type; of an extension that is known, by type and sub-type."""
+
+
+@lru_cache(maxsize=len(DECLARED))
 def _message(kind: int) -> Any:
-    return _noted(formats.MESSAGES[kind])
+    return _noted(DECLARED[kind])
+
+
+def _kind(datagram: bytes) -> int:
+    exact = int.from_bytes(datagram[:2], "big")
+    return exact if exact in DECLARED else datagram[0] >> 4
 
 
 def read(datagram: bytes, base: int = 0, depth: int = 0) -> tuple[list[Reading], PeerError | None]:
@@ -198,8 +207,8 @@ def read(datagram: bytes, base: int = 0, depth: int = 0) -> tuple[list[Reading],
     notes = Notes(depth)
     if not datagram:
         return [], PeerError("first word", offset=base, why="4 bytes wanted, 0 left")
-    kind = datagram[0] >> 4
-    if kind not in formats.MESSAGES:
+    kind = _kind(datagram)
+    if kind not in DECLARED:
         return [], PeerError("type", offset=base, why=f"message type {kind} is not one that we know")
     try:
         _message(kind).parse_stream(_Window(datagram, base, notes))

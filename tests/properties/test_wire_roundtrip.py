@@ -95,7 +95,7 @@ def map_replies(draw: st.DrawFn) -> MapReply:
 
 @st.composite
 def signed_messages(draw: st.DrawFn) -> Signed:
-    kinds: list[type[Signed]] = [MapRegister, MapNotify, MapNotifyAck]
+    kinds: list[type[MapRegister | MapNotify | MapNotifyAck]] = [MapRegister, MapNotify, MapNotifyAck]
     kind = draw(st.sampled_from(kinds))
     identity = draw(st.none() | ids)
     number, bit = {MapRegister: (3, 0x0200_0000), MapNotify: (4, 0x0800_0000), MapNotifyAck: (5, 0x0800_0000)}[kind]

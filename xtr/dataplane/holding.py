@@ -1,0 +1,213 @@
+"""Packets of EIDs that move: the target's hold queue, the source's ring of copies, the gate of the end marker.
+
+Each is bounded in bytes and in time; what does not fit or stays too long is counted, never silently gone. Numbers are
+those of the shim (`lispfmc.wire.moves.MoveShim`): they put copies in order, and show which ones are there already.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import Counter, deque
+from typing import NamedTuple
+
+from lispfmc.wire.address import Ip
+
+SEQUENCES = 1 << 32
+_HALF = SEQUENCES // 2
+WINDOW = 4096
+"""Numbers below the highest that are remembered one by one; what is older than that has been seen."""
+
+
+class Numbered(NamedTuple):
+    """A packet with its number in the move, and when it came in."""
+
+    sequence: int
+    packet: bytes
+    at: float
+
+
+class Seen:
+    """Which numbers have come in: a window below the highest, as in RFC 4303 §3.4.3."""
+
+    def __init__(self) -> None:
+        self._highest: int | None = None
+        self._bits = 0
+
+    def first(self, sequence: int) -> bool:
+        """True the first time that a number comes in."""
+        if self._highest is None:
+            self._highest, self._bits = sequence, 1
+            return True
+        ahead = (sequence - self._highest) % SEQUENCES
+        if 0 < ahead < _HALF:
+            self._bits = (self._bits << min(ahead, WINDOW) | 1) & ((1 << WINDOW) - 1)
+            self._highest = sequence
+            return True
+        behind = (self._highest - sequence) % SEQUENCES
+        if behind >= WINDOW or self._bits >> behind & 1:
+            return False
+        self._bits |= 1 << behind
+        return True
+
+
+class HoldQueue:
+    """The target's: packets that wait for the service, in the order of the source."""
+
+    def __init__(self, most_bytes: int, most_s: float) -> None:
+        self._most_bytes = most_bytes
+        self._most_s = most_s
+        self._packets: list[Numbered] = []
+        self._bytes = 0
+        self._seen = Seen()
+        self.counters: Counter[str] = Counter()
+
+    def put(self, sequence: int, packet: bytes, now: float) -> bool:
+        """Hold a packet; False when it is a copy, or there is no room (tail drop)."""
+        if self._bytes + len(packet) > self._most_bytes:
+            self.expire(now)
+            if self._bytes + len(packet) > self._most_bytes:
+                self.counters["dropped.hold-full"] += 1
+                return False
+        if not self._seen.first(sequence):
+            self.counters["duplicate"] += 1
+            return False
+        one = Numbered(sequence, packet, now)
+        if not self._packets or self._after(self._packets[-1], one):
+            self._packets.append(one)
+        else:  # it was overtaken
+            base = self._packets[0].sequence - _HALF
+            insort(self._packets, one, key=lambda each: (each.sequence - base) % SEQUENCES)
+        self._bytes += len(packet)
+        self.counters["held"] += 1
+        return True
+
+    def fresh(self, sequence: int) -> bool:
+        """After the queue was drained: whether a packet that comes late is no copy."""
+        if self._seen.first(sequence):
+            return True
+        self.counters["duplicate"] += 1
+        return False
+
+    def drain(self, now: float) -> list[bytes]:
+        """Take out everything, in order."""
+        self.expire(now)
+        packets, self._packets, self._bytes = self._packets, [], 0
+        self.counters["drained"] += len(packets)
+        return [one.packet for one in packets]
+
+    def discard(self) -> int:
+        """The move was given up: the source has copies."""
+        count, self._packets, self._bytes = len(self._packets), [], 0
+        self.counters["discarded"] += count
+        return count
+
+    def expire(self, now: float) -> int:
+        """Drop what has waited too long."""
+        kept = [one for one in self._packets if now - one.at <= self._most_s]
+        dropped = len(self._packets) - len(kept)
+        if dropped:
+            self._packets = kept
+            self._bytes = sum(len(one.packet) for one in kept)
+            self.counters["dropped.hold-late"] += dropped
+        return dropped
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+    @staticmethod
+    def _after(last: Numbered, one: Numbered) -> bool:
+        return 0 < (one.sequence - last.sequence) % SEQUENCES < _HALF
+
+
+class ReplayRing:
+    """The source's: copies of what was delivered in the last milliseconds, then of all that is forwarded.
+
+    While the service runs the ring keeps `recent_s`: what was handed over just before STOP may have died with it.
+    Once frozen it keeps everything, bounded in bytes alone: the target may have to give the move up.
+    """
+
+    def __init__(self, most_bytes: int, recent_s: float) -> None:
+        self._most_bytes = most_bytes
+        self._recent_s = recent_s
+        self._packets: deque[Numbered] = deque()
+        self._bytes = 0
+        self._next = 0
+        self._frozen = False
+        self.counters: Counter[str] = Counter()
+
+    def put(self, packet: bytes, now: float) -> int:
+        """Keep a copy; its number. The oldest copies make room while delivering, the newest is left out when frozen."""
+        number, self._next = self._next, (self._next + 1) % SEQUENCES
+        if self._frozen and self._bytes + len(packet) > self._most_bytes:
+            self.counters["dropped.copies-full"] += 1
+            return number
+        self._packets.append(Numbered(number, packet, now))
+        self._bytes += len(packet)
+        while not self._frozen and (self._bytes > self._most_bytes or now - self._packets[0].at > self._recent_s):
+            self._bytes -= len(self._packets.popleft().packet)
+            if not self._packets:
+                break
+        return number
+
+    def freeze(self, now: float) -> list[Numbered]:
+        """The service has stopped: what to send at once, in order. Everything is kept from now on."""
+        while self._packets and now - self._packets[0].at > self._recent_s:
+            self._bytes -= len(self._packets.popleft().packet)
+        self._frozen = True
+        self.counters["replayed"] += len(self._packets)
+        return list(self._packets)
+
+    def copies(self) -> list[Numbered]:
+        """Everything that is kept, in order: to be sent once more, or delivered here after all."""
+        return list(self._packets)
+
+    def clear(self) -> int:
+        """The target has them."""
+        count = len(self._packets)
+        self._packets.clear()
+        self._bytes = 0
+        self._frozen = False
+        return count
+
+    def __len__(self) -> int:
+        return len(self._packets)
+
+
+class MarkerGate:
+    """At the target: a peer's direct packets wait until its end marker has come by the old path.
+
+    Otherwise they overtake those that the source still forwards. The wait is bounded: a marker can be lost.
+    """
+
+    def __init__(self, most_bytes: int, most_s: float) -> None:
+        self._most_bytes = most_bytes
+        self._most_s = most_s
+        self._waiting: dict[Ip, deque[tuple[bytes, float]]] = {}
+        self._passed: set[Ip] = set()
+        self._bytes = 0
+        self.counters: Counter[str] = Counter()
+
+    def direct(self, peer: Ip, packet: bytes, now: float) -> list[bytes]:
+        """A packet straight from `peer`: what may be delivered now."""
+        if peer in self._passed:
+            return [packet]
+        queue = self._waiting.setdefault(peer, deque())
+        queue.append((packet, now))
+        self._bytes += len(packet)
+        if now - queue[0][1] > self._most_s or self._bytes > self._most_bytes:
+            self.counters["marker-missed"] += 1
+            return self.marked(peer)
+        return []
+
+    def marked(self, peer: Ip) -> list[bytes]:
+        """The end marker of `peer` came by the old path: what waited for it."""
+        self._passed.add(peer)
+        queue = self._waiting.pop(peer, deque())
+        self._bytes -= sum(len(packet) for packet, _ in queue)
+        return [packet for packet, _ in queue]
+
+    def expired(self, now: float) -> list[bytes]:
+        """What has waited for a marker too long."""
+        late = [peer for peer, queue in self._waiting.items() if queue and now - queue[0][1] > self._most_s]
+        self.counters["marker-missed"] += len(late)
+        return [packet for peer in late for packet in self.marked(peer)]
