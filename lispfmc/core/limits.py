@@ -42,8 +42,9 @@ class TokenBuckets(Generic[K]):
         return True
 
     def _rotate(self, now: float) -> None:
-        # whatever was taken longer than a full depth ago has been filled up again
-        self._older = self._full_at if now < self._rotate_at + self._depth_s else {}
+        # what was in the older generation has not been taken from for a full depth: it has been filled up again; the
+        # younger one may have been, however long ago it began
+        self._older = self._full_at
         self._full_at = {}
         self._rotate_at = now + self._depth_s
 
