@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from functools import partial
 
 from lispfmc.core.claims import claims_in, lifetime_s, told
 from lispfmc.core.effects import Effect, Emit, FieldValue, Lazy, Reject, Send, Transmit
@@ -121,12 +120,16 @@ class Registrar:
         """Whether nobody but the xTR itself, and whoever reads events, has to hear of it: as it mostly is."""
         if accepted.refusals or accepted.released or self._notices or self._publisher.subscriptions:
             return False
-        return all(
-            not change.displaced
-            and (change.before is None or change.after is None or change.before.owner == change.after.owner)
-            and not self._store.displaced(change.eid)
-            for change in accepted.changes
-        )
+        displaced = self._store.displaced
+        for change in accepted.changes:  # many, and asked for each Map-Register
+            before, after = change.before, change.after
+            if change.displaced or displaced(change.eid):
+                return False
+            if before is None or after is None or before.lease.registrant is after.lease.registrant:
+                continue
+            if before.owner != after.owner:
+                return False
+        return True
 
     def _accepted(self, accepted: Accepted, now: float) -> list[Effect]:
         register = accepted.register
@@ -263,8 +266,11 @@ def _query(register: Register) -> Query:
     return Query(tuple(claim.eid for claim in register.claims), register.owner, register.registrant.key.id)
 
 
+_NAMES = {kind: f"registration.{kind.value}" for kind in Kind}
+
+
 def _event(change: Change) -> Emit:
-    return Emit(f"registration.{change.kind.value}", Lazy(partial(_fields, change)))
+    return Emit(_NAMES[change.kind], Lazy(_fields, change))
 
 
 def _fields(change: Change) -> dict[str, FieldValue]:

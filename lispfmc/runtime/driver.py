@@ -132,26 +132,30 @@ class Driver(Generic[E]):
         self._apply(effects)
 
     def _apply(self, effects: list[E]) -> None:
-        self._effects.extend(effects)
         if self._applying:
+            self._effects.extend(effects)
             return  # performing an effect brought new input: its effects follow those that are still to be done
         self._applying = True
         try:
+            for effect in effects:
+                self._performed(effect)
             while self._effects:
-                effect = self._effects.popleft()
-                try:
-                    self._one(effect)
-                except Exception as error:
-                    self._bug(error, type(effect).__name__)
+                self._performed(self._effects.popleft())
         finally:
             self._applying = False
             self._effects.clear()
             self._arm_soon()
 
+    def _performed(self, effect: E) -> None:
+        try:
+            if isinstance(effect, Emit):  # of one message there may be hundreds
+                self._events.append(effect.name, effect.fields)
+            else:
+                self._one(effect)
+        except Exception as error:
+            self._bug(error, type(effect).__name__)
+
     def _one(self, effect: E) -> None:
-        if isinstance(effect, Emit):  # of one message there may be hundreds
-            self._events.append(effect.name, effect.fields)
-            return
         match effect:
             case Transmit(datagram=datagram, to=to):
                 self._send(datagram, to)
