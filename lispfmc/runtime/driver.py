@@ -50,7 +50,7 @@ class Driver(Generic[E]):
         rejects: Rejects,
         clock: Callable[[], float] = time.monotonic,
         strict: bool = False,
-        quick: Callable[[bytes, Endpoint, float], Transmit | None] | None = None,
+        quick: Callable[[bytes, Endpoint, float], Transmit | list[E] | None] | None = None,
     ) -> None:
         """`strict` re-raises what is otherwise counted as a bug: for tests. `quick` is asked before a Map-Register is
         decoded, and gives the whole answer, or None."""
@@ -109,12 +109,15 @@ class Driver(Generic[E]):
             self._arm_soon()
 
     def _answered(
-        self, data: bytes, source: Endpoint, quick: Callable[[bytes, Endpoint, float], Transmit | None]
+        self, data: bytes, source: Endpoint, quick: Callable[[bytes, Endpoint, float], Transmit | list[E] | None]
     ) -> bool:
         try:
             answer = quick(data, source, self._clock())
             if answer is None:
                 return False
+            if isinstance(answer, list):
+                self._apply(answer)
+                return True
             self._send(answer.datagram, answer.to)
         except Exception as error:
             self._bug(error, "quick", source, data)
