@@ -52,11 +52,11 @@ class Refreshing:
         self._store = store
         self._port = port
 
-    def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | None:
-        """The Map-Notify for an unchanged refresh."""
+    def at_once(self, datagram: bytes, source: Endpoint, now: float, noted: int | None = None) -> Transmit | None:
+        """The Map-Notify for an unchanged refresh; `noted` is its memo where that is known."""
         if len(datagram) < AUTH_OFFSET or datagram[0] >> 4 != _MAP_REGISTER or not datagram[2] & WANT_NOTIFY:
             return None
-        lease = self._store.remembered(memo(datagram, source))
+        lease = self._store.remembered(noted if noted is not None else memo(datagram, source))
         if lease is None:
             return None
         registrant = lease.registrant

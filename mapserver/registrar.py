@@ -97,7 +97,7 @@ class Registrar:
             return [Reject("table-full", source, f"{len(self._store)} registrations")]
         return [*self._accepted(outcome, now), *self._acknowledgement(outcome, message, datagram)]
 
-    def at_once(self, datagram: bytes, source: Endpoint, now: float) -> list[Effect] | None:
+    def at_once(self, datagram: bytes, source: Endpoint, now: float, noted: int) -> list[Effect] | None:
         """`registered` for a Map-Register that nobody has decoded, from an xTR whose last one said as much of itself:
         the usual change. None, and nothing changed, for the least that is unusual."""
         known = self._known.get(said(datagram, source))
@@ -115,7 +115,7 @@ class Registrar:
                 return None
         nonce = int.from_bytes(datagram[4:12], "big")
         life_s = self._settings.timers.expiry_s
-        register = Register(registrant, nonce, claimed, life_s, memo(datagram, source), datagram)
+        register = Register(registrant, nonce, claimed, life_s, noted, datagram)
         view = self._store.view(_query(register))
         if view.last_nonce(registrant.owner, registrant.key.id) is None:
             return None

@@ -20,7 +20,7 @@ from lispfmc.wire.auth import AUTH_OFFSET
 from lispfmc.wire.messages import Ecm, MapNotifyAck, MapRegister, MapRequest, Message
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher, event
-from mapserver.refreshing import WANT_NOTIFY, Refreshing
+from mapserver.refreshing import WANT_NOTIFY, Refreshing, memo
 from mapserver.registrar import Registrar
 from mapserver.requests import Requests
 from mapserver.resolver import Resolver
@@ -50,10 +50,11 @@ class MapServer:
         """The whole answer to a Map-Register that need not be decoded; None leaves it to `received`."""
         if len(datagram) < AUTH_OFFSET or not datagram[2] & WANT_NOTIFY:
             return None
-        answer = self._refreshing.at_once(datagram, source, now)
+        noted = memo(datagram, source)
+        answer = self._refreshing.at_once(datagram, source, now, noted)
         if answer is not None:
             return answer
-        effects = self._registrar.at_once(datagram, source, now)
+        effects = self._registrar.at_once(datagram, source, now, noted)
         return self._kept(effects, now) if effects is not None else None
 
     def _answering(self) -> Requests:

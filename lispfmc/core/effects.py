@@ -57,7 +57,7 @@ class Lazy(Mapping[str, "FieldValue"]):
         return len(self._fields())
 
 
-class Emit(msgspec.Struct, frozen=True):
+class Emit(msgspec.Struct, frozen=True, gc=False):
     """State changed: one event, which the log, the event stream and the metrics all show.
 
     `name` is an API (docs/events.md), as are the names of the fields. Values are text, numbers or lists of text.
