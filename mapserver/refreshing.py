@@ -14,10 +14,10 @@ from lispfmc.wire.auth import AUTH_OFFSET, authentic, tagged
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
 
 _MAP_REGISTER = 3
-_XTR_ID_PRESENT = 0x02
-_WANT_NOTIFY = 0x01
+XTR_ID_PRESENT = 0x02
+WANT_NOTIFY = 0x01
 _MAP_NOTIFY = 0x4000_0000
-_TRAILER = XTR_ID_BYTES + SITE_ID_BYTES
+TRAILER = XTR_ID_BYTES + SITE_ID_BYTES
 _ANY = Query(())
 
 
@@ -30,9 +30,15 @@ def memo(datagram: bytes, source: Endpoint) -> int:
     return hash((datagram[:4], datagram[end:], source.ip, source.port)) or 1
 
 
+def said(datagram: bytes, source: Endpoint) -> tuple[bytes, int, bytes, Endpoint]:
+    """What a Map-Register says of who sends it, before anything of it is checked."""
+    trailer = datagram[-TRAILER:-SITE_ID_BYTES] if datagram[0] & XTR_ID_PRESENT else b""
+    return datagram[:3], datagram[12], trailer, source
+
+
 def acknowledgement(datagram: bytes, registrant: Registrant, port: int) -> Transmit:
     """RFC 9301 §5.7: the Map-Notify for a Map-Register of which nothing is refused has its nonce and its records."""
-    end = len(datagram) - (_TRAILER if datagram[0] & _XTR_ID_PRESENT else 0)
+    end = len(datagram) - (TRAILER if datagram[0] & XTR_ID_PRESENT else 0)
     records = datagram[AUTH_OFFSET + (datagram[14] << 8 | datagram[15]) : end]
     source = registrant.source
     to = source if source.port == port else Endpoint(source.ip, port)
@@ -46,11 +52,11 @@ class Refreshing:
         self._store = store
         self._port = port
 
-    def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | None:
-        """The Map-Notify for an unchanged refresh."""
-        if len(datagram) < AUTH_OFFSET or datagram[0] >> 4 != _MAP_REGISTER or not datagram[2] & _WANT_NOTIFY:
+    def at_once(self, datagram: bytes, source: Endpoint, now: float, noted: int | None = None) -> Transmit | None:
+        """The Map-Notify for an unchanged refresh; `noted` is its memo where that is known."""
+        if len(datagram) < AUTH_OFFSET or datagram[0] >> 4 != _MAP_REGISTER or not datagram[2] & WANT_NOTIFY:
             return None
-        lease = self._store.remembered(memo(datagram, source))
+        lease = self._store.remembered(noted if noted is not None else memo(datagram, source))
         if lease is None:
             return None
         registrant = lease.registrant

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator
-from functools import partial
 
-from lispfmc.core.claims import claims_in, lifetime_s, told
+from lispfmc.core.claims import claims_in, claims_seen, lifetime_s, told
 from lispfmc.core.effects import Effect, Emit, FieldValue, Lazy, Reject, Send, Transmit
 from lispfmc.core.flapping import Flapping
 from lispfmc.core.merging import merge, without
@@ -30,14 +29,15 @@ from lispfmc.core.registry import (
 from lispfmc.store import Dropped, Query, Store
 from lispfmc.wire import records
 from lispfmc.wire.address import Endpoint, Prefix, ip_text
-from lispfmc.wire.auth import AUTH_OFFSET, Key
+from lispfmc.wire.auth import AUTH_OFFSET, Key, authentic
 from lispfmc.wire.messages import EidRecord, MapNotify, MapRegister
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher
-from mapserver.refreshing import acknowledgement, memo
+from mapserver.refreshing import TRAILER, XTR_ID_PRESENT, acknowledgement, memo, said
 from mapserver.settings import MapServerSettings, SiteSettings
 from mapserver.sites import Sites
 
+_USE_TTL = 0x08  # in the third byte
 REGISTRANTS = 65_536  # remembered; holders of keys can make more of them up, and cost themselves their sharing
 
 
@@ -57,12 +57,14 @@ class Registrar:
         self._publisher = publisher
         self._nonces = nonces
         self._registrants: dict[tuple[str, bytes | None, int, Endpoint, int], Registrant] = {}
+        self._known: dict[tuple[bytes, int, bytes, Endpoint], tuple[SiteSettings, Registrant]] = {}
         self.configure(settings)
 
     def configure(self, settings: MapServerSettings) -> None:
         """Go by these settings from now on."""
         self._settings = settings
         self.sites = Sites(settings.sites)
+        self._known.clear()
         damping = settings.damping
         self._flapping = Flapping(
             damping.alarm_after, damping.damp_after, damping.period_s, damping.hold_s, damping.contest_s
@@ -80,8 +82,8 @@ class Registrar:
             # RFC 9301 §8.2: one EID that the site may not register makes the Map-Server drop the whole message
             if not self.sites.may_register(site, claim.eid):
                 return [Reject("foreign-prefix", source, f"{site.name} may not register {claim.eid}")]
+        self._know(datagram, source, site, registrant := self._registrant(site, key, message, source))
         life_s = lifetime_s(message.records, use_ttl=message.use_ttl, default_s=self._settings.timers.expiry_s)
-        registrant = self._registrant(site, key, message, source)
         owner = registrant.owner
         register = Register(registrant, message.nonce, claimed, life_s, memo(datagram, source), datagram)
         view = self._store.view(_query(register))
@@ -94,6 +96,42 @@ class Registrar:
         if added and len(self._store) + added > self._settings.limits.registrations:
             return [Reject("table-full", source, f"{len(self._store)} registrations")]
         return [*self._accepted(outcome, now), *self._acknowledgement(outcome, message, datagram)]
+
+    def at_once(self, datagram: bytes, source: Endpoint, now: float, noted: int) -> list[Effect] | None:
+        """`registered` for a Map-Register that nobody has decoded, from an xTR whose last one said as much of itself:
+        the usual change. None, and nothing changed, for the least that is unusual."""
+        known = self._known.get(said(datagram, source))
+        if known is None or datagram[2] & _USE_TTL:
+            return None
+        site, registrant = known
+        seen = claims_seen(datagram, AUTH_OFFSET + (datagram[14] << 8 | datagram[15]), datagram[3])
+        if seen is None or len(datagram) - seen[1] != (TRAILER if datagram[0] & XTR_ID_PRESENT else 0):
+            return None
+        claimed = seen[0]
+        if not claimed or not authentic(datagram, registrant.key):
+            return None
+        for claim in claimed:
+            if not self.sites.may_register(site, claim.eid):
+                return None
+        nonce = int.from_bytes(datagram[4:12], "big")
+        life_s = self._settings.timers.expiry_s
+        register = Register(registrant, nonce, claimed, life_s, noted, datagram)
+        view = self._store.view(_query(register))
+        if view.last_nonce(registrant.owner, registrant.key.id) is None:
+            return None
+        outcome = merge(register, view, now, self._flapping.held(now))
+        if not isinstance(outcome, Accepted) or outcome.refusals:
+            return None
+        if len(self._store) + len(claimed) > self._settings.limits.registrations:
+            return None  # perhaps too many: counted there
+        effects = self._accepted(outcome, now)
+        effects.append(acknowledgement(datagram, registrant, self._settings.port))
+        return effects
+
+    def _know(self, datagram: bytes, source: Endpoint, site: SiteSettings, registrant: Registrant) -> None:
+        if len(self._known) >= REGISTRANTS:
+            self._known.clear()
+        self._known[said(datagram, source)] = site, registrant
 
     def expired(self, now: float) -> list[Effect]:
         """The registrations that nobody refreshed."""
@@ -108,25 +146,29 @@ class Registrar:
 
     def _registrant(self, site: SiteSettings, key: Key, message: MapRegister, source: Endpoint) -> Registrant:
         """One value for all Map-Registers of an xTR, so that its registrations share it."""
-        said = (site.name, message.xtr_id, key.id, source, message.word)
-        registrant = self._registrants.get(said)
+        who = (site.name, message.xtr_id, key.id, source, message.word)
+        registrant = self._registrants.get(who)
         if registrant is None or registrant.key is not key:
             if len(self._registrants) >= REGISTRANTS:
                 self._registrants.clear()
             owner = Owner(site.name, message.xtr_id or source.ip)
-            registrant = self._registrants[said] = Registrant(owner, key, source, message.word)
+            registrant = self._registrants[who] = Registrant(owner, key, source, message.word)
         return registrant
 
     def _concerns_nobody(self, accepted: Accepted) -> bool:
         """Whether nobody but the xTR itself, and whoever reads events, has to hear of it: as it mostly is."""
         if accepted.refusals or accepted.released or self._notices or self._publisher.subscriptions:
             return False
-        return all(
-            not change.displaced
-            and (change.before is None or change.after is None or change.before.owner == change.after.owner)
-            and not self._store.displaced(change.eid)
-            for change in accepted.changes
-        )
+        displaced = self._store.displaced
+        for change in accepted.changes:  # many, and asked for each Map-Register
+            before, after = change.before, change.after
+            if change.displaced or displaced(change.eid):
+                return False
+            if before is None or after is None or before.lease.registrant is after.lease.registrant:
+                continue
+            if before.owner != after.owner:
+                return False
+        return True
 
     def _accepted(self, accepted: Accepted, now: float) -> list[Effect]:
         register = accepted.register
@@ -263,8 +305,11 @@ def _query(register: Register) -> Query:
     return Query(tuple(claim.eid for claim in register.claims), register.owner, register.registrant.key.id)
 
 
+_NAMES = {kind: f"registration.{kind.value}" for kind in Kind}
+
+
 def _event(change: Change) -> Emit:
-    return Emit(f"registration.{change.kind.value}", Lazy(partial(_fields, change)))
+    return Emit(_NAMES[change.kind], Lazy(_fields, change))
 
 
 def _fields(change: Change) -> dict[str, FieldValue]:

@@ -16,10 +16,11 @@ from lispfmc.core.subscriptions import Subscription
 from lispfmc.store import Query, Released, Store
 from lispfmc.store.memory import MemoryStore
 from lispfmc.wire.address import Endpoint, Prefix
+from lispfmc.wire.auth import AUTH_OFFSET
 from lispfmc.wire.messages import Ecm, MapNotifyAck, MapRegister, MapRequest, Message
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher, event
-from mapserver.refreshing import Refreshing
+from mapserver.refreshing import WANT_NOTIFY, Refreshing, memo
 from mapserver.registrar import Registrar
 from mapserver.requests import Requests
 from mapserver.resolver import Resolver
@@ -45,9 +46,16 @@ class MapServer:
         self._settings = settings
         self._requests = self._answering()
 
-    def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | None:
-        """The whole answer to a datagram that need not be decoded; None leaves it to `received`."""
-        return self._refreshing.at_once(datagram, source, now)
+    def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | list[Effect] | None:
+        """The whole answer to a Map-Register that need not be decoded; None leaves it to `received`."""
+        if len(datagram) < AUTH_OFFSET or not datagram[2] & WANT_NOTIFY:
+            return None
+        noted = memo(datagram, source)
+        answer = self._refreshing.at_once(datagram, source, now, noted)
+        if answer is not None:
+            return answer
+        effects = self._registrar.at_once(datagram, source, now, noted)
+        return self._kept(effects, now) if effects is not None else None
 
     def _answering(self) -> Requests:
         resolver = Resolver(self._settings)

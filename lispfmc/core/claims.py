@@ -58,6 +58,40 @@ def claims_in(body: bytes, of: Sequence[EidRecord]) -> tuple[Claim, ...]:
     return tuple(found.values())
 
 
+def claims_seen(datagram: bytes, start: int, count: int) -> tuple[tuple[Claim, ...], int] | None:
+    """`claims_in` for a datagram that nobody has decoded, and where its records end.
+
+    None when a record is no host, or its locators have not been seen in a datagram that was decoded.
+    """
+    found: dict[bytes, Claim] = {}
+    rest = locators = b""
+    shared = 0  # locators in `rest`
+    at = start
+    for _ in range(count):
+        header = datagram[at : at + records.HEADER]
+        host = _HOSTS.get(header[10:])
+        if (
+            host is None
+            or header[5] != host * 8
+            or not header[4]
+            or header[:4] == _NOW
+            or header[6] >= _ODD_ACTION
+            or header[8] >= _ODD_VERSION
+        ):
+            return None
+        end = at + records.HEADER + host
+        if not rest or header[4] != shared or not datagram.startswith(rest, end):
+            shared = header[4]
+            rest = records.locators_at(datagram, end, shared)
+            locators = _told_locators.get(rest, b"")
+            if not locators:
+                return None
+        eid = datagram[at + records.HEADER : end]
+        found[eid] = Claim(Prefix(0, eid, host * 8), header[:6] + _NO_FLAGS + header[8:] + eid + locators)
+        at = end + len(rest)
+    return tuple(found.values()), at
+
+
 _HOSTS = {b"\0\1": 4, b"\0\2": 16}
 _NOW = bytes(4)
 _NO_FLAGS = bytes(2)

@@ -35,15 +35,16 @@ class Transmit(msgspec.Struct, frozen=True, gc=False):
 class Lazy(Mapping[str, "FieldValue"]):
     """An event's fields that are built when somebody looks: of a storm of events few are read."""
 
-    __slots__ = ("_build", "_built")
+    __slots__ = ("_build", "_built", "_of")
 
-    def __init__(self, build: Callable[[], Mapping[str, FieldValue]]) -> None:
+    def __init__(self, build: Callable[..., Mapping[str, FieldValue]], *of: object) -> None:
         self._build = build
+        self._of = of
         self._built: Mapping[str, FieldValue] | None = None
 
     def _fields(self) -> Mapping[str, FieldValue]:
         if self._built is None:
-            self._built = self._build()
+            self._built = self._build(*self._of)
         return self._built
 
     def __getitem__(self, name: str) -> FieldValue:
@@ -56,7 +57,7 @@ class Lazy(Mapping[str, "FieldValue"]):
         return len(self._fields())
 
 
-class Emit(msgspec.Struct, frozen=True):
+class Emit(msgspec.Struct, frozen=True, gc=False):
     """State changed: one event, which the log, the event stream and the metrics all show.
 
     `name` is an API (docs/events.md), as are the names of the fields. Values are text, numbers or lists of text.

@@ -47,9 +47,22 @@ def merge(register: Register, view: View, now: float, held: Collection[Prefix] =
     changes: list[Change] = []
     refusals: list[Refusal] = []
     released: list[Prefix] = []
+    registrant, exact, change = register.registrant, view.exact, changes.append
     for claim in register.claims:
-        eid = claim.eid
-        current = view.exact(eid)
+        eid, record = claim.eid, claim.record
+        current = exact(eid)
+        if (
+            current is not None
+            and record is not None
+            and current.lease.registrant is registrant
+            and not current.parts
+            and not records.version_of(current.record)
+        ):
+            # the usual case, in few steps: the xTR alone has the EID, at a version that none is older than
+            same = record == current.record
+            after = Registration(record, lease, current.since if same else now)
+            change(Change(Kind.REFRESHED if same else Kind.CHANGED, eid, current, after))
+            continue
         displaced = view.is_displaced(eid, register.owner)
         if claim.record is None:
             if displaced:

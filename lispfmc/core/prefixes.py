@@ -113,20 +113,26 @@ class PrefixTable(Generic[V]):
 
     def get(self, prefix: Prefix) -> V | None:
         """The value of exactly this prefix."""
-        entries = self._lengths(prefix).get(prefix.length)
-        return entries.values.get(prefix.ip) if entries else None
+        ip = prefix.ip
+        lengths = self._tables.get((prefix.iid, len(ip)))
+        entries = lengths.get(prefix.length) if lengths is not None else None
+        return entries.values.get(ip) if entries is not None else None
 
     def set(self, prefix: Prefix, value: V) -> None:
         """Add the prefix or replace its value."""
-        lengths = self._tables.setdefault((prefix.iid, len(prefix.ip)), {})
+        ip = prefix.ip
+        place = prefix.iid, len(ip)
+        lengths = self._tables.get(place)
+        if lengths is None:
+            lengths = self._tables[place] = {}
         entries = lengths.get(prefix.length)
         if entries is None:
-            entries = lengths[prefix.length] = _Length(len(prefix.ip))
-            self._tables[prefix.iid, len(prefix.ip)] = dict(sorted(lengths.items(), reverse=True))
-        if prefix.ip not in entries.values:
-            entries.order.add(prefix.ip)
+            entries = lengths[prefix.length] = _Length(len(ip))
+            self._tables[place] = dict(sorted(lengths.items(), reverse=True))
+        if ip not in entries.values:
+            entries.order.add(ip)
             self._count += 1
-        entries.values[prefix.ip] = value
+        entries.values[ip] = value
 
     def fill(self, entries: Iterable[tuple[int, Ip, int, V]]) -> None:
         """Add many at once: Instance-ID, address, length and value of each. Much quicker than to `set` each."""

@@ -50,7 +50,7 @@ class Driver(Generic[E]):
         rejects: Rejects,
         clock: Callable[[], float] = time.monotonic,
         strict: bool = False,
-        quick: Callable[[bytes, Endpoint, float], Transmit | None] | None = None,
+        quick: Callable[[bytes, Endpoint, float], Transmit | list[E] | None] | None = None,
     ) -> None:
         """`strict` re-raises what is otherwise counted as a bug: for tests. `quick` is asked before a Map-Register is
         decoded, and gives the whole answer, or None."""
@@ -109,12 +109,15 @@ class Driver(Generic[E]):
             self._arm_soon()
 
     def _answered(
-        self, data: bytes, source: Endpoint, quick: Callable[[bytes, Endpoint, float], Transmit | None]
+        self, data: bytes, source: Endpoint, quick: Callable[[bytes, Endpoint, float], Transmit | list[E] | None]
     ) -> bool:
         try:
             answer = quick(data, source, self._clock())
             if answer is None:
                 return False
+            if isinstance(answer, list):
+                self._apply(answer)
+                return True
             self._send(answer.datagram, answer.to)
         except Exception as error:
             self._bug(error, "quick", source, data)
@@ -132,26 +135,30 @@ class Driver(Generic[E]):
         self._apply(effects)
 
     def _apply(self, effects: list[E]) -> None:
-        self._effects.extend(effects)
         if self._applying:
+            self._effects.extend(effects)
             return  # performing an effect brought new input: its effects follow those that are still to be done
         self._applying = True
         try:
+            for effect in effects:
+                self._performed(effect)
             while self._effects:
-                effect = self._effects.popleft()
-                try:
-                    self._one(effect)
-                except Exception as error:
-                    self._bug(error, type(effect).__name__)
+                self._performed(self._effects.popleft())
         finally:
             self._applying = False
             self._effects.clear()
             self._arm_soon()
 
+    def _performed(self, effect: E) -> None:
+        try:
+            if isinstance(effect, Emit):  # of one message there may be hundreds
+                self._events.append(effect.name, effect.fields)
+            else:
+                self._one(effect)
+        except Exception as error:
+            self._bug(error, type(effect).__name__)
+
     def _one(self, effect: E) -> None:
-        if isinstance(effect, Emit):  # of one message there may be hundreds
-            self._events.append(effect.name, effect.fields)
-            return
         match effect:
             case Transmit(datagram=datagram, to=to):
                 self._send(datagram, to)

@@ -21,7 +21,7 @@ CAPACITY = 4096  # events kept for readers that come late or fall behind
 GAP = "stream.gap"
 
 
-class Event(msgspec.Struct, frozen=True):
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One state change. `time` is unix time in seconds; ids grow, across restarts of the daemon too."""
 
     id: int
@@ -52,12 +52,15 @@ class EventLog:
     def append(self, name: str, fields: Mapping[str, FieldValue] | None = None) -> Event:
         now = self._wall_clock()
         # fields that build themselves when they are read are left alone: in a storm hardly any are
-        kept = fields if isinstance(fields, Lazy) else dict(fields or {})
+        kept = fields if fields.__class__ is Lazy else dict(fields or {})
         event = Event(self._next_id, now, name, kept)
         self._next_id += 1
         self._ring.append(event)
         self.counts[name] = self.counts.get(name, 0) + 1
-        self._tell(event, now)
+        if self._logged >= LOGGED_A_SECOND and 0 <= now - self._second < 1.0:
+            self._unlogged += 1
+        else:
+            self._tell(event, now)
         if self._waiting:
             for waiter in self._waiting:
                 if not waiter.done():

@@ -168,17 +168,18 @@ class MemoryStore:
         if not accepted.renewed:
             self._register(accepted, lease)
 
-    @property
-    def _special(self) -> bool:
-        return bool(self._static) or bool(self.departed)
-
     def _register(self, accepted: Accepted, lease: Lease) -> None:
         lease.claimed = len(accepted.register.claims)
         mine: list[Registration] = []
         for change in accepted.changes:
             self._commit(change)
-            if change.after is not None:
-                mine.extend(part for part in change.after.each if part.lease is lease)
+            after = change.after
+            if after is None:
+                continue
+            if after.lease is lease and not after.parts:
+                mine.append(after)
+            else:
+                mine.extend(part for part in after.each if part.lease is lease)
         lease.members = tuple(mine)
         if mine:
             self.leases.add(lease)
@@ -199,14 +200,19 @@ class MemoryStore:
             after is not None
             and not after.parts
             and (before is None or not before.parts)
-            and not self._special
-            and after.owner != STATIC
+            and not self._static
+            and not self.departed
+            and after.lease.registrant.owner != STATIC
         ):
             # the usual case, in few steps
             self.table.set(change.eid, after)
             after.lease.live += 1
             if before is not None:
-                self._leave(before.lease)
+                lease = before.lease
+                if lease.live > 1 and (lease.live - 1) * 4 >= len(lease.members):
+                    lease.live -= 1
+                else:
+                    self._leave(lease)
             if change.displaced:
                 for left in change.displaced:
                     self._remember(change.eid, left)

@@ -50,6 +50,19 @@ def split(records: bytes, count: int) -> list[bytes] | None:
     return found
 
 
+def locators_at(data: bytes, start: int, count: int) -> bytes:
+    """`count` locators from `start` on; nothing when they do not fit, or one takes decoding."""
+    end = start
+    for _ in range(count):
+        if end + LOCATOR_HEADER > len(data):
+            return b""
+        size = _SIZES.get(data[end + 6] << 8 | data[end + 7])
+        if size is None:
+            return b""
+        end += LOCATOR_HEADER + size
+    return data[start:end]
+
+
 def eid_of(record: bytes) -> Prefix:
     """The EID-Prefix of a record that names one. The record comes from `packed`: host bits are clear."""
     afi = record[10] << 8 | record[11]

@@ -6,6 +6,7 @@ import itertools
 from typing import Any
 
 from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
+from lispfmc.runtime.driver import QUICK
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.auth import Key, sign, verify
@@ -89,7 +90,10 @@ class World:
         self.hears_bytes(datagram, source)
 
     def hears_bytes(self, datagram: bytes, source: Endpoint) -> None:
-        self._take(self.server.received(decode(datagram), datagram, source, self.now))
+        answer = self.server.at_once(datagram, source, self.now) if datagram[0] >> 4 == QUICK else None
+        if answer is None:
+            answer = self.server.received(decode(datagram), datagram, source, self.now)
+        self._take(answer if isinstance(answer, list) else [answer])
 
     def run(self, seconds: float) -> None:
         """Let time pass, timer by timer."""
