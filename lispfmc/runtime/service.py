@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from lispfmc.runtime import supervision
 from lispfmc.runtime.client import Unreachable
 from lispfmc.wire.errors import LocalError
 
@@ -76,20 +77,28 @@ def loop_factory(choice: str = "auto") -> Callable[[], asyncio.AbstractEventLoop
 
 
 def settle() -> None:
-    """To be called when a daemon is up: what it has loaded until now is never looked at by the garbage collector."""
+    """To be called when a daemon is up: the garbage collector never looks again at what was loaded until now, and a
+    service manager hears that the daemon has started."""
     gc.collect()
     gc.freeze()
+    supervision.tell("READY=1")
 
 
 async def _until_signal(running: Awaitable[None]) -> None:
     """Cancellation is the shutdown path: a signal cancels, and the daemon's `finally` blocks clean up."""
     task = asyncio.ensure_future(running)
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        supervision.tell("STOPPING=1")
+        task.cancel()
+
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, task.cancel)
+        loop.add_signal_handler(signum, stop)
     try:
         with contextlib.suppress(asyncio.CancelledError):
-            await task
+            async with supervision.watched():
+                await task
     finally:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(signum)
