@@ -10,7 +10,7 @@ TEST_READY := .venv/.ready-test
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test bench explore fuzz lint format bpf clean
+.PHONY: help demo test bench explore fuzz lint format package bpf clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -47,6 +47,9 @@ lint: $(TEST_READY) ## check style, format, types and import contracts
 format: $(TEST_READY) ## format the code and apply safe fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+
+package: $(TEST_READY) ## build wheel, sdist and .deb into dist/
+	@deploy/package.sh
 
 bpf: ## compile the kernel data plane (needs clang, llvm, libbpf-dev; the result is committed)
 	@deploy/bpf.sh

@@ -17,7 +17,7 @@ from fmcc.moves import AgentReport
 from fmcc.settings import CONTROL_PORT, FmccSettings
 from fmcc.steering.lisp import Fig9
 from lispfmc.core.effects import Emit, Reject, Send
-from lispfmc.runtime import config, logs
+from lispfmc.runtime import config, logs, service
 from lispfmc.runtime.client import ApiClient
 from lispfmc.runtime.driver import Driver
 from lispfmc.runtime.events import EventLog
@@ -77,6 +77,7 @@ class Daemon:
                 for datacenter in self._clients:
                     tasks.create_task(self._agents.follow(datacenter), name=f"follow {datacenter}")
                 self._driver.start()
+                service.settle()
 
     # --- effects ------------------------------------------------------------------------------------------------------
 

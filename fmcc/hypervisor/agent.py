@@ -66,6 +66,7 @@ class Agent:
                     await self.local.start(self._settings.api.listen)
                 # a controller that had moves under way here learns from this that they are forgotten
                 self._events.append("hypervisor.started", {"datacenter": self._settings.datacenter})
+                service.settle()
                 await self._driver.recover()
                 await asyncio.Event().wait()
 

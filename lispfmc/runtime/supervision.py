@@ -34,7 +34,7 @@ def watchdog_s() -> float | None:
 
 @contextlib.asynccontextmanager
 async def watched() -> AsyncIterator[None]:
-    """While inside, the event loop says that it turns: twice in each watchdog period, as sd_watchdog_enabled(3) advises."""
+    """While inside, the event loop says that it turns: twice in each watchdog period (sd_watchdog_enabled(3))."""
     period = watchdog_s()
     if period is None:
         yield

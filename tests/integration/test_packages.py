@@ -1,4 +1,4 @@
-"""What is handed out: wheel, sdist and Debian package are built, looked into, and the package's daemons are run as its units say.
+"""Wheel, sdist and Debian package are built and looked into, and the package's daemons are run as its units say.
 
 The package is not installed on this machine: its files are laid over /usr in a mount namespace of the test's own.
 """
