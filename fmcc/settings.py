@@ -1,7 +1,7 @@
 """What the controller's configuration file (TOML) says, field by field, and the world that it describes.
 
 Besides types, everything that refers to something is checked: sites, users, data centres, distances, ranges. A mistake
-comes out as `file:line: what, why, what to do` (`lispfmc.runtime.config.load`).
+comes out as `file:line:column: what, why, what to do` (`lispfmc.runtime.config.load`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an xTR's configuration file (TOML) says, field by field.
 
 Every prefix of the file lies in `instance_id` unless it names another one ("[7]10.0.0.0/24"). A mistake comes out as
-`file:line: what, why, what to do` (`lispfmc.runtime.config.load`).
+`file:line:column: what, why, what to do` (`lispfmc.runtime.config.load`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The lab's network as a value: a TOML file in, a checked, frozen `Topology` out.
 
 Everything that could fail later as a puzzle (a pair without RTT, an EID outside its home, an address given twice) is
-refused here as `file:line: what, why, what to do`. Members of the WAN are the sites, `mapserver` and `fmcc`.
+refused here as `file:line:column: what, why, what to do`. Members of the WAN are the sites, `mapserver` and `fmcc`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Configuration: a TOML file becomes a frozen settings value, or one error that lists everything that is wrong.
 
-Each problem reads `file:line: what, why, what to do`. Daemons declare their settings as subclasses of `Settings`.
+Each problem reads `file:line:column: what, why, what to do`. Daemons declare their settings as subclasses of `Settings`.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
 
-from lispfmc.runtime.toml_lines import KeyPath, key_lines
+from lispfmc.runtime.toml_positions import KeyPath, Place, key_places
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.errors import LocalError
 
 SECRET_KEYS = {"secret", "token", "agent_token"}
-_SYNTAX_AT = re.compile(r"\s*\(at (?:line (\d+), column \d+|end of document)\)$")
+_SYNTAX_AT = re.compile(r"\s*\(at (?:line (\d+), column (\d+)|end of document)\)$")
 
 
 class ConfigError(LocalError):
@@ -111,16 +111,16 @@ def load(path: Path, model: type[M]) -> M:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = key_lines(text)
-        problems = sorted(_problem(problem, values, lines, model) for problem in _causes(error))
-        raise ConfigError("\n".join(f"{path}:{line}: {what}" for line, what in dict.fromkeys(problems))) from error
+        places = key_places(text)
+        problems = sorted(_problem(problem, values, places, model) for problem in _causes(error))
+        raise ConfigError("\n".join(f"{path}:{place}: {what}" for place, what in dict.fromkeys(problems))) from error
 
 
 def _syntax(path: Path, text: str, message: str) -> str:
     at = _SYNTAX_AT.search(message)
-    line = int(at.group(1)) if at and at.group(1) else text.count("\n") + 1
+    place = Place(int(at[1]), int(at[2])) if at and at[1] else Place(text.count("\n") + 1, 1)
     why = _SYNTAX_AT.sub("", message)
-    return f"{path}:{line}: not valid TOML, {why[:1].lower() + why[1:]}; correct the syntax here"
+    return f"{path}:{place}: not valid TOML, {why[:1].lower() + why[1:]}; correct the syntax here"
 
 
 def _causes(error: ValidationError) -> list[Any]:
@@ -137,23 +137,23 @@ def _causes(error: ValidationError) -> list[Any]:
 
 
 def _problem(
-    problem: Any, values: dict[str, Any], lines: dict[KeyPath, int], model: type[BaseModel]
-) -> tuple[int, str]:
+    problem: Any, values: dict[str, Any], places: dict[KeyPath, Place], model: type[BaseModel]
+) -> tuple[Place, str]:
     cause = problem.get("ctx", {}).get("error")
     path: KeyPath = tuple(problem["loc"]) + (cause.path if isinstance(cause, Wrong) else ())
     path = _existing(path, values) + ((path[-1],) if problem["type"] == "missing" else ())
-    line = next((lines[path[:size]] for size in range(len(path), 0, -1) if path[:size] in lines), 1)
+    place = next((places[path[:size]] for size in range(len(path), 0, -1) if path[:size] in places), Place(1, 1))
     where = _dotted(path)
     if problem["type"] == "extra_forbidden":
-        return line, f'unknown key "{path[-1]}"{_within(path)}, {_suggestion(str(path[-1]), _keys(model, path[:-1]))}'
+        return place, f'unknown key "{path[-1]}"{_within(path)}, {_suggestion(str(path[-1]), _keys(model, path[:-1]))}'
     if problem["type"] == "missing":
-        return line, f'missing key "{path[-1]}"{_within(path)}, it has no default; add it'
+        return place, f'missing key "{path[-1]}"{_within(path)}, it has no default; add it'
     if isinstance(cause, ValueError):
-        return line, f"{where}: {cause}" if where else str(cause)
+        return place, f"{where}: {cause}" if where else str(cause)
     given = problem["input"]
     shown = "(not shown)" if isinstance(given, dict | list) or (path and path[-1] in SECRET_KEYS) else repr(given)
     why = problem["msg"][:1].lower() + problem["msg"][1:]
-    return line, f"{where} = {shown}, {why}; correct the value"
+    return place, f"{where} = {shown}, {why}; correct the value"
 
 
 def _existing(path: KeyPath, values: Any) -> KeyPath:

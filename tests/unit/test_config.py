@@ -21,7 +21,7 @@ from lispfmc.runtime.config import (
     Wrong,
     load,
 )
-from lispfmc.runtime.toml_lines import key_lines
+from lispfmc.runtime.toml_positions import key_places
 from lispfmc.wire.address import Endpoint, Prefix, ip_of
 
 
@@ -77,26 +77,26 @@ def test_a_good_file_becomes_values(tmp_path: Path) -> None:
     assert settings.servers[0].address == ip_of("198.18.0.1")
 
 
-def test_all_mistakes_are_told_at_once_each_with_its_line(tmp_path: Path) -> None:
+def test_all_mistakes_are_told_at_once_each_with_its_place(tmp_path: Path) -> None:
     text = GOOD.replace("unix:", "run:").replace("key_id = 1", "key_id = 300").replace("[7]fd00::/64", "fd00::1/64")
     told = problems(tmp_path, text + 'listn = "x"\n')
-    assert [line.split(": ")[0] for line in told] == ["x.toml:2", "x.toml:6", "x.toml:9", "x.toml:10"]
-    assert told[0].startswith("x.toml:2: prefixes[1]: 'fd00::1/64' is not an IP prefix")
+    assert [line.split(": ")[0] for line in told] == ["x.toml:2:30", "x.toml:6:1", "x.toml:9:1", "x.toml:10:1"]
+    assert told[0].startswith("x.toml:2:30: prefixes[1]: 'fd00::1/64' is not an IP prefix")
     assert told[1] == (
-        "x.toml:6: servers[0].key_id = 300, input should be less than or equal to 255; correct the value"
+        "x.toml:6:1: servers[0].key_id = 300, input should be less than or equal to 255; correct the value"
     )
-    assert told[3] == 'x.toml:10: unknown key "listn" in api, did you mean "listen"?'
+    assert told[3] == 'x.toml:10:1: unknown key "listn" in api, did you mean "listen"?'
 
 
 def test_a_missing_key_is_told_at_its_table(tmp_path: Path) -> None:
     told = problems(tmp_path, GOOD.replace("key_id = 1\n", ""))
-    assert told == ['x.toml:4: missing key "key_id" in servers[0], it has no default; add it']
+    assert told == ['x.toml:4:1: missing key "key_id" in servers[0], it has no default; add it']
 
 
 def test_a_check_of_our_own_points_at_the_key_that_it_names(tmp_path: Path) -> None:
     again = '[[servers]]\nsecret = "more"\nkey_id = 2\naddress = "198.18.0.1"\n'
     told = problems(tmp_path, GOOD + again)
-    assert told == ["x.toml:13: servers[1].address: this address stands here twice; remove one"]
+    assert told == ["x.toml:13:1: servers[1].address: this address stands here twice; remove one"]
 
 
 def test_a_secret_is_never_shown(tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_a_secret_is_never_shown(tmp_path: Path) -> None:
 
 def test_broken_syntax_and_an_absent_file_are_told_with_their_place(tmp_path: Path) -> None:
     assert problems(tmp_path, 'name = "a"\nprefixes = [\n') == [
-        "x.toml:3: not valid TOML, invalid value; correct the syntax here"
+        "x.toml:3:1: not valid TOML, invalid value; correct the syntax here"
     ]
     with pytest.raises(ConfigError, match=r"nowhere\.toml: cannot read the configuration, No such file"):
         load(tmp_path / "nowhere.toml", Example)
 
 
-def test_lines_are_found_in_every_shape_that_toml_has() -> None:
-    lines = key_lines(
+def test_places_are_found_in_every_shape_that_toml_has() -> None:
+    places = key_places(
         'a = """\n[no]\nb = 1\n"""\n'  # 1-4
         "c.d = {e = [1,\n 2], 'f g' = 3} # x = 1\n"  # 5-6
         "[[t]]\n[t.u]\nv = '#'\n[[t]]\n"  # 7-10
@@ -130,8 +130,10 @@ def test_lines_are_found_in_every_shape_that_toml_has() -> None:
         ("t", 1, "list", 1, 0): 13,
         ("t", 1, "q.r"): 15,
     }
-    assert {path: lines.get(path) for path in expected} == expected
-    assert ("no",) not in lines
+    assert {path: places[path].line for path in expected} == expected
+    assert ("no",) not in places
+    assert (places["c", "d", "f g"].column, places["t", 0, "u", "v"].column) == (6, 1)
+    assert (places["t", 1, "list", 0].column, places["t", 1, "list", 1, 0].column) == (3, 5)
 
 
 def _paths(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
@@ -158,11 +160,11 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES, max_size=12))
-def test_every_path_of_any_file_has_a_line(pieces: list[str]) -> None:
+def test_every_path_of_any_file_has_a_place(pieces: list[str]) -> None:
     text = "\n".join(piece.format(number) for number, piece in enumerate(pieces))
     try:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError:
         return  # [i.j] before [[i]], for example
-    lines = key_lines(text)
-    assert set(_paths(values)) == set(lines)
+    places = key_places(text)
+    assert set(_paths(values)) == set(places)

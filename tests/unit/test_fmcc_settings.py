@@ -120,7 +120,7 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, good: str, bad: str, l
     with pytest.raises(ConfigError) as error:
         load(path)
     assert says in str(error.value)
-    assert str(error.value).startswith(f"{path}:{line}: ")
+    assert str(error.value).startswith(f"{path}:{line}:")
 
 
 def test_an_agent_that_is_its_own_peer_is_refused(tmp_path: Path) -> None:

@@ -50,5 +50,5 @@ def test_the_key_keeps_its_pads_between_messages(tmp_path: Path) -> None:
 def test_what_we_do_not_speak_is_refused_by_name(tmp_path: Path, line: str, told: str) -> None:
     with pytest.raises(ConfigError) as refused:
         site(tmp_path, line)
-    assert "x.toml:7: sites[0]." in str(refused.value)
+    assert "x.toml:7:1: sites[0]." in str(refused.value)
     assert told in str(refused.value)

@@ -48,7 +48,7 @@ def test_a_bad_configuration_is_78_and_says_where(tmp_path: Path, capsys: pytest
 
     argv = config(tmp_path, 'level = "loud"\n')
     assert service.main(stops_itself, "d", check=check, argv=argv) == service.EXIT_CONFIG
-    assert "log.toml:1: level = 'loud'" in capsys.readouterr().err
+    assert "log.toml:1:1: level = 'loud'" in capsys.readouterr().err
     assert service.main(stops_itself, "d", check=check, argv=[*config(tmp_path, ""), "--check"]) == service.EXIT_OK
 
 

@@ -84,5 +84,5 @@ def test_an_xtr_id_is_read_from_hex_digits(tmp_path: Path) -> None:
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, line: int, what: str) -> None:
     with pytest.raises(ConfigError) as refusal:
         settings(tmp_path, text)
-    assert f"xtr.toml:{line}: " in str(refusal.value)
+    assert f"xtr.toml:{line}:" in str(refusal.value)
     assert what in str(refusal.value)

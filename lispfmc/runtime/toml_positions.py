@@ -1,15 +1,26 @@
-"""On which line of a TOML text each key and array element stands, for error messages.
+"""Where in a TOML text each key and array element stands, for error messages.
 
 tomllib gives no positions. The text was already accepted by tomllib, so this scan checks nothing: it follows tables,
-arrays of tables, dotted keys, inline tables, arrays and strings, and notes a line for each path.
+arrays of tables, dotted keys, inline tables, arrays and strings, and notes a place for each path.
 """
 
 from __future__ import annotations
 
 import re
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 KeyPath: TypeAlias = tuple[str | int, ...]
+
+
+class Place(NamedTuple):
+    """Counted from 1, as editors do; columns in characters."""
+
+    line: int
+    column: int
+
+    def __str__(self) -> str:
+        return f"{self.line}:{self.column}"
+
 
 _KEY = re.compile(r"""\s*("(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)\s*""")
 _STRING = re.compile(r'"""(?:[^\\]|\\.)*?"{3,5}|' r"'''.*?'{3,5}|" r'"(?:[^"\\\n]|\\.)*"|' r"'[^'\n]*'", re.DOTALL)
@@ -18,8 +29,8 @@ _BLANK = re.compile(r"(?:[ \t\r]+|#[^\n]*)+")
 _SPACE = re.compile(r"(?:\s+|#[^\n]*)+")
 
 
-def key_lines(text: str) -> dict[KeyPath, int]:
-    """The line, from 1, of every key path; array elements are numbered from 0."""
+def key_places(text: str) -> dict[KeyPath, Place]:
+    """Where every key path begins; array elements are numbered from 0."""
     return _Scan(text).run()
 
 
@@ -27,10 +38,10 @@ class _Scan:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
-        self._lines: dict[KeyPath, int] = {}
+        self._places: dict[KeyPath, Place] = {}
         self._sizes: dict[KeyPath, int] = {}  # elements so far of each array of tables
 
-    def run(self) -> dict[KeyPath, int]:
+    def run(self) -> dict[KeyPath, Place]:
         table: KeyPath = ()
         while self._skip(_SPACE) < len(self._text):
             if self._text.startswith("[[", self._at):
@@ -39,26 +50,26 @@ class _Scan:
                 table = self._header(1)
             else:
                 self._assignment(table)
-        return self._lines
+        return self._places
 
     def _header(self, brackets: int) -> KeyPath:
-        line = self._line()
+        place = self._place()
         self._at += brackets
         keys = self._dotted()
         self._at += brackets
         path: KeyPath = ()
         for key in keys[:-1]:
             path = (*path, key)
-            self._lines.setdefault(path, line)
+            self._places.setdefault(path, place)
             path = self._last(path)
         path = (*path, keys[-1])
         if brackets == 2:
             index = self._sizes[path] = self._sizes.get(path, -1) + 1
-            self._lines.setdefault(path, line)
+            self._places.setdefault(path, place)
             path = (*path, index)
         else:
             path = self._last(path)
-        self._lines[path] = line
+        self._places[path] = place
         return path
 
     def _last(self, path: KeyPath) -> KeyPath:
@@ -66,11 +77,11 @@ class _Scan:
         return (*path, self._sizes[path]) if path in self._sizes else path
 
     def _assignment(self, table: KeyPath) -> None:
-        line = self._line()
+        place = self._place()
         path = table
         for key in self._dotted():
             path = (*path, key)
-            self._lines.setdefault(path, line)
+            self._places.setdefault(path, place)
         self._at += 1  # "="
         self._value(path)
 
@@ -103,7 +114,7 @@ class _Scan:
             if self._text[self._at] == ",":
                 self._at += 1
                 continue
-            self._lines[(*path, index)] = self._line()
+            self._places[(*path, index)] = self._place()
             self._value((*path, index))
             index += 1
         self._at += 1
@@ -122,5 +133,6 @@ class _Scan:
             self._at = match.end()
         return self._at
 
-    def _line(self) -> int:
-        return self._text.count("\n", 0, self._at) + 1
+    def _place(self) -> Place:
+        start = self._text.rfind("\n", 0, self._at) + 1
+        return Place(self._text.count("\n", 0, self._at) + 1, self._at - start + 1)
