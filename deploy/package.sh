@@ -31,6 +31,22 @@ environment() {
     rm -f "$staged"/bin/[Aa]ctivate*
 }
 
+# Manual pages and completions, said by the very commands that are packaged.
+manual() {
+    local root=$1 shell
+    local command=("$root/usr/lib/lispfmc/bin/python" -P -B)
+    mkdir -p "$root/usr/share/man/man1" "$root/usr/share/man/man8" "$root/usr/share/bash-completion/completions" \
+        "$root/usr/share/zsh/vendor-completions" "$root/usr/share/fish/vendor_completions.d"
+    env -u PYTHONPATH "${command[@]}" -m lispfmc.cli.manual "$work/manual"
+    gzip -9n "$work"/manual/*
+    mv "$work"/manual/*.1.gz "$root/usr/share/man/man1/"
+    mv "$work"/manual/*.8.gz "$root/usr/share/man/man8/"
+    completion() { env -u PYTHONPATH "_LISPFMC_COMPLETE=source_$1" "${command[@]}" -m lispfmc.cli; }
+    completion bash >"$root/usr/share/bash-completion/completions/lispfmc"
+    completion zsh >"$root/usr/share/zsh/vendor-completions/_lispfmc"
+    completion fish >"$root/usr/share/fish/vendor_completions.d/lispfmc.fish"
+}
+
 debian_package() {
     command -v dpkg-deb >/dev/null || { say "dpkg-deb is missing: a .deb is built on Debian"; return 1; }
     local root=$work/root version minor architecture
@@ -48,6 +64,7 @@ debian_package() {
     install -D -m 644 -t "$root/usr/share/doc/lispfmc/examples" deploy/examples/*.toml
     install -m 644 README.md CHANGELOG.md "$root/usr/share/doc/lispfmc/"
     install -m 644 LICENSE "$root/usr/share/doc/lispfmc/copyright"
+    manual "$root"
     cat >"$root/DEBIAN/control" <<CONTROL
 Package: lispfmc
 Version: $version

@@ -12,9 +12,10 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from lispfmc.cli import completion
 from lispfmc.cli.computing import model_app, simulate
 from lispfmc.cli.failure import CONFIG, DONE, UNREACHABLE, USAGE, Failure
-from lispfmc.cli.output import Format, say
+from lispfmc.cli.output import Format, print_text, say
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -27,7 +28,6 @@ app = typer.Typer(
     epilog="Begin with: lispfmc lab demo. Exit codes: 0 done, 1 condition not met, 2 cannot reach, 64 usage, "
     "78 bad configuration.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -36,10 +36,37 @@ app.add_typer(lab_app, name="lab", short_help="A whole network on this machine")
 app.add_typer(model_app, name="model", short_help="The papers' analytic models")
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
-Lab = Annotated[str | None, typer.Option("--lab", envvar="LISPFMC_LAB", help="which lab, when several are up")]
-Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="which lab, when several are up")]
+Lab = Annotated[
+    str | None,
+    typer.Option("--lab", envvar="LISPFMC_LAB", help="which lab, when several are up", autocompletion=completion.labs),
+]
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="[NAME]", help="which lab, when several are up", autocompletion=completion.labs),
+]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="S", min=0.1, help="seconds to wait at most")]
-Topology = Annotated[str, typer.Option("--topology", help="fig5, metro, or a TOML file")]
+Topology = Annotated[
+    str, typer.Option("--topology", help="fig5, metro, or a TOML file", autocompletion=completion.topologies)
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
+
+
+class Kind(StrEnum):
+    """What `check` can check."""
+
+    xtr = "xtr"
+    mapserver = "mapserver"
+    fmcc = "fmcc"
+    agent = "agent"
+    topology = "topology"
+
+
+class Drawing(StrEnum):
+    """What `lab graph` can draw."""
+
+    mermaid = "mermaid"
+    dot = "dot"
+    svg = "svg"
 
 
 class Table(StrEnum):
@@ -53,10 +80,30 @@ class Table(StrEnum):
     rejects = "rejects"
 
 
+def _version(wanted: bool) -> None:  # noqa: FBT001 - typer calls it so
+    if wanted:
+        from lispfmc import __version__
+
+        print_text(f"lispfmc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def whole(
+    _: Annotated[  # noqa: FBT002 - likewise
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="print the version and exit")
+    ] = False,
+) -> None:
+    """Follow-Me Cloud on LISP: users move, their services follow, no connection is lost."""
+
+
 @app.command(short_help="Move a user to another site")
 def move(
-    user: Annotated[str, typer.Argument(help="who moves, for example alice")],
-    to: Annotated[str, typer.Option("--to", metavar="SITE", help="the access network to move to")],
+    user: Annotated[str, typer.Argument(help="who moves, for example alice", autocompletion=completion.users)],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="SITE", help="the access network to move to", autocompletion=completion.sites),
+    ],
     wait: Annotated[bool, typer.Option("--wait", help="until the service has followed, or will not")] = False,  # noqa: FBT002 - typer's way to declare a flag
     measure: Annotated[bool, typer.Option("--measure", help="probe both directions through both moves")] = False,  # noqa: FBT002 - likewise
     timeout: Timeout = 60.0,
@@ -85,7 +132,9 @@ def status(
 @app.command(short_help="One table of the daemons' state")
 def show(
     table: Annotated[Table, typer.Argument(help="which table")],
-    at: Annotated[str | None, typer.Option("--at", metavar="DAEMON", help="only this daemon's")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="DAEMON", help="only this daemon's", autocompletion=completion.daemons)
+    ] = None,
     eid: Annotated[str | None, typer.Option("--eid", help="only registrations for this EID or prefix")] = None,
     site: Annotated[str | None, typer.Option("--site", help="only registrations of this site")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="so many registrations at most")] = None,
@@ -104,9 +153,12 @@ def show(
     _finish(verb(table.value, at=at, lab_name=lab, output=output))
 
 
-@app.command()
+@app.command(short_help="Have Map-Servers read their configuration anew")
 def reload(
-    at: Annotated[str | None, typer.Option("--at", metavar="DAEMON", help="only this Map-Server")] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="DAEMON", help="only this Map-Server", autocompletion=completion.daemons),
+    ] = None,
     lab: Lab = None,
     output: Output = Format.table,
 ) -> None:
@@ -118,7 +170,10 @@ def reload(
 
 @app.command(short_help="Ask a Map-Resolver where an EID is")
 def lookup(
-    eid: Annotated[str, typer.Argument(help="an address or prefix, for example 100.64.1.10; or self")],
+    eid: Annotated[
+        str,
+        typer.Argument(help="an address or prefix, for example 100.64.1.10; or self", autocompletion=completion.eids),
+    ],
     via: Annotated[str | None, typer.Option("--via", metavar="MR", help="address of the Map-Resolver to ask")] = None,
     iid: Annotated[int, typer.Option("--iid", min=0, max=(1 << 24) - 1, help="Instance-ID")] = 0,
     count: Annotated[int, typer.Option("--count", min=1, max=5, help="requests to send at most")] = 3,
@@ -144,6 +199,32 @@ def lookup(
             at=at,
         )
     )
+
+
+@app.command(short_help="Would a daemon take this configuration?")
+def check(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help="TOML files of daemons, or topologies")],
+    kind: Annotated[
+        Kind | None, typer.Option("--as", help="what they configure; found by their keys unless given")
+    ] = None,
+    output: Output = Format.table,
+) -> None:
+    """Check configuration files as the daemons do: every problem with file, line and column."""
+    from lispfmc.cli.check import check as verb
+
+    raise typer.Exit(verb(files, kind.value if kind else None, output=output))
+
+
+@app.command(short_help="Everything for a bug report, keys redacted")
+def bundle(
+    out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="the archive to write (.tar.gz)")] = None,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Collect configurations, states, events, metrics and logs of every daemon in one archive, without secrets."""
+    from lispfmc.cli.bundle import bundle as verb
+
+    _finish(verb(lab_name=lab, out=out, output=output))
 
 
 @app.command(short_help="Show what LISP messages say")
@@ -182,7 +263,7 @@ def monitor(
 
 @app.command(short_help="Why a service moved, or did not")
 def explain(
-    user: Annotated[str, typer.Argument(help="whose services, for example alice")],
+    user: Annotated[str, typer.Argument(help="whose services, for example alice", autocompletion=completion.users)],
     lab: Lab = None,
     output: Output = Format.table,
 ) -> None:
@@ -229,7 +310,9 @@ def lab_down(name: Name = None, output: Output = Format.table) -> None:
     context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
 )
 def lab_exec(
-    place: Annotated[str, typer.Argument(metavar="SITE", help="a site, a daemon or a node")],
+    place: Annotated[
+        str, typer.Argument(metavar="SITE", help="a site, a daemon or a node", autocompletion=completion.places)
+    ],
     command: Annotated[list[str], typer.Argument(metavar="CMD...")],
     lab: Lab = None,
     output: Output = Format.table,
@@ -238,6 +321,17 @@ def lab_exec(
     from lispfmc.cli.lab import execute
 
     raise typer.Exit(execute(place, command, lab, output=output))
+
+
+@lab_app.command("graph", short_help="Draw a network")
+def lab_graph(
+    topology: Topology = "fig5",
+    output: Annotated[Drawing, typer.Option("-o", "--output", help="what to draw it as")] = Drawing.mermaid,
+) -> None:
+    """Draw a topology: its sites, who starts where, and the round-trip times."""
+    from lispfmc.cli.lab import graph
+
+    raise typer.Exit(graph(topology, output.value))
 
 
 @lab_app.command("demo", short_help="Build, move, measure, remove")

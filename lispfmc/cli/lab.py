@@ -72,6 +72,14 @@ def execute(place: str, command: list[str], name: str | None, *, output: Format)
     return lifecycle.execute(place, command, name)
 
 
+def graph(topology: str, drawing: str) -> int:
+    from lispfmc.lab.picture import DRAWINGS
+    from lispfmc.lab.topology import load_topology
+
+    print_text(DRAWINGS[drawing](load_topology(topology)).rstrip("\n"))
+    return DONE
+
+
 def demo(topology: str, *, output: Format) -> int:
     """Exit 0 when the service has followed the user."""
     from lispfmc.cli.story import phase_text, print_report

@@ -1,6 +1,6 @@
 """Configuration: a TOML file becomes a frozen settings value, or one error that lists everything that is wrong.
 
-Each problem reads `file:line:column: what, why, what to do`. Daemons declare their settings as subclasses of `Settings`.
+Each problem reads `file:line:column: what, why, what to do`. Daemons declare settings as subclasses of `Settings`.
 """
 
 from __future__ import annotations

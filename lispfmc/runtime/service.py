@@ -29,6 +29,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(EXIT_USAGE, f"{self.prog}: {message}; see --help\n")
 
 
+def parser(name: str, *, checks: bool) -> argparse.ArgumentParser:
+    """What every daemon's command line takes."""
+    parsing = _Parser(prog=name)
+    parsing.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML configuration")
+    parsing.add_argument("--loop", choices=("auto", "uvloop", "asyncio"), default="auto", help="event loop")
+    if checks:
+        parsing.add_argument("--check", action="store_true", help="check the configuration and exit")
+    return parsing
+
+
 def main(
     run: Callable[[Path], Awaitable[None]],
     name: str,
@@ -40,12 +50,7 @@ def main(
 
     `check` loads the configuration, for `--check`, and raises LocalError when it is wrong.
     """
-    parser = _Parser(prog=name)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="TOML configuration")
-    parser.add_argument("--loop", choices=("auto", "uvloop", "asyncio"), default="auto", help="event loop")
-    if check is not None:
-        parser.add_argument("--check", action="store_true", help="check the configuration and exit")
-    arguments = parser.parse_args(argv)
+    arguments = parser(name, checks=check is not None).parse_args(argv)
     try:
         if check is not None:
             check(arguments.config)

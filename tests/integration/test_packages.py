@@ -162,9 +162,20 @@ def machine(installed: Path, tmp_path: Path) -> Iterator[Machine]:
 def test_units_are_valid_and_confined(installed: Path, machine: Machine) -> None:
     units = sorted(unit.name for unit in (installed / "usr/lib/systemd/system").glob("*.service"))
     assert units == [f"lispfmc-{daemon}.service" for daemon in sorted(DAEMONS)]
-    run(*machine.command("systemd-analyze", "verify", "--man=no", *units))
+    run(*machine.command("systemd-analyze", "verify", *units))
     for unit in units:
         run(*machine.command("systemd-analyze", "security", "--offline=yes", "--threshold=25", unit))
+
+
+def test_manual_pages_and_completions_are_packaged(installed: Path, machine: Machine) -> None:
+    pages = {path.name for path in (installed / "usr/share/man").rglob("*.gz")}
+    assert {"lispfmc.1.gz", "lispfmc-move.1.gz", "lispfmc-lab-up.1.gz", "lispfmc-xtr.8.gz"} <= pages
+    page = installed / "usr/share/man/man1/lispfmc-move.1.gz"
+    assert "the access network to move to" in run("man", "--warnings=w", "-l", page, LC_ALL="C.UTF-8", MANWIDTH="120")
+    # what bash would ask for after `lispfmc che<TAB>`
+    script = "source /usr/share/bash-completion/completions/lispfmc; COMP_WORDS=(lispfmc che); COMP_CWORD=1; "
+    script += '_lispfmc_completion lispfmc; echo "${COMPREPLY[@]}"'
+    assert run(*machine.command("bash", "-c", script)).split() == ["check"]
 
 
 def test_each_daemon_starts_from_the_package_with_its_example_and_gets_ready(machine: Machine) -> None:
