@@ -117,7 +117,7 @@ class Requests:
             if not record.notification_requested:
                 others.append(eid)
                 continue
-            outcome = self._subscribing.requested(request, eid, source, view, now)
+            outcome = self._subscribing.requested(request, eid, ecm, source, view, now)
             if isinstance(outcome, Refused):
                 effects.append(Reject("subscription-refused", source, outcome.detail))
                 refusals.append(unmapped(eid, outcome.action))
