@@ -7,12 +7,16 @@ then none of its registrations of that EID counts; subscribers get a publication
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
+from itertools import groupby
+from operator import attrgetter
 
-from lispfmc.core.claims import claims_in, claims_seen, lifetime_s, told
-from lispfmc.core.effects import Effect, Emit, FieldValue, Lazy, Reject, Send, Transmit
+import msgspec
+
+from lispfmc.core.claims import claims_in, claims_seen, lifetime_s, told, told_alike
+from lispfmc.core.effects import Effect, Emit, EmitEach, FieldValue, Lazy, Reject, Send, Transmit
 from lispfmc.core.flapping import Flapping
-from lispfmc.core.merging import merge, without
+from lispfmc.core.merging import merge, retold, without
 from lispfmc.core.registry import (
     STATIC,
     STATIC_WORD,
@@ -24,7 +28,10 @@ from lispfmc.core.registry import (
     Refusal,
     Register,
     Registrant,
+    Registration,
     Replayed,
+    Retold,
+    View,
 )
 from lispfmc.store import Dropped, Query, Store
 from lispfmc.wire import records
@@ -33,11 +40,12 @@ from lispfmc.wire.auth import AUTH_OFFSET, Key, authentic
 from lispfmc.wire.messages import EidRecord, MapNotify, MapRegister
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher
-from mapserver.refreshing import TRAILER, XTR_ID_PRESENT, acknowledgement, memo, said
+from mapserver.refreshing import acknowledgement, memo, records_end, said
 from mapserver.settings import MapServerSettings, SiteSettings
 from mapserver.sites import Sites
 
 _USE_TTL = 0x08  # in the third byte
+_ANY = Query(())
 REGISTRANTS = 65_536  # remembered; holders of keys can make more of them up, and cost themselves their sharing
 
 
@@ -101,32 +109,53 @@ class Registrar:
         """`registered` for a Map-Register that nobody has decoded, from an xTR whose last one said as much of itself:
         the usual change. None, and nothing changed, for the least that is unusual."""
         known = self._known.get(said(datagram, source))
-        if known is None or datagram[2] & _USE_TTL:
+        if known is None or datagram[2] & _USE_TTL or not authentic(datagram, known[1].key):
             return None
         site, registrant = known
+        nonce = int.from_bytes(datagram[4:12], "big")
+        view = self._store.view(_ANY)
+        last_nonce = view.last_nonce(registrant.owner, registrant.key.id)
+        if last_nonce is None or nonce <= last_nonce:
+            return None
+        register = Register(registrant, nonce, (), self._settings.timers.expiry_s, noted, datagram)
+        effects: list[Effect]
+        if (anew := _retold(register, view, now)) is not None and self._tells_nobody(anew):
+            effects = [EmitEach("registration.changed", _retold_fields, anew.changed)] if anew.changed else []
+            self._store.apply([anew], now)
+        elif (accepted := self._merged(register, site, now)) is not None:
+            effects = self._accepted(accepted, now)
+        else:
+            return None
+        effects.append(acknowledgement(datagram, registrant, self._settings.port))
+        return effects
+
+    def _tells_nobody(self, anew: Retold) -> bool:
+        """Whether nobody has to hear of it but the xTR itself, and who reads events."""
+        subscriptions = self._publisher.subscriptions
+        if not (self._notices or subscriptions) and next(self._store.departures(), None) is None:
+            return True
+        for eid in [registration.eid for registration in anew.registrations]:
+            if eid in self._notices.moved or self._store.displaced(eid):
+                return False
+            if subscriptions and any(True for _ in subscriptions.interested(eid, self._store.view(Query((eid,))))):
+                return False
+        return True
+
+    def _merged(self, register: Register, site: SiteSettings, now: float) -> Accepted | None:
+        """What becomes of a Map-Register that nobody has decoded, if none of it is refused."""
+        datagram = register.datagram
         seen = claims_seen(datagram, AUTH_OFFSET + (datagram[14] << 8 | datagram[15]), datagram[3])
-        if seen is None or len(datagram) - seen[1] != (TRAILER if datagram[0] & XTR_ID_PRESENT else 0):
+        if seen is None or seen[1] != records_end(datagram) or not seen[0]:
             return None
         claimed = seen[0]
-        if not claimed or not authentic(datagram, registrant.key):
-            return None
         for claim in claimed:
             if not self.sites.may_register(site, claim.eid):
                 return None
-        nonce = int.from_bytes(datagram[4:12], "big")
-        life_s = self._settings.timers.expiry_s
-        register = Register(registrant, nonce, claimed, life_s, noted, datagram)
-        view = self._store.view(_query(register))
-        if view.last_nonce(registrant.owner, registrant.key.id) is None:
-            return None
-        outcome = merge(register, view, now, self._flapping.held(now))
-        if not isinstance(outcome, Accepted) or outcome.refusals:
-            return None
         if len(self._store) + len(claimed) > self._settings.limits.registrations:
             return None  # perhaps too many: counted there
-        effects = self._accepted(outcome, now)
-        effects.append(acknowledgement(datagram, registrant, self._settings.port))
-        return effects
+        whole = msgspec.structs.replace(register, claims=claimed)
+        outcome = merge(whole, self._store.view(_query(whole)), now, self._flapping.held(now))
+        return outcome if isinstance(outcome, Accepted) and not outcome.refusals else None
 
     def _know(self, datagram: bytes, source: Endpoint, site: SiteSettings, registrant: Registrant) -> None:
         if len(self._known) >= REGISTRANTS:
@@ -173,13 +202,14 @@ class Registrar:
     def _accepted(self, accepted: Accepted, now: float) -> list[Effect]:
         register = accepted.register
         if self._concerns_nobody(accepted):
-            told_of: list[Effect] = [_event(each) for each in accepted.changes if each.kind is not Kind.REFRESHED]
+            told_of: list[Effect] = list(_events(accepted.changes))
             self._store.apply([accepted], now)
             return told_of
-        plans = self._publisher.plan(accepted.changes, self._store.view(_query(register)))
+        eids = tuple(change.eid for change in accepted.changes)
+        plans = self._publisher.plan(accepted.changes, self._store.view(Query(eids)))
         notices = [(move, send) for change in accepted.changes for move, send in self._moves(change)]
         notices.extend(self._objections(accepted))
-        effects: list[Effect] = [_event(each) for each in accepted.changes if each.kind is not Kind.REFRESHED]
+        effects: list[Effect] = list(_events(accepted.changes))
         effects.extend(_notified(move, send) for move, send in notices if move not in self._notices)
         effects.extend(_refused(refusal, register.registrant.source) for refusal in accepted.refusals)
         # everything is decided: from here on state changes, and nothing is decided any more
@@ -308,8 +338,40 @@ def _query(register: Register) -> Query:
 _NAMES = {kind: f"registration.{kind.value}" for kind in Kind}
 
 
+def _retold(register: Register, view: View, now: float) -> Retold | None:
+    """`merging.retold`, for a Map-Register that nobody has decoded.
+
+    Whether the site may register the EIDs was seen when this registrant registered them: what a configuration takes
+    away is purged, and a registrant is another value after a restart.
+    """
+    datagram = register.datagram
+    start = AUTH_OFFSET + (datagram[14] << 8 | datagram[15])
+    found = records.alike(datagram, start, records_end(datagram), datagram[3])
+    if found is None:
+        return None
+    told_as = told_alike(found.header, found.locators)
+    if told_as is None:
+        return None
+    header, locators = told_as
+    return retold(register, records.Alike(header, found.eids, locators), view.hosts(len(found.eids[0])), now)
+
+
+def _retold_fields(after: Registration) -> dict[str, FieldValue]:
+    return _fields(Change(Kind.CHANGED, after.eid, after, after))  # its xTR had it before
+
+
 def _event(change: Change) -> Emit:
     return Emit(_NAMES[change.kind], Lazy(_fields, change))
+
+
+def _events(changes: Sequence[Change]) -> Iterator[EmitEach]:
+    """What there is to tell of them, in their order."""
+    for kind, of in groupby(changes, key=_kind):
+        if kind is not Kind.REFRESHED:
+            yield EmitEach(_NAMES[kind], _fields, tuple(of))
+
+
+_kind = attrgetter("kind")
 
 
 def _fields(change: Change) -> dict[str, FieldValue]:

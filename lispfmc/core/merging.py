@@ -8,7 +8,8 @@ acknowledges that the EID has moved.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from operator import attrgetter
 
 import msgspec
 
@@ -25,6 +26,7 @@ from lispfmc.core.registry import (
     Register,
     Registration,
     Replayed,
+    Retold,
     View,
 )
 from lispfmc.core.versions import newer
@@ -42,8 +44,7 @@ def merge(register: Register, view: View, now: float, held: Collection[Prefix] =
         return Replayed(last_nonce)
     if (lease := _unchanged(register, view)) is not None:
         return Accepted(register, (), lease=lease, renewed=True)
-    expires_at = now + register.lifetime_s
-    lease = Lease(expires_at, 0, expires_at, register.registrant, register.memo, register.lifetime_s)
+    lease = _new_lease(register, now)
     changes: list[Change] = []
     refusals: list[Refusal] = []
     released: list[Prefix] = []
@@ -79,6 +80,62 @@ def merge(register: Register, view: View, now: float, held: Collection[Prefix] =
             continue
         changes.append(_change(claim, claim.record, current, lease, view, now))
     return Accepted(register, tuple(changes), tuple(refusals), tuple(released), lease)
+
+
+def retold(register: Register, told: records.Alike, hosts: Mapping[Ip, Registration], now: float) -> Retold | None:
+    """`merge` of a Map-Register of hosts that its xTR has already, each alone, and that it tells alike.
+
+    That is what an xTR mostly has to say: its locators changed. Nobody else gains or loses anything, so it is one pass
+    over the hosts. None for everything else, which `merge` decides.
+    """
+    header, eids, locators = told
+    befores = [before for before in map(hosts.get, eids) if before is not None]
+    if len(befores) < len(eids) or len(set(eids)) < len(eids):
+        return None
+    lease = _shared(befores, register)
+    if lease is None:
+        for before in befores:
+            if before.lease.registrant is not register.registrant:
+                return None
+        lease = _new_lease(register, now)
+    version = header[8:10]
+    afters: list[Registration] = []
+    same: set[Ip] = set()
+    for ip, before in zip(eids, befores, strict=True):
+        was, record, since = before.record, header + ip + locators, now
+        if before.parts or (was[8:10] != version and was[8:10] != _NO_VERSION):
+            return None  # an older version than it has, or none
+        if was == record:
+            since = before.since
+            same.add(ip)
+        afters.append(Registration(record, lease, since))
+    hosts_after = tuple(afters)
+    changed = tuple(each for ip, each in zip(eids, afters, strict=True) if ip not in same) if same else hosts_after
+    return Retold(register, lease, eids, hosts_after, changed)
+
+
+def _shared(befores: Sequence[Registration], register: Register) -> Lease | None:
+    """The lease to which these, and nothing else, belong: it goes on with what they are told to be."""
+    lease = befores[0].lease
+    if (
+        lease.live != len(befores)
+        or lease.registrant is not register.registrant
+        or lease.lifetime_s != register.lifetime_s
+        or [*map(_lease, befores)].count(lease) < len(befores)
+    ):
+        return None
+    return lease
+
+
+_lease = attrgetter("lease")
+
+
+def _new_lease(register: Register, now: float) -> Lease:
+    expires_at = now + register.lifetime_s
+    return Lease(expires_at, 0, expires_at, register.registrant, register.memo, register.lifetime_s)
+
+
+_NO_VERSION = bytes(2)
 
 
 def without(eid: Prefix, current: Registration, gone: Registration, kind: Kind, now: float) -> Change | None:

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from lispfmc.core.effects import Emit, Reject, Send, Transmit
+from lispfmc.core.effects import Emit, EmitEach, Reject, Send, Transmit
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.wire import decode, encode
@@ -38,7 +38,7 @@ class Core(Protocol[E]):
 
 
 class Driver(Generic[E]):
-    """Performs Send, Transmit, Emit and Reject itself; every other effect goes to the daemon's `perform`."""
+    """Performs Send, Transmit, Emit, EmitEach and Reject itself; every other effect goes to the daemon's `perform`."""
 
     def __init__(
         self,
@@ -151,7 +151,11 @@ class Driver(Generic[E]):
 
     def _performed(self, effect: E) -> None:
         try:
-            if isinstance(effect, Emit):  # of one message there may be hundreds
+            if isinstance(effect, Transmit):  # the way of the many
+                self._send(effect.datagram, effect.to)
+            elif isinstance(effect, EmitEach):
+                self._events.append_each(effect.name, effect.build, effect.of)
+            elif isinstance(effect, Emit):
                 self._events.append(effect.name, effect.fields)
             else:
                 self._one(effect)
@@ -160,8 +164,6 @@ class Driver(Generic[E]):
 
     def _one(self, effect: E) -> None:
         match effect:
-            case Transmit(datagram=datagram, to=to):
-                self._send(datagram, to)
             case Send(message=message, to=to, key=None):
                 self._send(encode(message), to)
             case Send(message=MapRegister() | MapNotify() | MapNotifyAck() as message, to=to, key=Key() as key):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
+from lispfmc.core.effects import Effect, Emit, EmitEach, Reject, Send, Transmit
 from lispfmc.runtime.driver import QUICK
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
@@ -115,6 +115,8 @@ class World:
                     self.sent.append(effect)
                 case Emit():
                     self.events.append(effect)
+                case EmitEach():
+                    self.events.extend(effect.apart())
                 case Reject():
                     self.rejects.append(effect.reason)
 
