@@ -132,7 +132,7 @@ class Registrar:
     def _tells_nobody(self, anew: Retold) -> bool:
         """Whether nobody has to hear of it but the xTR itself, and who reads events."""
         subscriptions = self._publisher.subscriptions
-        if not (self._notices or subscriptions) and next(self._store.departures(), None) is None:
+        if self._store.settled and not self._notices.moved and not subscriptions:
             return True
         for eid in [registration.eid for registration in anew.registrations]:
             if eid in self._notices.moved or self._store.displaced(eid):

@@ -8,8 +8,7 @@ acknowledges that the EID has moved.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from operator import attrgetter
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
@@ -88,46 +87,44 @@ def retold(register: Register, told: records.Alike, hosts: Mapping[Ip, Registrat
     That is what an xTR mostly has to say: its locators changed. Nobody else gains or loses anything, so it is one pass
     over the hosts. None for everything else, which `merge` decides.
     """
-    header, eids, locators = told
-    befores = [before for before in map(hosts.get, eids) if before is not None]
-    if len(befores) < len(eids) or len(set(eids)) < len(eids):
+    eids = told.eids
+    first = hosts.get(eids[0])
+    if first is None or len(set(eids)) < len(eids):
         return None
-    lease = _shared(befores, register)
-    if lease is None:
-        for before in befores:
-            if before.lease.registrant is not register.registrant:
-                return None
-        lease = _new_lease(register, now)
-    version = header[8:10]
+    lease = first.lease
+    if lease.live == len(eids) and lease.lifetime_s == register.lifetime_s:
+        # all that it has left, so it seems: the lease then goes on, with what its hosts are told to be
+        anew = _retold(register, told, hosts, lease, now)
+        if anew is not None:
+            return anew
+    return _retold(register, told, hosts, _new_lease(register, now), now)
+
+
+def _retold(
+    register: Register, told: records.Alike, hosts: Mapping[Ip, Registration], lease: Lease, now: float
+) -> Retold | None:
+    """With hosts that belong to `lease` now if it lives, and to any of the xTR's if it is new."""
+    registrant, (header, eids, locators) = register.registrant, told
+    if lease.registrant is not registrant:
+        return None
+    lives, version = lease.live, header[8:10]
     afters: list[Registration] = []
-    same: set[Ip] = set()
-    for ip, before in zip(eids, befores, strict=True):
-        was, record, since = before.record, header + ip + locators, now
-        if before.parts or (was[8:10] != version and was[8:10] != _NO_VERSION):
+    changed: list[Registration] = []
+    for ip in eids:
+        before = hosts.get(ip)
+        if before is None or before.parts:
+            return None
+        if before.lease is not lease and (lives or before.lease.registrant is not registrant):
+            return None
+        was, record = before.record, header + ip + locators
+        if was[8:10] != version and was[8:10] != _NO_VERSION:
             return None  # an older version than it has, or none
         if was == record:
-            since = before.since
-            same.add(ip)
-        afters.append(Registration(record, lease, since))
-    hosts_after = tuple(afters)
-    changed = tuple(each for ip, each in zip(eids, afters, strict=True) if ip not in same) if same else hosts_after
-    return Retold(register, lease, eids, hosts_after, changed)
-
-
-def _shared(befores: Sequence[Registration], register: Register) -> Lease | None:
-    """The lease to which these, and nothing else, belong: it goes on with what they are told to be."""
-    lease = befores[0].lease
-    if (
-        lease.live != len(befores)
-        or lease.registrant is not register.registrant
-        or lease.lifetime_s != register.lifetime_s
-        or [*map(_lease, befores)].count(lease) < len(befores)
-    ):
-        return None
-    return lease
-
-
-_lease = attrgetter("lease")
+            afters.append(Registration(record, lease, before.since))
+        else:
+            afters.append(after := Registration(record, lease, now))
+            changed.append(after)
+    return Retold(register, lease, eids, tuple(afters), tuple(changed))
 
 
 def _new_lease(register: Register, now: float) -> Lease:

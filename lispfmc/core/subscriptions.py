@@ -225,6 +225,9 @@ class Subscriptions:
         for subscriptions in self._table.values():
             yield from subscriptions.values()
 
+    def __bool__(self) -> bool:
+        return len(self._table) > 0  # asked for each registration
+
     def __len__(self) -> int:
         return sum(self._counts.values())
 

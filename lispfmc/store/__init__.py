@@ -99,6 +99,10 @@ class Store(Protocol):
     def displaced(self, eid: Prefix) -> tuple[Registration, ...]:
         """The registrations whose xTRs have not yet acknowledged that `eid` moved away from them."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether `displaced` has nothing to tell of any EID."""
+
     def departures(self) -> Iterator[tuple[Prefix, Registration]]:
         """Everything that `displaced` tells, by EID."""
 

@@ -79,6 +79,10 @@ class MemoryStore:
     def static(self) -> Iterable[Registration]:
         return list(self._static.values())
 
+    @property
+    def settled(self) -> bool:
+        return not self.departed
+
     def departures(self) -> Iterator[tuple[Prefix, Registration]]:
         return ((eid, left) for eid, owners in self.departed.items() for left in owners.values())
 

@@ -98,6 +98,10 @@ class SqliteStore:
     def __len__(self) -> int:
         return len(self.memory)
 
+    @property
+    def settled(self) -> bool:
+        return self.memory.settled
+
     def departures(self) -> Iterator[tuple[Prefix, Registration]]:
         return self.memory.departures()
 
