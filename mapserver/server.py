@@ -30,6 +30,7 @@ from mapserver.settings import MapServerSettings
 from mapserver.subscribing import Subscribing
 
 LONGEST_NOTIFY_S = 60.0
+PLAIN_ECM = 0x80  # the first byte of an ECM without any flag
 
 
 class MapServer:
@@ -49,13 +50,16 @@ class MapServer:
         self._requests = self._answering()
 
     def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | list[Effect] | None:
-        """The whole answer to a Map-Register that need not be decoded; None leaves it to `received`."""
+        """The whole answer to a Map-Register or Map-Request that need not be decoded; None leaves it to `received`."""
+        if datagram[0] == PLAIN_ECM:
+            answer = self._requests.undecoded(datagram, source, now)
+            return [answer] if isinstance(answer, Reject) else answer
         if len(datagram) < AUTH_OFFSET or not datagram[2] & WANT_NOTIFY:
             return None
         noted = memo(datagram, source)
-        answer = self._refreshing.at_once(datagram, source, now, noted)
-        if answer is not None:
-            return answer
+        refreshed = self._refreshing.at_once(datagram, source, now, noted)
+        if refreshed is not None:
+            return refreshed
         effects = self._registrar.at_once(datagram, source, now, noted)
         return self._kept(effects, now) if effects is not None else None
 

@@ -23,7 +23,9 @@ from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapRegister, Message
 
 E = TypeVar("E")
 
-QUICK = 3  # the type of the messages that may be answered undecoded: most Map-Registers repeat the one before
+QUICK = (3, 8)
+"""Types of messages that may be answered undecoded: most Map-Registers repeat the one before, most ECMs ask for one
+host."""
 SHORTEST_WAIT = 0.001  # seconds; a core that is always due must not turn the loop into a busy one
 
 
@@ -52,8 +54,8 @@ class Driver(Generic[E]):
         strict: bool = False,
         quick: Callable[[bytes, Endpoint, float], Transmit | list[E] | None] | None = None,
     ) -> None:
-        """`strict` re-raises what is otherwise counted as a bug: for tests. `quick` is asked before a Map-Register is
-        decoded, and gives the whole answer, or None."""
+        """`strict` re-raises what is otherwise counted as a bug: for tests. `quick` is asked before a message of
+        one of the types `QUICK` is decoded, and gives the whole answer, or None."""
         self._core = core
         self._perform = perform
         self._send = send
@@ -82,7 +84,7 @@ class Driver(Generic[E]):
 
     def datagram(self, data: bytes, source: Endpoint) -> None:
         """One control datagram as it came from the socket."""
-        if self._quick is not None and data and data[0] >> 4 == QUICK and self._answered(data, source, self._quick):
+        if self._quick is not None and data and data[0] >> 4 in QUICK and self._answered(data, source, self._quick):
             return
         try:
             message = decode(data)

@@ -90,7 +90,7 @@ class World:
         self.hears_bytes(datagram, source)
 
     def hears_bytes(self, datagram: bytes, source: Endpoint) -> None:
-        answer = self.server.at_once(datagram, source, self.now) if datagram[0] >> 4 == QUICK else None
+        answer = self.server.at_once(datagram, source, self.now) if datagram[0] >> 4 in QUICK else None
         if answer is None:
             answer = self.server.received(decode(datagram), datagram, source, self.now)
         self._take(answer if isinstance(answer, list) else [answer])
