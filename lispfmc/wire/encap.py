@@ -98,10 +98,10 @@ def decapsulated_ecn(inner_tos: int, outer_tos: int) -> int | None:
 
 
 def decapsulated(packet: bytes, outer_ttl: int, outer_tos: int) -> bytes | None:
-    """The inner IP packet with TTL and ECN as the outer header left them, or None when ECN says drop.
+    """The inner IP packet with TTL, DSCP and ECN as the outer header left them, or None when ECN says drop.
 
-    RFC 9300 §5.3: the inner TTL becomes the lesser of the two. The usual packet, which needs no change, is returned
-    as it came.
+    RFC 9300 §5.3: the inner TTL becomes the lesser of the two, the inner DSCP the outer one: the tunnel is one domain
+    with its ends (RFC 2983's uniform model). The usual packet, which needs no change, is returned as it came.
     """
     if packet[0] >> 4 == 4:
         inner_tos, inner_ttl = packet[1], packet[8]
@@ -111,9 +111,10 @@ def decapsulated(packet: bytes, outer_ttl: int, outer_tos: int) -> bytes | None:
     if ecn is None:
         return None
     ttl = inner_ttl if inner_ttl <= outer_ttl else outer_ttl
-    if ttl == inner_ttl and ecn == inner_tos & ECN_MASK:
+    tos = outer_tos & ~ECN_MASK | ecn
+    if ttl == inner_ttl and tos == inner_tos:
         return packet
-    return rewritten(packet, ttl=ttl, tos=inner_tos & ~ECN_MASK | ecn)
+    return rewritten(packet, ttl=ttl, tos=tos)
 
 
 def rewritten(packet: bytes, *, ttl: int, tos: int) -> bytes:

@@ -274,3 +274,33 @@ def tunnelled(
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
         sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
         sock.sendto(lisp + packet, (rloc, 4341))
+
+
+def wrapped(source: str, rloc: str, packet: bytes, *, lisp: bytes = header(0)) -> bytes:
+    """`packet` in whole outer headers, whoever `source` is."""
+    datagram = struct.pack("!HHHH", 50_000, 4341, 16 + len(packet), 0) + lisp + packet
+    addresses = ip_of(source) + ip_of(rloc)
+    if len(addresses) == 32:
+        checksum = udp_checksum(ip_of(source), ip_of(rloc), datagram).to_bytes(2, "big")
+        return struct.pack("!IHBB", 6 << 28, len(datagram), 17, 64) + addresses + datagram[:6] + checksum + datagram[8:]
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 9, 0, 64, 17, 0) + addresses
+    return head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:] + datagram
+
+
+def fragment(packet: bytes, start: int, end: int, identification: int) -> bytes:
+    """The part of an IPv4 packet that carries these bytes of its payload."""
+    payload = packet[20:][start:end]
+    more = 0x2000 if start + len(payload) < len(packet) - 20 else 0
+    head = packet[:2] + struct.pack("!HHH", 20 + len(payload), identification, more | start // 8) + packet[8:10]
+    head += b"\0\0" + packet[12:20]
+    return head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:] + payload
+
+
+def on_the_wire(near: str, far: str, packet: bytes) -> None:
+    """Put an IP packet on the core as it stands, from `near` to `far`."""
+    with inside(far), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as looking:
+        looking.bind(("wan0", 0))
+        mac = looking.getsockname()[4]
+    with inside(near), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind(("wan0", 0))
+        sock.send(mac + sock.getsockname()[4] + (b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\x00") + packet)
