@@ -136,7 +136,11 @@ class InterworkingSettings(Settings):
 
 
 class DataPlaneSettings(Settings):
-    """The plane that forwards, and its bounds."""
+    """The plane that forwards, and its bounds.
+
+    With `map_versioning` packets carry both ends' map-versions (RFC 9302), which takes the portable plane: the kernel
+    plane leaves such packets to it at the other end, too.
+    """
 
     kind: Literal["auto", "tun", "ebpf"] = "auto"
     core_interfaces: tuple[str, ...] = ()
@@ -146,6 +150,13 @@ class DataPlaneSettings(Settings):
     eid_ranges: tuple[PrefixField, ...] = ()
     queue_packets: int = Field(default=4096, ge=1)
     queue_seconds: float = Field(default=3.0, gt=0)
+    map_versioning: bool = False
+
+    @model_validator(mode="after")
+    def _versions_are_sent_by_the_portable_plane(self) -> DataPlaneSettings:
+        if self.map_versioning and self.kind == "ebpf":
+            raise Wrong('the kernel plane sends no map-versions; give kind = "tun", or leave map_versioning out')
+        return self
 
 
 class TimerSettings(Settings):
