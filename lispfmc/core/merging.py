@@ -107,11 +107,11 @@ def _retold(
     registrant, (header, eids, locators) = register.registrant, told
     if lease.registrant is not registrant:
         return None
-    lives, version = lease.live, header[8:10]
+    lives, version, held = lease.live, header[8:10], hosts.get
     afters: list[Registration] = []
     changed: list[Registration] = []
     for ip in eids:
-        before = hosts.get(ip)
+        before = held(ip)
         if before is None or before.parts:
             return None
         if before.lease is not lease and (lives or before.lease.registrant is not registrant):

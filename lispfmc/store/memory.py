@@ -205,8 +205,9 @@ class MemoryStore:
             if lease.memo != register.memo and self._memos.get(lease.memo) is lease:
                 del self._memos[lease.memo]
         else:
+            leave = self._leave
             for ip in ips:
-                self._leave(hosts[ip].lease)
+                leave(hosts[ip].lease)
             lease.live = len(ips)
             self.leases.add(lease)
         hosts.update(zip(ips, retold.registrations, strict=True))
