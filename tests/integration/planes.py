@@ -265,14 +265,25 @@ def ipv4(source: str, destination: str, payload: bytes = b"hi", *, ttl: int = 20
     return head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:] + segment
 
 
+def ipv6(source: str, destination: str, payload: bytes = b"hi", *, ttl: int = 20, tos: int = 0) -> bytes:
+    segment = struct.pack("!HHHH", PORT, PORT, 8 + len(payload), 0) + payload
+    checksum = udp_checksum(ip_of(source), ip_of(destination), segment)
+    segment = segment[:6] + checksum.to_bytes(2, "big") + segment[8:]
+    return (
+        struct.pack("!IHBB", 6 << 28 | tos << 20, len(segment), 17, ttl) + ip_of(source) + ip_of(destination) + segment
+    )
+
+
 def tunnelled(
     namespace: str, rloc: str, packet: bytes, *, ttl: int = 64, tos: int = 0, lisp: bytes = header(0)
 ) -> None:
     """Send `packet` encapsulated to `rloc`, from an xTR that is not one of ours."""
-    with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((NEW_RLOC[0], 0))
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+    v6 = ":" in rloc
+    level = socket.IPPROTO_IPV6 if v6 else socket.IPPROTO_IP
+    with inside(namespace), socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((NEW_RLOC[v6], 0))
+        sock.setsockopt(level, socket.IPV6_UNICAST_HOPS if v6 else socket.IP_TTL, ttl)
+        sock.setsockopt(level, socket.IPV6_TCLASS if v6 else socket.IP_TOS, tos)
         sock.sendto(lisp + packet, (rloc, 4341))
 
 
