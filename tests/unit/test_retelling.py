@@ -124,6 +124,18 @@ def test_an_xtr_that_lost_a_host_does_not_get_it_back_by_the_short_way() -> None
     assert told == [ip_of(FIRST)], "who was displaced, and has not said that it knows, is told the new locators"
 
 
+def test_who_never_acknowledged_that_a_host_moved_is_told_its_new_locators() -> None:
+    both = Pair()
+    both.hears("1", 1)
+    both.hears("1", 1, version=1, xtr=SECOND)
+    while both.long.counts()["notifies_pending"]:
+        both.now += 1.0
+        for server in (both.short, both.long):
+            server.expired(both.now)
+    both.hears("1", 2, version=1, xtr=SECOND)
+    assert [each.to.ip for each in both.answer if isinstance(each, Send)] == [ip_of(FIRST)]
+
+
 def test_the_events_are_one_effect_and_the_answer_another() -> None:
     server, locator = MapServer(SETTINGS, itertools.count(1)), Locator.of(ip_of(FIRST), weight=7)
     source = Endpoint(ip_of(FIRST), 4342)
