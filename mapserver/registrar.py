@@ -7,14 +7,12 @@ then none of its registrations of that EID counts; subscribers get a publication
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from itertools import groupby
-from operator import attrgetter
+from collections.abc import Collection, Iterator
 
 import msgspec
 
 from lispfmc.core.claims import claims_in, claims_seen, lifetime_s, told, told_alike
-from lispfmc.core.effects import Effect, Emit, EmitEach, FieldValue, Lazy, Reject, Send, Transmit
+from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
 from lispfmc.core.flapping import Flapping
 from lispfmc.core.merging import merge, retold, without
 from lispfmc.core.registry import (
@@ -25,19 +23,18 @@ from lispfmc.core.registry import (
     Claim,
     Kind,
     Owner,
-    Refusal,
     Register,
     Registrant,
-    Registration,
     Replayed,
     Retold,
     View,
 )
 from lispfmc.store import Dropped, Query, Store
 from lispfmc.wire import records
-from lispfmc.wire.address import Endpoint, Prefix, ip_text
+from lispfmc.wire.address import Endpoint
 from lispfmc.wire.auth import AUTH_OFFSET, Key, authentic
 from lispfmc.wire.messages import EidRecord, MapNotify, MapRegister
+from mapserver import reporting
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher
 from mapserver.refreshing import acknowledgement, memo, records_end, said
@@ -120,7 +117,7 @@ class Registrar:
         register = Register(registrant, nonce, (), self._settings.timers.expiry_s, noted, datagram)
         effects: list[Effect]
         if (anew := _retold(register, view, now)) is not None and self._tells_nobody(anew):
-            effects = [EmitEach("registration.changed", _retold_fields, anew.changed)] if anew.changed else []
+            effects = [reporting.retold_event(anew.changed)] if anew.changed else []
             self._store.apply([anew], now)
         elif (accepted := self._merged(register, site, now)) is not None:
             effects = self._accepted(accepted, now)
@@ -171,7 +168,7 @@ class Registrar:
         plans = self._publisher.plan(gone, view)
         for change in gone:
             self._notices.settle(change.eid, change.after.owner if change.after else None)
-        return [*self._publisher.commit(plans, now), *(_event(change) for change in gone)]
+        return [*self._publisher.commit(plans, now), *(reporting.event(change) for change in gone)]
 
     def _registrant(self, site: SiteSettings, key: Key, message: MapRegister, source: Endpoint) -> Registrant:
         """One value for all Map-Registers of an xTR, so that its registrations share it."""
@@ -202,16 +199,16 @@ class Registrar:
     def _accepted(self, accepted: Accepted, now: float) -> list[Effect]:
         register = accepted.register
         if self._concerns_nobody(accepted):
-            told_of: list[Effect] = list(_events(accepted.changes))
+            told_of: list[Effect] = list(reporting.events(accepted.changes))
             self._store.apply([accepted], now)
             return told_of
         eids = tuple(change.eid for change in accepted.changes)
         plans = self._publisher.plan(accepted.changes, self._store.view(Query(eids)))
         notices = [(move, send) for change in accepted.changes for move, send in self._moves(change)]
         notices.extend(self._objections(accepted))
-        effects: list[Effect] = list(_events(accepted.changes))
-        effects.extend(_notified(move, send) for move, send in notices if move not in self._notices)
-        effects.extend(_refused(refusal, register.registrant.source) for refusal in accepted.refusals)
+        effects: list[Effect] = list(reporting.events(accepted.changes))
+        effects.extend(reporting.notified(move, send) for move, send in notices if move not in self._notices)
+        effects.extend(reporting.refused(refusal, register.registrant.source) for refusal in accepted.refusals)
         # everything is decided: from here on state changes, and nothing is decided any more
         self._store.apply([accepted], now)
         if self._notices:
@@ -231,11 +228,11 @@ class Registrar:
                 continue
             alarm = self._flapping.changed(change.eid, before.owner, after.owner, now)
             if alarm is not None:
-                yield _alarm(alarm, change.eid, after.owner, before.owner)
+                yield reporting.alarm(alarm, change.eid, after.owner, before.owner)
         for refusal in accepted.refusals:
             contests = refusal.reason in ("displaced", "damped")
             if contests and self._flapping.claimed(refusal.eid, accepted.register.owner, now):
-                yield _alarm("contested", refusal.eid, refusal.current.owner, accepted.register.owner)
+                yield reporting.alarm("contested", refusal.eid, refusal.current.owner, accepted.register.owner)
 
     def pin(self, now: float) -> list[Effect]:
         """Make the static mappings those of the settings; what they displace is told so."""
@@ -276,7 +273,7 @@ class Registrar:
                     plans = self._publisher.plan([change], self._store.view(Query((eid,))))
                     self._store.apply([Dropped(eid, part.owner)], now)
                     self._notices.settle(eid, change.after.owner if change.after else None)
-                    effects.extend((*self._publisher.commit(plans, now), _event(change)))
+                    effects.extend((*self._publisher.commit(plans, now), reporting.event(change)))
         return effects
 
     def _acknowledgement(self, accepted: Accepted, message: MapRegister, datagram: bytes) -> Iterator[Send | Transmit]:
@@ -335,9 +332,6 @@ def _query(register: Register) -> Query:
     return Query(tuple(claim.eid for claim in register.claims), register.owner, register.registrant.key.id)
 
 
-_NAMES = {kind: f"registration.{kind.value}" for kind in Kind}
-
-
 def _retold(register: Register, view: View, now: float) -> Retold | None:
     """`merging.retold`, for a Map-Register that nobody has decoded.
 
@@ -354,58 +348,3 @@ def _retold(register: Register, view: View, now: float) -> Retold | None:
         return None
     header, locators = told_as
     return retold(register, records.Alike(header, found.eids, locators), view.hosts(len(found.eids[0])), now)
-
-
-def _retold_fields(after: Registration) -> dict[str, FieldValue]:
-    return _fields(Change(Kind.CHANGED, after.eid, after, after))  # its xTR had it before
-
-
-def _event(change: Change) -> Emit:
-    return Emit(_NAMES[change.kind], Lazy(_fields, change))
-
-
-def _events(changes: Sequence[Change]) -> Iterator[EmitEach]:
-    """What there is to tell of them, in their order."""
-    for kind, of in groupby(changes, key=_kind):
-        if kind is not Kind.REFRESHED:
-            yield EmitEach(_NAMES[kind], _fields, tuple(of))
-
-
-_kind = attrgetter("kind")
-
-
-def _fields(change: Change) -> dict[str, FieldValue]:
-    registration = change.after or change.before
-    assert registration is not None
-    locators = [ip_text(each.address) for each in registration.mapping.locators if isinstance(each.address, bytes)]
-    fields: dict[str, FieldValue] = {
-        "eid": str(change.eid),
-        "site": registration.owner.site,
-        "locators": locators,
-        "version": registration.version,
-        "xtr_id": registration.owner.xtr.hex(),
-    }
-    if change.kind is Kind.CHANGED and change.before is not None:
-        fields["before"] = change.before.owner.site
-    return fields
-
-
-_ALARMS = {
-    "flapping": "registration.flapping",
-    "damped": "registration.damped",
-    "contested": "registration.contested",
-}
-
-
-def _alarm(name: str, eid: Prefix, holder: Owner, other: Owner) -> Emit:
-    sites = [f"{each.site} {each.xtr.hex()}" for each in (holder, other)]
-    return Emit(_ALARMS[name], {"eid": str(eid), "site": holder.site, "xtrs": sites})
-
-
-def _notified(move: Move, send: Send) -> Emit:
-    return Emit("move.notified", {"eid": str(move.eid), "site": move.owner.site, "to": str(send.to)})
-
-
-def _refused(refusal: Refusal, source: Endpoint) -> Reject:
-    holder = refusal.current.owner.site
-    return Reject(refusal.reason, source, f"{refusal.eid} is {holder}'s, version {refusal.current.version}")
