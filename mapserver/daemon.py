@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import assert_never
 
-from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
+from lispfmc.core.effects import Effect, Emit, EmitEach, Reject, Send, Transmit
 from lispfmc.runtime import config, logs, service
 from lispfmc.runtime.batched import BatchedSocket
 from lispfmc.runtime.differences import differences
@@ -144,7 +144,7 @@ class Daemon:
 
 def _perform(effect: Effect) -> None:
     match effect:
-        case Send() | Transmit() | Emit() | Reject():
+        case Send() | Transmit() | Emit() | EmitEach() | Reject():
             raise TypeError("the driver performs these itself")
         case _:
             assert_never(effect)

@@ -6,6 +6,7 @@ The first repetition waits for the addressee's round-trip time, not for the 3 s 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import islice
 from typing import TypeAlias
 
@@ -107,6 +108,11 @@ class Notices:
         left = self._left.get(eid, ())
         for each in [each for each in left if owner in (None, each)]:
             self.cancel(Move(eid, each))
+
+    @property
+    def moved(self) -> Collection[Prefix]:
+        """The EIDs of which xTRs are being told that they moved."""
+        return self._left.keys()
 
     def next_deadline(self) -> float | None:
         return self._waiting.next()

@@ -1,7 +1,8 @@
 """LISP-SEC at the Map-Resolver and Map-Server (RFC 9303 §6.6, §6.7), which are one here.
 
 An ITR's one-time key is opened with the secret that the ITR shares with us, an ETR's is wrapped with the one that it
-registers by.
+registers by. A subscriber with whom no key was agreed has its own from the one-time key that it asked with (RFC 9437
+§7.1).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from lispfmc.wire import records
 from lispfmc.wire.address import Prefix
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import Ecm, MapReply, MapRequest
-from mapserver.settings import ItrSettings
+from mapserver.settings import ItrSettings, SubscriberSettings
 
 
 class Protector:
@@ -45,6 +46,23 @@ class Protector:
         assert security is not None
         assert isinstance(request, MapRequest)
         return request.nonce, lispsec.asked(security, request.nonce, self._secrets.get(security.key_id, ()))
+
+
+class PubSubKeys:
+    """The keys of subscriptions."""
+
+    def __init__(self, itrs: Sequence[ItrSettings]) -> None:
+        self._itrs = {itr.name: itr for itr in itrs}
+
+    def key(self, subscriber: SubscriberSettings, sealed: lispsec.Sealed | None) -> Key:
+        """What signs the publications to `subscriber`, who asked with `sealed`. Raises `lispsec.Unsafe`."""
+        if not subscriber.itr:
+            return subscriber.key
+        if sealed is None:
+            raise lispsec.Unsafe("unprotected-subscription", f"{subscriber.name} subscribes with LISP-SEC only")
+        itr = self._itrs[subscriber.itr]
+        secrets = [itr.secret.encode()] if itr.key_id == sealed.key_id else []
+        return lispsec.pubsub_key(lispsec.opened(sealed, secrets), sealed.nonce, sealed.key_id)
 
 
 def _widest(prefixes: Sequence[Prefix]) -> list[Prefix]:

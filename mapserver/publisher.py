@@ -115,8 +115,10 @@ class Publisher:
         """Take back a subscription after a restart. The nonces of its publications were not kept, so go past them."""
         nonce = (kept.nonce + NONCES_SKIPPED) % (1 << 64)
         restored = Subscription(
-            kept.eid, kept.xtr_id, kept.subscriber, key, kept.itr_rlocs, nonce, {}, muted=kept.muted
+            kept.eid, kept.xtr_id, kept.subscriber, key, kept.itr_rlocs, nonce, {}, muted=kept.muted, sealed=kept.sealed
         )
+        if kept.sealed is not None:
+            self.subscriptions.use_key(kept.sealed)
         self.subscriptions.put(restored, kept.until)
 
     def end(self, subscription: Subscription, nonce: int | None = None) -> None:

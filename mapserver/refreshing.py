@@ -14,10 +14,10 @@ from lispfmc.wire.auth import AUTH_OFFSET, authentic, tagged
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
 
 _MAP_REGISTER = 3
-XTR_ID_PRESENT = 0x02
+_XTR_ID_PRESENT = 0x02
 WANT_NOTIFY = 0x01
 _MAP_NOTIFY = 0x4000_0000
-TRAILER = XTR_ID_BYTES + SITE_ID_BYTES
+_TRAILER = XTR_ID_BYTES + SITE_ID_BYTES
 _ANY = Query(())
 
 
@@ -32,14 +32,18 @@ def memo(datagram: bytes, source: Endpoint) -> int:
 
 def said(datagram: bytes, source: Endpoint) -> tuple[bytes, int, bytes, Endpoint]:
     """What a Map-Register says of who sends it, before anything of it is checked."""
-    trailer = datagram[-TRAILER:-SITE_ID_BYTES] if datagram[0] & XTR_ID_PRESENT else b""
+    trailer = datagram[-_TRAILER:-SITE_ID_BYTES] if datagram[0] & _XTR_ID_PRESENT else b""
     return datagram[:3], datagram[12], trailer, source
+
+
+def records_end(datagram: bytes) -> int:
+    """Where the records of a Map-Register end, xTR-ID and Site-ID follow or nothing does."""
+    return len(datagram) - (_TRAILER if datagram[0] & _XTR_ID_PRESENT else 0)
 
 
 def acknowledgement(datagram: bytes, registrant: Registrant, port: int) -> Transmit:
     """RFC 9301 §5.7: the Map-Notify for a Map-Register of which nothing is refused has its nonce and its records."""
-    end = len(datagram) - (TRAILER if datagram[0] & XTR_ID_PRESENT else 0)
-    records = datagram[AUTH_OFFSET + (datagram[14] << 8 | datagram[15]) : end]
+    records = datagram[AUTH_OFFSET + (datagram[14] << 8 | datagram[15]) : records_end(datagram)]
     source = registrant.source
     to = source if source.port == port else Endpoint(source.ip, port)
     return Transmit(tagged(_MAP_NOTIFY | datagram[3], datagram[4:12], records, registrant.key), to)

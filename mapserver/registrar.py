@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 
-from lispfmc.core.claims import claims_in, claims_seen, lifetime_s, told
-from lispfmc.core.effects import Effect, Emit, FieldValue, Lazy, Reject, Send, Transmit
+import msgspec
+
+from lispfmc.core.claims import claims_in, claims_seen, lifetime_s, told, told_alike
+from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
 from lispfmc.core.flapping import Flapping
-from lispfmc.core.merging import merge, without
+from lispfmc.core.merging import merge, retold, without
 from lispfmc.core.registry import (
     STATIC,
     STATIC_WORD,
@@ -21,23 +23,26 @@ from lispfmc.core.registry import (
     Claim,
     Kind,
     Owner,
-    Refusal,
     Register,
     Registrant,
     Replayed,
+    Retold,
+    View,
 )
 from lispfmc.store import Dropped, Query, Store
 from lispfmc.wire import records
-from lispfmc.wire.address import Endpoint, Prefix, ip_text
+from lispfmc.wire.address import Endpoint
 from lispfmc.wire.auth import AUTH_OFFSET, Key, authentic
 from lispfmc.wire.messages import EidRecord, MapNotify, MapRegister
+from mapserver import reporting
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher
-from mapserver.refreshing import TRAILER, XTR_ID_PRESENT, acknowledgement, memo, said
+from mapserver.refreshing import acknowledgement, memo, records_end, said
 from mapserver.settings import MapServerSettings, SiteSettings
 from mapserver.sites import Sites
 
 _USE_TTL = 0x08  # in the third byte
+_ANY = Query(())
 REGISTRANTS = 65_536  # remembered; holders of keys can make more of them up, and cost themselves their sharing
 
 
@@ -101,32 +106,53 @@ class Registrar:
         """`registered` for a Map-Register that nobody has decoded, from an xTR whose last one said as much of itself:
         the usual change. None, and nothing changed, for the least that is unusual."""
         known = self._known.get(said(datagram, source))
-        if known is None or datagram[2] & _USE_TTL:
+        if known is None or datagram[2] & _USE_TTL or not authentic(datagram, known[1].key):
             return None
         site, registrant = known
+        nonce = int.from_bytes(datagram[4:12], "big")
+        view = self._store.view(_ANY)
+        last_nonce = view.last_nonce(registrant.owner, registrant.key.id)
+        if last_nonce is None or nonce <= last_nonce:
+            return None
+        register = Register(registrant, nonce, (), self._settings.timers.expiry_s, noted, datagram)
+        effects: list[Effect]
+        if (anew := _retold(register, view, now)) is not None and self._tells_nobody(anew):
+            effects = [reporting.retold_event(anew.changed)] if anew.changed else []
+            self._store.apply([anew], now)
+        elif (accepted := self._merged(register, site, now)) is not None:
+            effects = self._accepted(accepted, now)
+        else:
+            return None
+        effects.append(acknowledgement(datagram, registrant, self._settings.port))
+        return effects
+
+    def _tells_nobody(self, anew: Retold) -> bool:
+        """Whether nobody has to hear of it but the xTR itself, and who reads events."""
+        subscriptions = self._publisher.subscriptions
+        if self._store.settled and not self._notices.moved and not subscriptions:
+            return True
+        for eid in [registration.eid for registration in anew.registrations]:
+            if eid in self._notices.moved or self._store.displaced(eid):
+                return False
+            if subscriptions and any(True for _ in subscriptions.interested(eid, self._store.view(Query((eid,))))):
+                return False
+        return True
+
+    def _merged(self, register: Register, site: SiteSettings, now: float) -> Accepted | None:
+        """What becomes of a Map-Register that nobody has decoded, if none of it is refused."""
+        datagram = register.datagram
         seen = claims_seen(datagram, AUTH_OFFSET + (datagram[14] << 8 | datagram[15]), datagram[3])
-        if seen is None or len(datagram) - seen[1] != (TRAILER if datagram[0] & XTR_ID_PRESENT else 0):
+        if seen is None or seen[1] != records_end(datagram) or not seen[0]:
             return None
         claimed = seen[0]
-        if not claimed or not authentic(datagram, registrant.key):
-            return None
         for claim in claimed:
             if not self.sites.may_register(site, claim.eid):
                 return None
-        nonce = int.from_bytes(datagram[4:12], "big")
-        life_s = self._settings.timers.expiry_s
-        register = Register(registrant, nonce, claimed, life_s, noted, datagram)
-        view = self._store.view(_query(register))
-        if view.last_nonce(registrant.owner, registrant.key.id) is None:
-            return None
-        outcome = merge(register, view, now, self._flapping.held(now))
-        if not isinstance(outcome, Accepted) or outcome.refusals:
-            return None
         if len(self._store) + len(claimed) > self._settings.limits.registrations:
             return None  # perhaps too many: counted there
-        effects = self._accepted(outcome, now)
-        effects.append(acknowledgement(datagram, registrant, self._settings.port))
-        return effects
+        whole = msgspec.structs.replace(register, claims=claimed)
+        outcome = merge(whole, self._store.view(_query(whole)), now, self._flapping.held(now))
+        return outcome if isinstance(outcome, Accepted) and not outcome.refusals else None
 
     def _know(self, datagram: bytes, source: Endpoint, site: SiteSettings, registrant: Registrant) -> None:
         if len(self._known) >= REGISTRANTS:
@@ -142,7 +168,7 @@ class Registrar:
         plans = self._publisher.plan(gone, view)
         for change in gone:
             self._notices.settle(change.eid, change.after.owner if change.after else None)
-        return [*self._publisher.commit(plans, now), *(_event(change) for change in gone)]
+        return [*self._publisher.commit(plans, now), *(reporting.event(change) for change in gone)]
 
     def _registrant(self, site: SiteSettings, key: Key, message: MapRegister, source: Endpoint) -> Registrant:
         """One value for all Map-Registers of an xTR, so that its registrations share it."""
@@ -173,15 +199,16 @@ class Registrar:
     def _accepted(self, accepted: Accepted, now: float) -> list[Effect]:
         register = accepted.register
         if self._concerns_nobody(accepted):
-            told_of: list[Effect] = [_event(each) for each in accepted.changes if each.kind is not Kind.REFRESHED]
+            told_of: list[Effect] = list(reporting.events(accepted.changes))
             self._store.apply([accepted], now)
             return told_of
-        plans = self._publisher.plan(accepted.changes, self._store.view(_query(register)))
+        eids = tuple(change.eid for change in accepted.changes)
+        plans = self._publisher.plan(accepted.changes, self._store.view(Query(eids)))
         notices = [(move, send) for change in accepted.changes for move, send in self._moves(change)]
         notices.extend(self._objections(accepted))
-        effects: list[Effect] = [_event(each) for each in accepted.changes if each.kind is not Kind.REFRESHED]
-        effects.extend(_notified(move, send) for move, send in notices if move not in self._notices)
-        effects.extend(_refused(refusal, register.registrant.source) for refusal in accepted.refusals)
+        effects: list[Effect] = list(reporting.events(accepted.changes))
+        effects.extend(reporting.notified(move, send) for move, send in notices if move not in self._notices)
+        effects.extend(reporting.refused(refusal, register.registrant.source) for refusal in accepted.refusals)
         # everything is decided: from here on state changes, and nothing is decided any more
         self._store.apply([accepted], now)
         if self._notices:
@@ -201,11 +228,11 @@ class Registrar:
                 continue
             alarm = self._flapping.changed(change.eid, before.owner, after.owner, now)
             if alarm is not None:
-                yield _alarm(alarm, change.eid, after.owner, before.owner)
+                yield reporting.alarm(alarm, change.eid, after.owner, before.owner)
         for refusal in accepted.refusals:
             contests = refusal.reason in ("displaced", "damped")
             if contests and self._flapping.claimed(refusal.eid, accepted.register.owner, now):
-                yield _alarm("contested", refusal.eid, refusal.current.owner, accepted.register.owner)
+                yield reporting.alarm("contested", refusal.eid, refusal.current.owner, accepted.register.owner)
 
     def pin(self, now: float) -> list[Effect]:
         """Make the static mappings those of the settings; what they displace is told so."""
@@ -246,7 +273,7 @@ class Registrar:
                     plans = self._publisher.plan([change], self._store.view(Query((eid,))))
                     self._store.apply([Dropped(eid, part.owner)], now)
                     self._notices.settle(eid, change.after.owner if change.after else None)
-                    effects.extend((*self._publisher.commit(plans, now), _event(change)))
+                    effects.extend((*self._publisher.commit(plans, now), reporting.event(change)))
         return effects
 
     def _acknowledgement(self, accepted: Accepted, message: MapRegister, datagram: bytes) -> Iterator[Send | Transmit]:
@@ -305,45 +332,19 @@ def _query(register: Register) -> Query:
     return Query(tuple(claim.eid for claim in register.claims), register.owner, register.registrant.key.id)
 
 
-_NAMES = {kind: f"registration.{kind.value}" for kind in Kind}
+def _retold(register: Register, view: View, now: float) -> Retold | None:
+    """`merging.retold`, for a Map-Register that nobody has decoded.
 
-
-def _event(change: Change) -> Emit:
-    return Emit(_NAMES[change.kind], Lazy(_fields, change))
-
-
-def _fields(change: Change) -> dict[str, FieldValue]:
-    registration = change.after or change.before
-    assert registration is not None
-    locators = [ip_text(each.address) for each in registration.mapping.locators if isinstance(each.address, bytes)]
-    fields: dict[str, FieldValue] = {
-        "eid": str(change.eid),
-        "site": registration.owner.site,
-        "locators": locators,
-        "version": registration.version,
-        "xtr_id": registration.owner.xtr.hex(),
-    }
-    if change.kind is Kind.CHANGED and change.before is not None:
-        fields["before"] = change.before.owner.site
-    return fields
-
-
-_ALARMS = {
-    "flapping": "registration.flapping",
-    "damped": "registration.damped",
-    "contested": "registration.contested",
-}
-
-
-def _alarm(name: str, eid: Prefix, holder: Owner, other: Owner) -> Emit:
-    sites = [f"{each.site} {each.xtr.hex()}" for each in (holder, other)]
-    return Emit(_ALARMS[name], {"eid": str(eid), "site": holder.site, "xtrs": sites})
-
-
-def _notified(move: Move, send: Send) -> Emit:
-    return Emit("move.notified", {"eid": str(move.eid), "site": move.owner.site, "to": str(send.to)})
-
-
-def _refused(refusal: Refusal, source: Endpoint) -> Reject:
-    holder = refusal.current.owner.site
-    return Reject(refusal.reason, source, f"{refusal.eid} is {holder}'s, version {refusal.current.version}")
+    Whether the site may register the EIDs was seen when this registrant registered them: what a configuration takes
+    away is purged, and a registrant is another value after a restart.
+    """
+    datagram = register.datagram
+    start = AUTH_OFFSET + (datagram[14] << 8 | datagram[15])
+    found = records.alike(datagram, start, records_end(datagram), datagram[3])
+    if found is None:
+        return None
+    told_as = told_alike(found.header, found.locators)
+    if told_as is None:
+        return None
+    header, locators = told_as
+    return retold(register, records.Alike(header, found.eids, locators), view.hosts(len(found.eids[0])), now)

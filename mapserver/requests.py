@@ -16,6 +16,7 @@ from lispfmc.store import Query, Store
 from lispfmc.wire import records
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import Action, Ecm, MapRequest
+from lispfmc.wire.questions import question
 from mapserver.protection import Protector
 from mapserver.resolver import Resolver, unmapped
 from mapserver.settings import MapServerSettings
@@ -25,6 +26,7 @@ QUESTIONS = 8  # EIDs that one Map-Request may ask for; senders use one (RFC 930
 _SPECIAL = 0x0710_2000  # the bits M, P, S, I and D of a Map-Request
 _PROXY_REPLY = 0x0800_0000  # of a Map-Register
 _REPLY_HEADER, _REPLY = Struct("!IQ"), 0x2000_0000  # word with the count of records, nonce
+_ONE_RECORD = (_REPLY | 1).to_bytes(4, "big")
 _LOCATOR_COUNT = 4  # where it is in a record
 _ABOUT = slice(5, 40)  # what a record is about: from its mask length to the end of an EID of any kind
 _ANY = Query(())
@@ -41,6 +43,7 @@ class Requests:
         self._subscribing = subscribing
         self._protector = Protector(settings.itrs)
         self._families = {len(ip) for ip in settings.listen}
+        self._speaks_ipv4 = 4 in self._families
         limits = settings.limits
         self._per_prefix: TokenBuckets[bytes] = TokenBuckets(limits.reply_rate, limits.reply_burst, BUCKETS)
         self._per_rloc: TokenBuckets[Ip] = TokenBuckets(limits.rloc_rate, limits.rloc_burst, BUCKETS)
@@ -62,6 +65,19 @@ class Requests:
             return None
         if rloc.__class__ is not bytes or len(rloc) not in self._families:
             return None
+        return self._alone(eid, rloc, request.nonce.to_bytes(8, "big"), ecm.source_port, source, now)
+
+    def undecoded(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | Reject | None:
+        """`at_once` for a datagram that nobody has decoded."""
+        asked = question(datagram)
+        if asked is None or not self._speaks_ipv4:
+            return None
+        eid, rloc, nonce, port = asked
+        return self._alone(eid, rloc, nonce, port, source, now)
+
+    def _alone(
+        self, eid: bytes, rloc: Ip, nonce: bytes, port: int, source: Endpoint, now: float
+    ) -> Transmit | Reject | None:
         found = self._store.view(_ANY).alone(0, eid)
         if found is None or not found.lease.registrant.word & _PROXY_REPLY:
             return None
@@ -69,7 +85,7 @@ class Requests:
         if not (self._per_prefix.take(rloc + record[_ABOUT], now) and self._per_rloc.take(rloc, now)):
             return Reject("rate-limited", source, ip_text(rloc))
         self.answers["positive" if record[_LOCATOR_COUNT] else "negative"] += 1
-        return Transmit(_REPLY_HEADER.pack(_REPLY | 1, request.nonce) + record, Endpoint(rloc, ecm.source_port))
+        return Transmit(_ONE_RECORD + nonce + record, Endpoint(rloc, port))
 
     def requested(self, request: MapRequest, ecm: Ecm | None, source: Endpoint, now: float) -> list[Effect]:
         """A Map-Request, inside an ECM unless it is a subscription sent straight to us."""
@@ -117,7 +133,7 @@ class Requests:
             if not record.notification_requested:
                 others.append(eid)
                 continue
-            outcome = self._subscribing.requested(request, eid, source, view, now)
+            outcome = self._subscribing.requested(request, eid, ecm, source, view, now)
             if isinstance(outcome, Refused):
                 effects.append(Reject("subscription-refused", source, outcome.detail))
                 refusals.append(unmapped(eid, outcome.action))

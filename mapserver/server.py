@@ -9,25 +9,28 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from lispfmc.core.effects import Effect, Emit, Reject, Transmit
+from lispfmc.core.lispsec import Unsafe
 from lispfmc.core.registry import Registration
 from lispfmc.core.retransmission import Schedule
 from lispfmc.core.roundtrips import RoundTrips
-from lispfmc.core.subscriptions import Subscription
+from lispfmc.core.subscriptions import Subscribed, Subscription
 from lispfmc.store import Query, Released, Store
 from lispfmc.store.memory import MemoryStore
 from lispfmc.wire.address import Endpoint, Prefix
-from lispfmc.wire.auth import AUTH_OFFSET
+from lispfmc.wire.auth import AUTH_OFFSET, Key
 from lispfmc.wire.messages import Ecm, MapNotifyAck, MapRegister, MapRequest, Message
 from mapserver.notices import Move, Notices
+from mapserver.protection import PubSubKeys
 from mapserver.publisher import Publisher, event
 from mapserver.refreshing import WANT_NOTIFY, Refreshing, memo
 from mapserver.registrar import Registrar
 from mapserver.requests import Requests
 from mapserver.resolver import Resolver
-from mapserver.settings import MapServerSettings, SubscriberSettings
+from mapserver.settings import MapServerSettings
 from mapserver.subscribing import Subscribing
 
 LONGEST_NOTIFY_S = 60.0
+PLAIN_ECM = 0x80  # the first byte of an ECM without any flag
 
 
 class MapServer:
@@ -47,13 +50,16 @@ class MapServer:
         self._requests = self._answering()
 
     def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | list[Effect] | None:
-        """The whole answer to a Map-Register that need not be decoded; None leaves it to `received`."""
+        """The whole answer to a Map-Register or Map-Request that need not be decoded; None leaves it to `received`."""
+        if datagram[0] == PLAIN_ECM:
+            answer = self._requests.undecoded(datagram, source, now)
+            return [answer] if isinstance(answer, Reject) else answer
         if len(datagram) < AUTH_OFFSET or not datagram[2] & WANT_NOTIFY:
             return None
         noted = memo(datagram, source)
-        answer = self._refreshing.at_once(datagram, source, now, noted)
-        if answer is not None:
-            return answer
+        refreshed = self._refreshing.at_once(datagram, source, now, noted)
+        if refreshed is not None:
+            return refreshed
         effects = self._registrar.at_once(datagram, source, now, noted)
         return self._kept(effects, now) if effects is not None else None
 
@@ -68,8 +74,8 @@ class MapServer:
         for kept in self._store.subscriptions():
             if kept.ended:
                 self._publisher.subscriptions.restore_ended(kept)
-            elif (subscriber := self._subscriber(kept.subscriber, kept.eid)) is not None:
-                self._publisher.restore(kept, subscriber.key)
+            elif (key := self._key(kept)) is not None:
+                self._publisher.restore(kept, key)
         effects.extend(self._registrar.remind(now))
         recent = self._store.recent()
         plans = self._publisher.plan(recent, self._store.view(Query(tuple(change.eid for change in recent))))
@@ -86,20 +92,24 @@ class MapServer:
         self._publisher.configure(settings)
         effects: list[Effect] = []
         for subscription in list(self._publisher.subscriptions):
-            subscriber = self._subscriber(subscription.subscriber, subscription.eid)
-            if subscriber is None:
+            key = self._key(subscription)
+            if key is None:
                 self._publisher.end(subscription)
                 effects.append(event("subscription.removed", subscription, subscription.eid, cause="not allowed"))
             else:
-                subscription.key = subscriber.key
+                subscription.key = key
         after = {site.name: site for site in settings.sites}
         effects.extend(self._registrar.purge({name for name in before if before[name] != after.get(name)}, now))
         return self._kept([*effects, *self._registrar.pin(now)], now)
 
-    def _subscriber(self, name: str, eid: Prefix) -> SubscriberSettings | None:
-        """Who it is, if it may still subscribe to that."""
-        named = (each for each in self._settings.subscribers if each.name == name)
-        return next((each for each in named if each.may_subscribe(eid)), None)
+    def _key(self, held: Subscribed | Subscription) -> Key | None:
+        """The key of a subscription, if its subscriber may still have it."""
+        named = (each for each in self._settings.subscribers if each.name == held.subscriber)
+        subscriber = next((each for each in named if each.may_subscribe(held.eid)), None)
+        try:
+            return PubSubKeys(self._settings.itrs).key(subscriber, held.sealed) if subscriber is not None else None
+        except Unsafe:
+            return None
 
     def _kept(self, effects: list[Effect], now: float) -> list[Effect]:
         """Give the store what changed about subscriptions, before the effects are performed."""

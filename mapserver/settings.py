@@ -77,12 +77,14 @@ class SubscriberSettings(Settings):
     """Who may ask to be kept informed (RFC 9437 §4): the EIDs, the key, and where publications may go.
 
     Known by `xtr_id` when that is given, else by its address. `address` is one address or several. With `site_id`, that
-    must be its Site-ID. Publications go to `port`, the control port unless it is given.
+    must be its Site-ID. Publications go to `port`, the control port unless it is given. In place of a `secret`, `itr`
+    names the row of `itrs` by which it protects its requests: each subscription has a key of its own then.
     """
 
     name: str = Field(min_length=1)
-    key_id: int = Field(ge=0, le=255)
-    secret: str = Field(min_length=1)
+    key_id: int = Field(default=0, ge=0, le=255)
+    secret: str = ""
+    itr: str = ""
     algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
     auth_compat: AuthCompat = "whole-16"
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
@@ -91,6 +93,12 @@ class SubscriberSettings(Settings):
     port: int | None = Field(default=None, ge=1, le=65535)
     xtr_id: bytes = b""
     site_id: int | None = Field(default=None, ge=0, lt=1 << 64)
+
+    @model_validator(mode="after")
+    def _has_a_key(self) -> SubscriberSettings:
+        if bool(self.secret) == bool(self.itr):
+            raise Wrong("publications are signed by a secret, or by LISP-SEC with an itr's key; give one of them")
+        return self
 
     @field_validator("address", mode="before")
     @classmethod
@@ -255,6 +263,15 @@ class MapServerSettings(Settings):
             if shared[itr.key_id] > SITES_PER_KEY_ID:
                 why = f"more than {SITES_PER_KEY_ID} ITRs share key id {itr.key_id}; use more ids"
                 raise Wrong(why, "itrs", index, "key_id")
+        return self
+
+    @model_validator(mode="after")
+    def _subscribers_itrs_exist(self) -> MapServerSettings:
+        itrs = Counter(itr.name for itr in self.itrs)
+        for index, subscriber in enumerate(self.subscribers):
+            if subscriber.itr and itrs[subscriber.itr] != 1:
+                why = f'{itrs[subscriber.itr]} rows of itrs are called "{subscriber.itr}"; name one'
+                raise Wrong(why, "subscribers", index, "itr")
         return self
 
     @model_validator(mode="after")

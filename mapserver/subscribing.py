@@ -1,8 +1,8 @@
 """Who may subscribe to what (RFC 9437 §4-§6): a Map-Request with the N-bit becomes a subscription, its end, or nothing.
 
-A subscription is answered by a Map-Notify with everything that is known, a refusal by a negative Map-Reply. Requests
-are not authenticated, so what they can do is bounded: answers go to configured addresses only, nonces only grow, and
-the last stretch of the nonces is out of a request's reach.
+A subscription is answered by a Map-Notify with everything that is known, a refusal by a negative Map-Reply. Only who
+subscribes with LISP-SEC is authenticated, so what requests can do is bounded: answers go to configured addresses only,
+nonces only grow, and the last stretch of the nonces is out of a request's reach.
 """
 
 from __future__ import annotations
@@ -12,13 +12,17 @@ from typing import TypeAlias
 
 import msgspec
 
+from lispfmc.core import lispsec
 from lispfmc.core.effects import Effect, Reject, Send
 from lispfmc.core.limits import TokenBuckets
+from lispfmc.core.lispsec import Sealed
 from lispfmc.core.registry import View
 from lispfmc.core.subscriptions import MUTED, Subscription
 from lispfmc.wire import records
 from lispfmc.wire.address import Endpoint, Prefix
-from lispfmc.wire.messages import Action, MapNotify, MapRequest
+from lispfmc.wire.auth import Key
+from lispfmc.wire.messages import Action, Ecm, MapNotify, MapRequest
+from mapserver.protection import PubSubKeys
 from mapserver.publisher import Publisher, event
 from mapserver.resolver import Resolver
 from mapserver.settings import MapServerSettings, SubscriberSettings
@@ -53,6 +57,8 @@ class _Asked(msgspec.Struct, frozen=True, gc=False):
     xtr_id: bytes
     subscriber: SubscriberSettings
     outer: Endpoint
+    key: Key
+    sealed: Sealed | None
 
 
 class Subscribing:
@@ -62,13 +68,16 @@ class Subscribing:
         self._settings = settings
         self._resolver = resolver
         self._publisher = publisher
+        self._keys = PubSubKeys(settings.itrs)
         self._families = {len(ip) for ip in settings.listen}
         limits = settings.limits
         self._buckets: TokenBuckets[tuple[str, Prefix]] = TokenBuckets(
             limits.subscribe_rate, limits.subscribe_burst, BUCKETS
         )
 
-    def requested(self, request: MapRequest, eid: Prefix, outer: Endpoint, view: View, now: float) -> Outcome:
+    def requested(
+        self, request: MapRequest, eid: Prefix, ecm: Ecm | None, outer: Endpoint, view: View, now: float
+    ) -> Outcome:
         """A Map-Request whose record for `eid` has the N-bit; `outer` is the source of the datagram itself."""
         xtr_id = request.xtr_id
         if xtr_id is None:
@@ -78,14 +87,24 @@ class Subscribing:
             return subscriber
         if not subscriber.may_subscribe(eid):
             return Refused(Action.DROP_POLICY_DENIED, f"{subscriber.name} may not subscribe to {eid}")
-        last_nonce = self._publisher.subscriptions.last_nonce(eid, xtr_id)
+        subscriptions = self._publisher.subscriptions
+        last_nonce = subscriptions.last_nonce(eid, xtr_id)
         if last_nonce is not None and request.nonce <= last_nonce:
             return [Reject("replayed-nonce", outer, f"subscription to {eid}")]
         if request.nonce >= (1 << 64) - NONCES_RESERVED and request.nonce != (last_nonce or 0) + 1:
             return [Reject("exhausted-nonce", outer, f"subscription to {eid}")]
+        try:
+            sealed = _sealed(subscriber, request, ecm)
+            key = self._keys.key(subscriber, sealed)
+        except lispsec.Unsafe as error:
+            return [Reject(error.reason, outer, f"subscription to {eid}: {error}")]
+        if sealed is not None and subscriptions.used_key(sealed):
+            return [Reject("reused-key", outer, f"subscription to {eid}")]
         if not self._buckets.take((subscriber.name, eid), now):
             return [Reject("rate-limited", outer, f"subscription to {eid}")]
-        asked = _Asked(request, eid, xtr_id, subscriber, outer)
+        asked = _Asked(request, eid, xtr_id, subscriber, outer, key, sealed)
+        if sealed is not None:
+            subscriptions.use_key(sealed)
         if request.itr_rlocs == (None,):  # RFC 9437 §6: AFI 0 as the only ITR-RLOC ends the subscription
             return self._unsubscribe(asked, view)
         return self._subscribe(asked, view, now)
@@ -128,7 +147,9 @@ class Subscribing:
         if len(known_now) > limits.records_per_subscription:
             why = f"{eid} holds more than {limits.records_per_subscription} registrations; subscribe to parts of it"
             return Refused(Action.DROP_POLICY_DENIED, why)
-        subscription = Subscription(eid, asked.xtr_id, subscriber.name, subscriber.key, rlocs, asked.request.nonce, {})
+        subscription = Subscription(
+            eid, asked.xtr_id, subscriber.name, asked.key, rlocs, asked.request.nonce, {}, sealed=asked.sealed
+        )
         found = any(record.locators for record in known_now.values())
         # RFC 9437 §5: a subscription to an EID that nobody serves is temporary
         temporary = not found and not self._resolver.is_configured(eid)
@@ -143,7 +164,7 @@ class Subscribing:
         told = map(records.unpacked, self._resolver.answer(eid, view))
         notify = MapNotify.of(*told, nonce=asked.request.nonce)
         to = Endpoint(asked.outer.ip, asked.subscriber.port or self._settings.port)
-        effects: list[Effect] = [Send(notify, to, asked.subscriber.key)]
+        effects: list[Effect] = [Send(notify, to, asked.key)]
         if held is not None:
             self._publisher.end(held, asked.request.nonce)
             effects.append(event("subscription.removed", held, eid, cause="unsubscribed"))
@@ -155,3 +176,10 @@ class Subscribing:
                 del above.pending[muted]
             subscriptions.remove(eid, xtr_id, asked.request.nonce)
         return effects
+
+
+def _sealed(subscriber: SubscriberSettings, request: MapRequest, ecm: Ecm | None) -> Sealed | None:
+    """The one-time key that the publications' key derives from (RFC 9437 §7.1). Raises `lispsec.Unsafe`."""
+    if not subscriber.itr or ecm is None or ecm.security is None:
+        return None
+    return lispsec.sealed(ecm.security, request.nonce)

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from lispfmc.core.effects import Effect
+from lispfmc.core.effects import Effect, Transmit
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.core.registry import Lease, Owner, Registrant, Registration
 from lispfmc.runtime import config, logs, service
@@ -31,7 +31,7 @@ from lispfmc.wire.messages import Ecm, MapRequest, Message
 from lispfmc.wire.records import eid_of
 from mapserver import feeding
 from mapserver.feeding import Counts, Frame, Who
-from mapserver.server import MapServer
+from mapserver.server import PLAIN_ECM, MapServer
 from mapserver.settings import MapServerSettings
 from mapserver.sites import Sites
 
@@ -94,6 +94,10 @@ class Answering:
             return [HandOver(datagram, source)]
         return [*self._server.received(message, datagram, source, now)]
 
+    def at_once(self, datagram: bytes, source: Endpoint, now: float) -> Transmit | list[WorkerEffect] | None:
+        answer = self._server.at_once(datagram, source, now) if datagram[0] == PLAIN_ECM else None
+        return [*answer] if isinstance(answer, list) else answer
+
     def next_deadline(self) -> None:
         return None
 
@@ -128,12 +132,14 @@ async def run(path: Path, feed: Path) -> None:
             hand_over(data, source)
 
     sockets = Sockets([])
+    answering = Answering(server)
     driver: Driver[WorkerEffect] = Driver(
-        Answering(server),
+        answering,
         perform=perform,
         send=lambda data, to: sockets.send(data, to),
         events=EventLog(),
         rejects=rejects,
+        quick=answering.at_once,
     )
 
     async def follow() -> None:

@@ -137,8 +137,8 @@ class Workers:
                     changed.clear()
                     frames: list[bytes] = []
                     for numbered in self._store.events(after):
-                        change, after = numbered.change, numbered.id
-                        frames.append(telling.registered(change.after) if change.after else gone(change.eid))
+                        after = numbered.id
+                        frames.append(telling.registered(numbered.after) if numbered.after else gone(numbered.eid))
                     writer.write(b"".join(frames))
                     await writer.drain()
                     if after == self._store.last_event:

@@ -47,9 +47,10 @@ class Asking:
             eid, nonce, self._settings.rlocs, smr_invoked=smr_invoked, subscribe=subscribe, security=security
         )
 
-    def end_of_subscription(self, eid: Prefix, nonce: int) -> Send:
+    def end_of_subscription(self, eid: Prefix, nonce: int, protection: lispsec.Protection | None) -> Send:
         """RFC 9437 §6: no address to publish to."""
-        return self._send(eid, nonce, (None,), smr_invoked=False, subscribe=True)
+        security = self._security(protection, nonce)
+        return self._send(eid, nonce, (None,), smr_invoked=False, subscribe=True, security=security)
 
     def _security(self, protection: lispsec.Protection | None, nonce: int) -> EcmSecurity | None:
         resolver = self._settings.map_resolver
@@ -65,7 +66,7 @@ class Asking:
         *,
         smr_invoked: bool,
         subscribe: bool,
-        security: EcmSecurity | None = None,
+        security: EcmSecurity | None,
     ) -> Send:
         settings = self._settings
         home = next((prefix for prefix in self._homes if _same_world(prefix, eid)), None)

@@ -40,7 +40,6 @@ class _Question(msgspec.Struct, frozen=True, gc=False):
     tries: int
     solicited: bool
     subscribes: bool
-    protection: lispsec.Protection | None  # its one-time key goes with the question
 
 
 class Resolution:
@@ -61,6 +60,7 @@ class Resolution:
         self._subscribing = subscribing
         self._questions: dict[Prefix, _Question] = {}
         self._asked: dict[int, Prefix] = {}
+        self._protected: dict[int, lispsec.Protection] = {}  # by nonce: one-time keys go with their questions
         self._due: Deadlines[Prefix] = Deadlines()
         self._cooling: Deadlines[Prefix] = Deadlines()
         self._solicited = 0
@@ -84,7 +84,7 @@ class Resolution:
         if at is None:
             return [] if smr_invoked else self._drop(eid, RETRY_S, "refused", now)
         subscribes = self._subscribing.wanted(eid, now)
-        self._questions[eid] = _Question(eid, (), 0, smr_invoked, subscribes, self._asking.protection(self._nonces))
+        self._questions[eid] = _Question(eid, (), 0, smr_invoked, subscribes)
         self._solicited += smr_invoked
         if at > now:
             self._due.set(eid, at)
@@ -99,7 +99,7 @@ class Resolution:
         if eid is None:
             return [Reject("unasked-reply", source, f"nonce {reply.nonce:016x}")]
         try:
-            believed = _believed(self._questions[eid], reply, datagram)
+            believed = _believed(self._protected.get(reply.nonce), reply, datagram)
         except lispsec.Unsafe as error:
             return [Reject(error.reason, source, f"asked for {eid}: {error}")]
         if self._questions[eid].subscribes and (refusal := _refusal(believed, eid)) is not None:
@@ -116,7 +116,7 @@ class Resolution:
             return None
         effects = self._answered(eid, notify.records, source, now)
         if eid not in self._questions:
-            effects += self._subscribing.added(eid, now)
+            effects += self._subscribing.added(eid, notify.nonce, now)
         return effects
 
     def unsubscribed(self, eid: Prefix, cause: str, now: float) -> list[XtrEffect]:
@@ -161,8 +161,14 @@ class Resolution:
         nonces = question.nonces
         if question.subscribes or not nonces:
             # RFC 9437 §5: a Map-Server drops a nonce that it has seen, so that each try of a subscription has its own
-            nonces = (*nonces, self._subscribing.nonce() if question.subscribes else next(self._nonces))
-            self._asked[nonces[-1]] = eid
+            nonce = self._subscribing.nonce() if question.subscribes else next(self._nonces)
+            nonces = (*nonces, nonce)
+            self._asked[nonce] = eid
+            # RFC 9303 §6.4, RFC 9437 §7.1: a one-time key serves one message
+            if (protection := self._asking.protection(self._nonces)) is not None:
+                self._protected[nonce] = protection
+                if question.subscribes:
+                    self._subscribing.keys.asked(eid, nonce, protection)
         self._questions[eid] = msgspec.structs.replace(question, tries=question.tries + 1, nonces=nonces)
         self._due.set(eid, now + RETRY_S)
         self._cooling.set(eid, now + (SMR_INVOKED_S if question.solicited else RETRY_S))
@@ -171,7 +177,7 @@ class Resolution:
             nonces[-1],
             smr_invoked=question.solicited,
             subscribe=question.subscribes,
-            protection=question.protection,
+            protection=self._protected.get(nonces[-1]),
         )
 
     def _answered(self, eid: Prefix, told: Sequence[EidRecord], source: Endpoint, now: float) -> list[XtrEffect]:
@@ -239,13 +245,16 @@ class Resolution:
     def _unsubscribe(self, eid: Prefix) -> list[XtrEffect]:
         # nobody will tell us when it changes, so that it is asked for anew when it is wanted again
         forgotten = self._forwarding.forget(eid, "unused")
-        request = self._asking.end_of_subscription(eid, self._subscribing.nonce())
+        nonce, protection = self._subscribing.nonce(), self._asking.protection(self._nonces)
+        request = self._asking.end_of_subscription(eid, nonce, protection)
+        self._subscribing.keys.asked(eid, nonce, protection)
         return [*self._subscribing.ended(eid, "unused"), request, *forgotten]
 
     def _close(self, eid: Prefix) -> None:
         question = self._questions.pop(eid)
         for nonce in question.nonces:
             del self._asked[nonce]
+            self._protected.pop(nonce, None)
         self._solicited -= question.solicited
         self._due.cancel(eid)
 
@@ -264,8 +273,8 @@ def _rlocs(record: EidRecord) -> tuple[Ip, ...]:
     return tuple(locator.address for locator in record.locators if isinstance(locator.address, bytes))
 
 
-def _believed(question: _Question, reply: MapReply, datagram: bytes) -> Sequence[EidRecord]:
+def _believed(protection: lispsec.Protection | None, reply: MapReply, datagram: bytes) -> Sequence[EidRecord]:
     """RFC 9303 §6.9: who asked with a one-time key discards what is not signed by it. Raises Unsafe."""
-    if question.protection is None:
+    if protection is None:
         return reply.records
-    return lispsec.believable(reply, datagram, question.protection)
+    return lispsec.believable(reply, datagram, protection)

@@ -48,7 +48,7 @@ class Router:
         self._forwarding = Forwarding(settings, request_nonces, used)
         self._presence = Presence(settings, heard)
         self._registrar = Registrar(settings, nonces)
-        subscribing = Subscribing(settings, nonces, self._sent_to)
+        self._subscribing = subscribing = Subscribing(settings, nonces, self._sent_to)
         self._resolution = Resolution(
             settings, request_nonces, self._forwarding, self._presence.__contains__, subscribing
         )
@@ -215,7 +215,8 @@ class Router:
         return effects
 
     def _notified(self, notify: MapNotify, datagram: bytes, source: Endpoint, now: float) -> list[XtrEffect]:
-        sender = self._senders.authenticate(notify, datagram, source)
+        publisher = self._subscribing.keys.sender(notify, datagram, source)
+        sender = publisher or self._senders.authenticate(notify, datagram, source)
         if isinstance(sender, Reject):
             return [sender]
         if sender.role is Role.MAP_SERVER:

@@ -41,7 +41,8 @@ class Senders:
         self._senders: dict[Ip, tuple[Sender, ...]] = {}
         for server in settings.map_servers:
             publisher = server.subscription
-            publishers = (Sender(Role.PUBLISHER, publisher.key),) if publisher else ()
+            agreed = publisher is not None and not publisher.lisp_sec
+            publishers = (Sender(Role.PUBLISHER, publisher.key),) if publisher is not None and agreed else ()
             self._senders[server.address] = (Sender(Role.MAP_SERVER, server.key), *publishers)
         for peer in settings.keys:
             self._senders[peer.peer] = (Sender(Role.PEER, peer.key),)

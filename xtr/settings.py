@@ -22,12 +22,20 @@ DEVICE_NAME = 15  # IFNAMSIZ less the final zero
 
 
 class SubscriptionKey(Settings):
-    """The key by which a Map-Server authenticates what it publishes to us (RFC 9437's PubSubKey, agreed beforehand)."""
+    """The key by which a Map-Server authenticates what it publishes to us (RFC 9437's PubSubKey): agreed beforehand, or
+    with `lisp_sec` each subscription's own, which both sides derive from the one-time key that it was asked with."""
 
-    key_id: int = Field(ge=0, le=255)
-    secret: str = Field(min_length=1)
+    key_id: int = Field(default=0, ge=0, le=255)
+    secret: str = ""
     algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
     auth_compat: AuthCompat = "whole-16"
+    lisp_sec: bool = False
+
+    @model_validator(mode="after")
+    def _one_key(self) -> SubscriptionKey:
+        if bool(self.secret) == self.lisp_sec:
+            raise Wrong("publications are signed by a secret, or with lisp_sec by keys of their own; give one of them")
+        return self
 
     @cached_property
     def key(self) -> Key:
@@ -128,7 +136,11 @@ class InterworkingSettings(Settings):
 
 
 class DataPlaneSettings(Settings):
-    """The plane that forwards, and its bounds."""
+    """The plane that forwards, and its bounds.
+
+    With `map_versioning` packets carry both ends' map-versions (RFC 9302), which takes the portable plane: the kernel
+    plane leaves such packets to it at the other end, too.
+    """
 
     kind: Literal["auto", "tun", "ebpf"] = "auto"
     core_interfaces: tuple[str, ...] = ()
@@ -138,6 +150,13 @@ class DataPlaneSettings(Settings):
     eid_ranges: tuple[PrefixField, ...] = ()
     queue_packets: int = Field(default=4096, ge=1)
     queue_seconds: float = Field(default=3.0, gt=0)
+    map_versioning: bool = False
+
+    @model_validator(mode="after")
+    def _versions_are_sent_by_the_portable_plane(self) -> DataPlaneSettings:
+        if self.map_versioning and self.kind == "ebpf":
+            raise Wrong('the kernel plane sends no map-versions; give kind = "tun", or leave map_versioning out')
+        return self
 
 
 class TimerSettings(Settings):
@@ -215,6 +234,14 @@ class XtrSettings(Settings):
                         f"{ip_text(address)} has a row already, one address has one key; keep one", table, index, field
                     )
                 seen.add(address)
+        return self
+
+    @model_validator(mode="after")
+    def _one_time_keys_can_be_sent(self) -> XtrSettings:
+        for index, server in enumerate(self.map_servers):
+            if server.subscription is not None and server.subscription.lisp_sec and not self.protects_requests:
+                why = "lisp_sec needs a key for the Map-Resolver; give map_resolver a key_id and a secret"
+                raise Wrong(why, "map_servers", index, "subscription", "lisp_sec")
         return self
 
     @model_validator(mode="after")

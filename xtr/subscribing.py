@@ -13,6 +13,7 @@ import msgspec
 from lispfmc.core.deadlines import Deadlines
 from lispfmc.core.effects import Emit
 from lispfmc.wire.address import Prefix
+from xtr.publicationkeys import PublicationKeys
 from xtr.settings import XtrSettings
 
 REFUSED_S = 300.0  # how long a Map-Server that refused is not asked again
@@ -32,6 +33,7 @@ class Subscribing:
         enabled = any(server.subscription for server in settings.map_servers)
         self._most = settings.limits.subscriptions if enabled else 0
         self._unused_s = settings.timers.unused_s
+        self.keys = PublicationKeys(settings)
         self._nonces = nonces
         self._used = used
         self._subscriptions: dict[Prefix, _Subscription] = {}
@@ -47,8 +49,9 @@ class Subscribing:
         """RFC 9437 §5: above every one that was used before for this EID. Ours grow over restarts, too."""
         return next(self._nonces)
 
-    def added(self, eid: Prefix, now: float) -> list[Emit]:
-        """The Map-Server has confirmed it."""
+    def added(self, eid: Prefix, nonce: int, now: float) -> list[Emit]:
+        """The Map-Server has confirmed what was asked with `nonce`."""
+        self.keys.subscribed(eid, nonce)
         before = self._subscriptions.get(eid)
         self._subscriptions[eid] = _Subscription(before.since if before else now, now)
         if self._check.next() is None:
@@ -58,11 +61,13 @@ class Subscribing:
     def refused(self, eid: Prefix, action: str, now: float) -> list[Emit]:
         """The Map-Server does not want us as a subscriber."""
         self._refused_until = now + REFUSED_S
+        self.keys.ended(eid)
         self._subscriptions.pop(eid, None)
         return [Emit("subscription.refused", {"eid": str(eid), "action": action})]
 
     def ended(self, eid: Prefix, cause: str) -> list[Emit]:
         """It is no longer subscribed; [] when it was not."""
+        self.keys.ended(eid)
         if self._subscriptions.pop(eid, None) is None:
             return []
         return [Emit("subscription.removed", {"eid": str(eid), "cause": cause})]

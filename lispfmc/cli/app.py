@@ -137,6 +137,7 @@ def show(
     ] = None,
     eid: Annotated[str | None, typer.Option("--eid", help="only registrations for this EID or prefix")] = None,
     site: Annotated[str | None, typer.Option("--site", help="only registrations of this site")] = None,
+    xtr: Annotated[str | None, typer.Option("--xtr", help="only registrations of the xTR with this xTR-ID")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="so many registrations at most")] = None,
     lab: Lab = None,
     output: Output = Format.table,
@@ -145,9 +146,9 @@ def show(
     if table is Table.registrations:
         from lispfmc.cli.registrations import registrations
 
-        _finish(registrations(at=at, eid=eid, site=site, limit=limit, lab_name=lab, output=output))
-    if eid is not None or site is not None or limit is not None:
-        raise typer.BadParameter("--eid, --site and --limit choose among registrations")
+        _finish(registrations(at=at, eid=eid, site=site, xtr=xtr, limit=limit, lab_name=lab, output=output))
+    if any(each is not None for each in (eid, site, xtr, limit)):
+        raise typer.BadParameter("--eid, --site, --xtr and --limit choose among registrations")
     from lispfmc.cli.show import show as verb
 
     _finish(verb(table.value, at=at, lab_name=lab, output=output))

@@ -21,11 +21,19 @@ Rows = list[dict[str, Any]]
 
 
 async def registrations(
-    *, at: str | None, eid: str | None, site: str | None, limit: int | None, lab_name: str | None, output: Format
+    *,
+    at: str | None,
+    eid: str | None,
+    site: str | None,
+    xtr: str | None,
+    limit: int | None,
+    lab_name: str | None,
+    output: Format,
 ) -> int:
     """Every row carries the `daemon` that it is from."""
     view = VIEWS["registrations"]
-    wanted = {name: value for name, value in (("eid", eid), ("site", site)) if value is not None}
+    choice = (("eid", eid), ("site", site), ("xtr", xtr))
+    wanted = {name: value for name, value in choice if value is not None}
     pages = _pages(asked(load(lab_name), view, at), wanted, limit, output)
     none: Rows = []
     first = await anext(pages, none)

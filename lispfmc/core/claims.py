@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from lispfmc.core.registry import Claim
 from lispfmc.wire import records
 from lispfmc.wire.address import Prefix
+from lispfmc.wire.errors import PeerError
 from lispfmc.wire.messages import TTL_RECEIVER_DECIDES, Action, EidRecord, Locator
 
 LONGEST_LIFE_S = 24 * 3600.0  # whatever TTL an xTR asks for with the T-bit: soft state must go one day
@@ -92,6 +93,35 @@ def claims_seen(datagram: bytes, start: int, count: int) -> tuple[tuple[Claim, .
     return tuple(found.values()), at
 
 
+def told_alike(header: bytes, locators: bytes) -> tuple[bytes, bytes] | None:
+    """What stands before the EID, and what follows, where records `alike` are told; remembered. None for withdrawals,
+    for what is no record, and where the EID is no host.
+
+    To be asked about authenticated records only: otherwise anybody could fill the memory of it.
+    """
+    key = header + locators
+    if key in _told_around:
+        return _told_around[key]
+    if len(_told_around) >= _LOCATORS_REMEMBERED:
+        _told_around.clear()
+    around = _told_around[key] = _tell_around(header, locators)
+    return around
+
+
+def _tell_around(header: bytes, locators: bytes) -> tuple[bytes, bytes] | None:
+    host = _HOSTS.get(header[10:])
+    if host is None or header[5] != host * 8:
+        return None
+    try:
+        record = records.unpacked(header + bytes(host) + locators)
+    except PeerError:
+        return None
+    if is_withdrawal(record):
+        return None
+    whole = records.packed(told(record, Prefix(0, bytes(host), host * 8)))
+    return whole[: records.HEADER], whole[records.HEADER + host :]
+
+
 _HOSTS = {b"\0\1": 4, b"\0\2": 16}
 _NOW = bytes(4)
 _NO_FLAGS = bytes(2)
@@ -99,6 +129,7 @@ _ODD_ACTION = 0x20
 _ODD_VERSION = 0x10  # reserved bits
 _LOCATORS_REMEMBERED = 4096
 _told_locators: dict[bytes, bytes] = {}
+_told_around: dict[bytes, tuple[bytes, bytes] | None] = {}
 
 
 def _tell_locators(rest: bytes, record: EidRecord) -> bytes:

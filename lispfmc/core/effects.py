@@ -5,8 +5,8 @@ Four effects are every daemon's; each daemon adds its own to the union that it r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TypeAlias
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -67,6 +67,17 @@ class Emit(msgspec.Struct, frozen=True, gc=False):
     fields: Mapping[str, FieldValue]
 
 
+class EmitEach(msgspec.Struct, frozen=True, gc=False):
+    """One event of a name for each of several things that happened; `build` makes its fields when somebody looks."""
+
+    name: str
+    build: Callable[[Any], Mapping[str, FieldValue]]
+    of: Sequence[object]
+
+    def apart(self) -> Iterator[Emit]:
+        return (Emit(self.name, self.build(each)) for each in self.of)
+
+
 class Reject(msgspec.Struct, frozen=True, gc=False):
     """A packet was refused: counted by `reason`, logged once per reason and source in a while.
 
@@ -78,5 +89,5 @@ class Reject(msgspec.Struct, frozen=True, gc=False):
     detail: str = ""
 
 
-Effect: TypeAlias = Send | Transmit | Emit | Reject
+Effect: TypeAlias = Send | Transmit | Emit | EmitEach | Reject
 """The effects that every daemon's driver performs."""

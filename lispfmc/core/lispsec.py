@@ -15,6 +15,7 @@ import msgspec
 from cryptography.hazmat.primitives.keywrap import InvalidUnwrap, aes_key_unwrap, aes_key_wrap
 
 from lispfmc.wire.address import Prefix
+from lispfmc.wire.auth import Key
 from lispfmc.wire.encoding import encode
 from lispfmc.wire.messages import Ecm, EidRecord, MapReply, address_of, prefix_of
 from lispfmc.wire.security import (
@@ -77,6 +78,14 @@ class Protection(msgspec.Struct, frozen=True, gc=False):
         return f"Protection(hmac_id={self.hmac_id}, kdf_id={self.kdf_id})"  # the key stays out of logs
 
 
+class Sealed(msgspec.Struct, frozen=True, gc=False):
+    """A one-time key as it travels: who has the secret `key_id` opens it, with the nonce that it came with."""
+
+    key_id: int
+    nonce: int
+    wrapped: bytes
+
+
 def wrapped(otk: bytes, nonce: int, secret: bytes) -> bytes:
     """Preamble and one-time key as they travel (RFC 9303 §6.5): AES key wrap by a key of this message's own."""
     return aes_key_wrap(_message_key(nonce, secret), otk)
@@ -84,19 +93,38 @@ def wrapped(otk: bytes, nonce: int, secret: bytes) -> bytes:
 
 def unwrapped(security: EcmSecurity, nonce: int, secrets: Iterable[bytes]) -> bytes:
     """The one-time key that one of `secrets` opens. Raises Unsafe."""
+    return opened(sealed(security, nonce), secrets)
+
+
+def sealed(security: EcmSecurity, nonce: int) -> Sealed:
+    """The one-time key of a Map-Request, still closed. Raises Unsafe when it came open."""
     if security.otk_wrapping_id != Wrapping.AES_128_HKDF_SHA_256:
         # RFC 9303 §6.5, step 2: NULL-KEY-WRAP-128 without DTLS, which we do not have, MUST be dropped
         raise Unsafe("unwrapped-key", f"OTK wrapping {security.otk_wrapping_id}")
+    return Sealed(security.key_id, nonce, security.one_time_key)
+
+
+def opened(closed: Sealed, secrets: Iterable[bytes]) -> bytes:
+    """The one-time key. Raises Unsafe."""
     tried = False
     for secret in secrets:
         tried = True
         try:
-            return aes_key_unwrap(_message_key(nonce, secret), security.one_time_key)
+            return aes_key_unwrap(_message_key(closed.nonce, secret), closed.wrapped)
         except (InvalidUnwrap, ValueError):
             continue
     if not tried:
-        raise Unsafe("unknown-key", f"LISP-SEC, key id {security.key_id}")
-    raise Unsafe("bad-authentication", f"the one-time key is not wrapped by key {security.key_id}")
+        raise Unsafe("unknown-key", f"LISP-SEC, key id {closed.key_id}")
+    raise Unsafe("bad-authentication", f"the one-time key is not wrapped by key {closed.key_id}")
+
+
+def pubsub_key(otk: bytes, nonce: int, key_id: int) -> Key:
+    """What authenticates the publications of the subscription that was asked for with `otk` and `nonce`.
+
+    RFC 9437 §7.1: PubSubKey = KDF(OTK + nonce), by the KDF of the OTK wrapping. Its length, the Map-Notify's algorithm
+    and Key ID are left open: 128 bits, as for the other key of that KDF; HMAC-SHA-256-128; the ID of the OTK's secret.
+    """
+    return Key(key_id, _hkdf("sha256", otk + nonce.to_bytes(8, "big"), OTK_BYTES))
 
 
 def asking(protection: Protection, nonce: int, key_id: int, secret: bytes) -> EcmSecurity:

@@ -8,7 +8,7 @@ acknowledges that the EID has moved.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import msgspec
 
@@ -25,6 +25,7 @@ from lispfmc.core.registry import (
     Register,
     Registration,
     Replayed,
+    Retold,
     View,
 )
 from lispfmc.core.versions import newer
@@ -42,8 +43,7 @@ def merge(register: Register, view: View, now: float, held: Collection[Prefix] =
         return Replayed(last_nonce)
     if (lease := _unchanged(register, view)) is not None:
         return Accepted(register, (), lease=lease, renewed=True)
-    expires_at = now + register.lifetime_s
-    lease = Lease(expires_at, 0, expires_at, register.registrant, register.memo, register.lifetime_s)
+    lease = _new_lease(register, now)
     changes: list[Change] = []
     refusals: list[Refusal] = []
     released: list[Prefix] = []
@@ -79,6 +79,60 @@ def merge(register: Register, view: View, now: float, held: Collection[Prefix] =
             continue
         changes.append(_change(claim, claim.record, current, lease, view, now))
     return Accepted(register, tuple(changes), tuple(refusals), tuple(released), lease)
+
+
+def retold(register: Register, told: records.Alike, hosts: Mapping[Ip, Registration], now: float) -> Retold | None:
+    """`merge` of a Map-Register of hosts that its xTR has already, each alone, and that it tells alike.
+
+    That is what an xTR mostly has to say: its locators changed. Nobody else gains or loses anything, so it is one pass
+    over the hosts. None for everything else, which `merge` decides.
+    """
+    eids = told.eids
+    first = hosts.get(eids[0])
+    if first is None or len(set(eids)) < len(eids):
+        return None
+    lease = first.lease
+    if lease.live == len(eids) and lease.lifetime_s == register.lifetime_s:
+        # all that it has left, so it seems: the lease then goes on, with what its hosts are told to be
+        anew = _retold(register, told, hosts, lease, now)
+        if anew is not None:
+            return anew
+    return _retold(register, told, hosts, _new_lease(register, now), now)
+
+
+def _retold(
+    register: Register, told: records.Alike, hosts: Mapping[Ip, Registration], lease: Lease, now: float
+) -> Retold | None:
+    """With hosts that belong to `lease` now if it lives, and to any of the xTR's if it is new."""
+    registrant, (header, eids, locators) = register.registrant, told
+    if lease.registrant is not registrant:
+        return None
+    lives, version, held = lease.live, header[8:10], hosts.get
+    afters: list[Registration] = []
+    changed: list[Registration] = []
+    for ip in eids:
+        before = held(ip)
+        if before is None or before.parts:
+            return None
+        if before.lease is not lease and (lives or before.lease.registrant is not registrant):
+            return None
+        was, record = before.record, header + ip + locators
+        if was[8:10] != version and was[8:10] != _NO_VERSION:
+            return None  # an older version than it has, or none
+        if was == record:
+            afters.append(Registration(record, lease, before.since))
+        else:
+            afters.append(after := Registration(record, lease, now))
+            changed.append(after)
+    return Retold(register, lease, eids, tuple(afters), tuple(changed))
+
+
+def _new_lease(register: Register, now: float) -> Lease:
+    expires_at = now + register.lifetime_s
+    return Lease(expires_at, 0, expires_at, register.registrant, register.memo, register.lifetime_s)
+
+
+_NO_VERSION = bytes(2)
 
 
 def without(eid: Prefix, current: Registration, gone: Registration, kind: Kind, now: float) -> Change | None:

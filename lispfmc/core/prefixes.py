@@ -118,6 +118,12 @@ class PrefixTable(Generic[V]):
         entries = lengths.get(prefix.length) if lengths is not None else None
         return entries.values.get(ip) if entries is not None else None
 
+    def hosts(self, size: int) -> dict[Ip, V]:
+        """The hosts with addresses of that many bytes, outside of any Instance-ID. To be read; the values of those
+        that are there may be replaced."""
+        entries = self._tables.get((0, size), {}).get(size * 8)
+        return entries.values if entries is not None else {}
+
     def set(self, prefix: Prefix, value: V) -> None:
         """Add the prefix or replace its value."""
         ip = prefix.ip

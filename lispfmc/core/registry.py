@@ -7,7 +7,7 @@ the rule that changes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Protocol, TypeAlias
 
@@ -183,6 +183,22 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     renewed: bool = False
 
 
+class Retold(msgspec.Struct, frozen=True, gc=False):
+    """What a store applies when an xTR tells anew what it alone has registered, which are hosts.
+
+    Attributes:
+        lease: what they belong to; it may be the one to which they, and nothing else, belong already.
+        ips, registrations: the hosts, and what each has from now on.
+        changed: those of which something else is told than before.
+    """
+
+    register: Register
+    lease: Lease
+    ips: tuple[Ip, ...]
+    registrations: tuple[Registration, ...]
+    changed: tuple[Registration, ...]
+
+
 class Replayed(msgspec.Struct, frozen=True, gc=False):
     """The nonce is not greater than the last one of this xTR and key: drop (RFC 9301 §5.6)."""
 
@@ -196,6 +212,9 @@ class View(Protocol):
     """The part of a store that a decision reads."""
 
     def exact(self, eid: Prefix) -> Registration | None: ...
+
+    def hosts(self, size: int) -> Mapping[Ip, Registration]:
+        """The hosts with addresses of that many bytes, outside of any Instance-ID."""
 
     def longest(self, eid: Prefix) -> Registration | None: ...
 

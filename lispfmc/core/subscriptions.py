@@ -12,6 +12,7 @@ from itertools import islice
 import msgspec
 
 from lispfmc.core.deadlines import Deadlines
+from lispfmc.core.lispsec import Sealed
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.core.registry import View
 from lispfmc.wire.address import Ip, Prefix
@@ -20,6 +21,8 @@ from lispfmc.wire.messages import EidRecord
 
 RECORDS_IN_FLIGHT = 16  # what fits one unfragmented IPv6 packet with two locators each; the rest follows its ack
 MUTED = 1024  # more-specifics that a subscriber may have unsubscribed below one subscription
+ONE_TIME_KEYS_KEPT = 65_536
+"""RFC 9437 §7.1: an OTK MUST NOT serve twice. Only holders of a key can fill this; beyond it nonces alone guard."""
 NONCES_KEPT = 65_536  # of ended subscriptions, so that an old request cannot revive one (RFC 9437 §5)
 
 _NONCES = 1 << 64
@@ -29,7 +32,7 @@ class Subscribed(msgspec.Struct, frozen=True, gc=False):
     """What of a subscription outlives a restart: a store overwrites what it had of the EID and the xTR.
 
     `nonce` is the last one that is known to be used; one that has ended is kept for that alone. `until` ends a
-    temporary one.
+    temporary one. `sealed` is what its key derives from, if that was not agreed beforehand.
     """
 
     eid: Prefix
@@ -40,6 +43,7 @@ class Subscribed(msgspec.Struct, frozen=True, gc=False):
     until: float | None = None
     ended: bool = False
     muted: frozenset[Prefix] = frozenset()
+    sealed: Sealed | None = None
 
 
 class Subscription(msgspec.Struct, eq=False):
@@ -52,6 +56,7 @@ class Subscription(msgspec.Struct, eq=False):
         sent: those of them that are in flight.
         rloc: index of the ITR-RLOC that is written to.
         muted: more-specifics that the subscriber has unsubscribed.
+        sealed: the one-time key that `key` derives from; None when that was agreed beforehand.
     """
 
     eid: Prefix
@@ -65,6 +70,7 @@ class Subscription(msgspec.Struct, eq=False):
     sent: tuple[EidRecord, ...] = ()
     rloc: int = 0
     muted: frozenset[Prefix] = frozenset()
+    sealed: Sealed | None = None
 
     @property
     def next_nonce(self) -> int:
@@ -107,6 +113,7 @@ class Subscriptions:
         self._counts: dict[str, int] = {}
         self._ended: dict[tuple[Prefix, bytes], int] = {}
         self._temporary: Deadlines[tuple[Prefix, bytes]] = Deadlines()
+        self._one_time_keys: dict[bytes, None] = {}
         self.unsaved: list[Subscribed] = []  # for the store, which the Map-Server gives them after each message
 
     def get(self, eid: Prefix, xtr_id: bytes) -> Subscription | None:
@@ -143,6 +150,17 @@ class Subscriptions:
                 # what was unsubscribed may lie below another subscription, which goes on without it
                 self.unsaved.append(_saved(above, self._temporary.at((above.eid, xtr_id))))
         return held
+
+    def used_key(self, sealed: Sealed) -> bool:
+        """Whether this one-time key came before."""
+        return sealed.wrapped in self._one_time_keys
+
+    def use_key(self, sealed: Sealed) -> None:
+        """It is not to come again. Wrapped by the key of one nonce it always looks the same; under another nonce it
+        does not open."""
+        self._one_time_keys[sealed.wrapped] = None
+        if len(self._one_time_keys) > ONE_TIME_KEYS_KEPT:
+            del self._one_time_keys[next(iter(self._one_time_keys))]
 
     def restore_ended(self, ended: Subscribed) -> None:
         """Take back the nonce of one that had ended."""
@@ -207,10 +225,15 @@ class Subscriptions:
         for subscriptions in self._table.values():
             yield from subscriptions.values()
 
+    def __bool__(self) -> bool:
+        return len(self._table) > 0  # asked for each registration
+
     def __len__(self) -> int:
         return sum(self._counts.values())
 
 
 def _saved(subscription: Subscription, until: float | None) -> Subscribed:
     held = subscription
-    return Subscribed(held.eid, held.xtr_id, held.subscriber, held.itr_rlocs, held.nonce, until, muted=held.muted)
+    return Subscribed(
+        held.eid, held.xtr_id, held.subscriber, held.itr_rlocs, held.nonce, until, muted=held.muted, sealed=held.sealed
+    )

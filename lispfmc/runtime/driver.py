@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from lispfmc.core.effects import Emit, Reject, Send, Transmit
+from lispfmc.core.effects import Emit, EmitEach, Reject, Send, Transmit
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.wire import decode, encode
@@ -23,7 +23,9 @@ from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapRegister, Message
 
 E = TypeVar("E")
 
-QUICK = 3  # the type of the messages that may be answered undecoded: most Map-Registers repeat the one before
+QUICK = (3, 8)
+"""Types of messages that may be answered undecoded: most Map-Registers repeat the one before, most ECMs ask for one
+host."""
 SHORTEST_WAIT = 0.001  # seconds; a core that is always due must not turn the loop into a busy one
 
 
@@ -38,7 +40,7 @@ class Core(Protocol[E]):
 
 
 class Driver(Generic[E]):
-    """Performs Send, Transmit, Emit and Reject itself; every other effect goes to the daemon's `perform`."""
+    """Performs Send, Transmit, Emit, EmitEach and Reject itself; every other effect goes to the daemon's `perform`."""
 
     def __init__(
         self,
@@ -52,8 +54,8 @@ class Driver(Generic[E]):
         strict: bool = False,
         quick: Callable[[bytes, Endpoint, float], Transmit | list[E] | None] | None = None,
     ) -> None:
-        """`strict` re-raises what is otherwise counted as a bug: for tests. `quick` is asked before a Map-Register is
-        decoded, and gives the whole answer, or None."""
+        """`strict` re-raises what is otherwise counted as a bug: for tests. `quick` is asked before a message of
+        one of the types `QUICK` is decoded, and gives the whole answer, or None."""
         self._core = core
         self._perform = perform
         self._send = send
@@ -82,7 +84,7 @@ class Driver(Generic[E]):
 
     def datagram(self, data: bytes, source: Endpoint) -> None:
         """One control datagram as it came from the socket."""
-        if self._quick is not None and data and data[0] >> 4 == QUICK and self._answered(data, source, self._quick):
+        if self._quick is not None and data and data[0] >> 4 in QUICK and self._answered(data, source, self._quick):
             return
         try:
             message = decode(data)
@@ -151,7 +153,11 @@ class Driver(Generic[E]):
 
     def _performed(self, effect: E) -> None:
         try:
-            if isinstance(effect, Emit):  # of one message there may be hundreds
+            if isinstance(effect, Transmit):  # the way of the many
+                self._send(effect.datagram, effect.to)
+            elif isinstance(effect, EmitEach):
+                self._events.append_each(effect.name, effect.build, effect.of)
+            elif isinstance(effect, Emit):
                 self._events.append(effect.name, effect.fields)
             else:
                 self._one(effect)
@@ -160,8 +166,6 @@ class Driver(Generic[E]):
 
     def _one(self, effect: E) -> None:
         match effect:
-            case Transmit(datagram=datagram, to=to):
-                self._send(datagram, to)
             case Send(message=message, to=to, key=None):
                 self._send(encode(message), to)
             case Send(message=MapRegister() | MapNotify() | MapNotifyAck() as message, to=to, key=Key() as key):

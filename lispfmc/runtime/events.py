@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import structlog
@@ -30,6 +31,19 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     fields: Mapping[str, FieldValue]
 
 
+class _Several(msgspec.Struct, frozen=True, gc=False):
+    """Events of one name and time with ids that follow one another from `id` on; at least one."""
+
+    id: int
+    time: float
+    name: str
+    build: Callable[[Any], Mapping[str, FieldValue]]
+    of: Sequence[object]
+
+    def events(self) -> list[Event]:
+        return [Event(number, self.time, self.name, self.build(each)) for number, each in enumerate(self.of, self.id)]
+
+
 class EventLog:
     """Appended to by the driver, in the event loop's thread; read by any number of followers."""
 
@@ -37,7 +51,9 @@ class EventLog:
         self, *, capacity: int = CAPACITY, first_id: int | None = None, wall_clock: Callable[[], float] = time.time
     ) -> None:
         """Ids start at the unix time in milliseconds, so that a reader's last id stays meaningful after a restart."""
-        self._ring: deque[Event] = deque(maxlen=capacity)
+        self._ring: deque[Event | _Several] = deque()
+        self._capacity = capacity
+        self._kept = 0  # events in the ring
         self._next_id = int(wall_clock() * 1000) if first_id is None else first_id
         self._wall_clock = wall_clock
         self._waiting: set[asyncio.Future[None]] = set()
@@ -54,19 +70,47 @@ class EventLog:
         # fields that build themselves when they are read are left alone: in a storm hardly any are
         kept = fields if fields.__class__ is Lazy else dict(fields or {})
         event = Event(self._next_id, now, name, kept)
-        self._next_id += 1
-        self._ring.append(event)
-        self.counts[name] = self.counts.get(name, 0) + 1
+        self._keep(event, name, 1)
         if self._logged >= LOGGED_A_SECOND and 0 <= now - self._second < 1.0:
             self._unlogged += 1
         else:
             self._tell(event, now)
         if self._waiting:
-            for waiter in self._waiting:
-                if not waiter.done():
-                    waiter.set_result(None)
-            self._waiting.clear()
+            self._wake()
         return event
+
+    def append_each(self, name: str, build: Callable[[Any], Mapping[str, FieldValue]], of: Sequence[object]) -> None:
+        """One event for each of `of`, whose fields are built when somebody reads them: a storm comes in such lots."""
+        now = self._wall_clock()
+        several = _Several(self._next_id, now, name, build, of)
+        number = len(of)
+        self._keep(several, name, number)
+        if self._logged >= LOGGED_A_SECOND and 0 <= now - self._second < 1.0:
+            self._unlogged += number
+        else:
+            for event in several.events():
+                self._tell(event, now)
+        if self._waiting:
+            self._wake()
+
+    def _keep(self, entry: Event | _Several, name: str, number: int) -> None:
+        self._next_id += number
+        self.counts[name] = self.counts.get(name, 0) + number
+        ring = self._ring
+        ring.append(entry)
+        self._kept += number
+        while self._kept > self._capacity:
+            size = _size(ring[0])
+            if size > 1 and self._kept - size < self._capacity:
+                break  # a lot is dropped as a whole, once none of it is wanted any more
+            ring.popleft()
+            self._kept -= size
+
+    def _wake(self) -> None:
+        for waiter in self._waiting:
+            if not waiter.done():
+                waiter.set_result(None)
+        self._waiting.clear()
 
     def _tell(self, event: Event, now: float) -> None:
         """One line in the log, but so many a second at most: what a storm leaves out is told in one."""
@@ -83,10 +127,13 @@ class EventLog:
     def since(self, after: int) -> list[Event]:
         """The events that follow id `after`, oldest first; a `stream.gap` event first when some are no longer kept."""
         newer: list[Event] = []
-        for event in reversed(self._ring):
-            if event.id <= after:
+        for entry in reversed(self._ring):
+            if entry.id + _size(entry) - 1 <= after:
                 break
-            newer.append(_whole(event))
+            if isinstance(entry, _Several):
+                newer.extend(event for event in reversed(entry.events()) if event.id > after)
+            else:
+                newer.append(_whole(entry))
         newer.reverse()
         oldest = newer[0].id if newer else self._next_id
         if 0 < after < oldest - 1:
@@ -112,6 +159,10 @@ class EventLog:
             await waiter
         finally:
             self._waiting.discard(waiter)
+
+
+def _size(entry: Event | _Several) -> int:
+    return len(entry.of) if isinstance(entry, _Several) else 1
 
 
 def _whole(event: Event) -> Event:

@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from lispfmc.core.registry import Accepted, Change, Lease, Owner, Registration, View
+from lispfmc.core.registry import Accepted, Change, Lease, Owner, Registration, Retold, View
 from lispfmc.core.subscriptions import Subscribed
 from lispfmc.wire.address import Prefix
 from lispfmc.wire.errors import LocalError
@@ -40,15 +40,16 @@ class Dropped(msgspec.Struct, frozen=True, gc=False):
     owner: Owner
 
 
-Item: TypeAlias = Accepted | Released | Dropped | Subscribed
+Item: TypeAlias = Accepted | Retold | Released | Dropped | Subscribed
 """What a store applies."""
 
 
 class Numbered(msgspec.Struct, frozen=True, gc=False):
-    """A change with its place in the order of all changes."""
+    """What a change made of an EID, and its place in the order of all changes; None when nobody has it any more."""
 
     id: int
-    change: Change
+    eid: Prefix
+    after: Registration | None
 
 
 class Gap(Exception):  # noqa: N818 - not a fault: the follower reads everything anew
@@ -97,6 +98,10 @@ class Store(Protocol):
 
     def displaced(self, eid: Prefix) -> tuple[Registration, ...]:
         """The registrations whose xTRs have not yet acknowledged that `eid` moved away from them."""
+
+    @property
+    def settled(self) -> bool:
+        """Whether `displaced` has nothing to tell of any EID."""
 
     def departures(self) -> Iterator[tuple[Prefix, Registration]]:
         """Everything that `displaced` tells, by EID."""

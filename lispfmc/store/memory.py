@@ -6,12 +6,13 @@ Memory is bounded by the configured number of registrations; a Map-Server checks
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 
 from lispfmc.core.leases import Leases
 from lispfmc.core.merging import is_whole, without
 from lispfmc.core.prefixes import PrefixTable
-from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, View
+from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, Retold, View
 from lispfmc.core.subscriptions import Subscribed
 from lispfmc.store import Dropped, Gap, Item, Numbered, Query, Released
 from lispfmc.wire.address import Ip, Prefix
@@ -32,7 +33,8 @@ class MemoryStore:
         self.ended: list[Lease] = []  # by the last call of `expired`
         self._memos: dict[int, Lease] = {}  # of leases that live
         self._static: dict[Prefix, Registration] = {}
-        self._events: deque[Numbered] = deque(maxlen=EVENTS_KEPT)
+        # what each EID came to, and those that are gone; the last of them is number `_event_id`
+        self._events: deque[Registration | Prefix] = deque(maxlen=EVENTS_KEPT)
         self._event_id = 0
 
     # the view
@@ -42,6 +44,9 @@ class MemoryStore:
 
     def exact(self, eid: Prefix) -> Registration | None:
         return self.table.get(eid)
+
+    def hosts(self, size: int) -> Mapping[Ip, Registration]:
+        return self.table.hosts(size)
 
     def longest(self, eid: Prefix) -> Registration | None:
         match = self.table.longest(eid)
@@ -74,6 +79,10 @@ class MemoryStore:
     def static(self) -> Iterable[Registration]:
         return list(self._static.values())
 
+    @property
+    def settled(self) -> bool:
+        return not self.departed
+
     def departures(self) -> Iterator[tuple[Prefix, Registration]]:
         return ((eid, left) for eid, owners in self.departed.items() for left in owners.values())
 
@@ -92,6 +101,8 @@ class MemoryStore:
         for item in batch:
             if isinstance(item, Accepted):
                 self._accept(item, now)
+            elif isinstance(item, Retold):
+                self._retell(item, now)
             elif isinstance(item, Released):
                 self._release(item.eid, item.owner)
             elif isinstance(item, Dropped):
@@ -144,12 +155,9 @@ class MemoryStore:
         first = self._event_id - len(self._events)
         if after is not None and not first <= after <= self._event_id:
             raise Gap(f"changes {after + 1} to {first} are no longer kept")
-        newer: list[Numbered] = []
-        for numbered in reversed(self._events):  # followers are near the end
-            if after is not None and numbered.id <= after:
-                break
-            newer.append(numbered)
-        return reversed(newer)
+        newer = self._event_id - (after if after is not None else first)
+        latest = list(islice(reversed(self._events), newer))  # followers are near the end
+        return (_numbered(self._event_id - back, latest[back]) for back in reversed(range(newer)))
 
     @property
     def last_event(self) -> int:
@@ -186,6 +194,31 @@ class MemoryStore:
             if lease.memo and is_whole(lease):
                 self._memos[lease.memo] = lease
 
+    def _retell(self, retold: Retold, now: float) -> None:
+        """`_accept` where nothing but the records of hosts, and perhaps their lease, is another: all at once."""
+        register, lease, ips = retold.register, retold.lease, retold.ips
+        registrant = register.registrant
+        self.nonces[registrant.owner, registrant.key.id] = register.nonce
+        hosts = self.table.hosts(len(ips[0]))
+        lease.expires_at = now + register.lifetime_s
+        if lease.live:
+            if lease.memo != register.memo and self._memos.get(lease.memo) is lease:
+                del self._memos[lease.memo]
+        else:
+            leave = self._leave
+            for ip in ips:
+                leave(hosts[ip].lease)
+            lease.live = len(ips)
+            self.leases.add(lease)
+        hosts.update(zip(ips, retold.registrations, strict=True))
+        lease.claimed = len(ips)
+        lease.members = retold.registrations
+        lease.memo = register.memo
+        if lease.memo:
+            self._memos[lease.memo] = lease
+        self._event_id += len(retold.changed)
+        self._events.extend(retold.changed)
+
     def _drop(self, dropped: Dropped, now: float) -> None:
         current = self.table.get(dropped.eid)
         for part in current.each if current is not None else ():
@@ -217,8 +250,7 @@ class MemoryStore:
                 for left in change.displaced:
                     self._remember(change.eid, left)
             if change.kind is not Kind.REFRESHED:
-                self._event_id += 1
-                self._events.append(Numbered(self._event_id, change))
+                self._happened(after)
             return
         if before is not None and before.owner == STATIC:
             del self._static[change.eid]
@@ -241,8 +273,11 @@ class MemoryStore:
         for left in change.displaced:
             self._remember(change.eid, left)
         if change.kind is not Kind.REFRESHED:
-            self._event_id += 1
-            self._events.append(Numbered(self._event_id, change))
+            self._happened(after if after is not None else change.eid)
+
+    def _happened(self, now: Registration | Prefix) -> None:
+        self._event_id += 1
+        self._events.append(now)
 
     def _remember(self, eid: Prefix, left: Registration) -> None:
         known = self.departed.setdefault(eid, {})
@@ -266,6 +301,10 @@ class MemoryStore:
             # what it lost must not be kept in memory by the little that is left
             kept = ((member, self.table.get(member.eid)) for member in lease.members)
             lease.members = tuple(member for member, now in kept if now is not None and _among(member, now.each))
+
+
+def _numbered(number: int, what: Registration | Prefix) -> Numbered:
+    return Numbered(number, what, None) if isinstance(what, Prefix) else Numbered(number, what.eid, what)
 
 
 def _among(part: Registration, parts: tuple[Registration, ...]) -> bool:

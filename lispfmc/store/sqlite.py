@@ -98,6 +98,10 @@ class SqliteStore:
     def __len__(self) -> int:
         return len(self.memory)
 
+    @property
+    def settled(self) -> bool:
+        return self.memory.settled
+
     def departures(self) -> Iterator[tuple[Prefix, Registration]]:
         return self.memory.departures()
 
@@ -232,12 +236,13 @@ class SqliteStore:
         if isinstance(item, Subscribed):
             return snapshot.in_unix_time(item, self._offset)
         register, lease = item.register, item.lease
-        if register.owner == STATIC:
-            return None  # the configuration brings it back
-        if item.renewed and lease is not None:
-            return Renewed(lease.number, register.nonce, register.lifetime_s)
-        refused = {refusal.eid for refusal in item.refusals}
-        indexes = tuple(index for index, claim in enumerate(register.claims) if claim.eid in refused) if refused else ()
+        indexes: tuple[int, ...] = ()
+        if isinstance(item, Accepted):
+            if register.owner == STATIC:
+                return None  # the configuration brings it back
+            if item.renewed and lease is not None:
+                return Renewed(lease.number, register.nonce, register.lifetime_s)
+            indexes = _refused(item) if item.refusals else ()
         source = register.registrant.source
         number = lease.number if lease is not None else 0
         return Registered(
@@ -307,6 +312,12 @@ class SqliteStore:
     def _changed(self, changes: Iterable[Change], now: float) -> None:
         if now >= self._recent_from:
             self._recent.extend(change for change in changes if change.kind is not Kind.REFRESHED)
+
+
+def _refused(accepted: Accepted) -> tuple[int, ...]:
+    """Which of the claims."""
+    refused = {refusal.eid for refusal in accepted.refusals}
+    return tuple(index for index, claim in enumerate(accepted.register.claims) if claim.eid in refused)
 
 
 def _locked(folder: Path) -> int:

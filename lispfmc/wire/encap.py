@@ -8,10 +8,11 @@ reserved in a way that changes their meaning raise PeerError; reserved bits that
 from __future__ import annotations
 
 import struct
+from functools import lru_cache
 from zlib import crc32
 
 from lispfmc.wire.checksum import adjusted
-from lispfmc.wire.codec import parse_data_header, read_shim_header
+from lispfmc.wire.codec import build_data_header, parse_data_header, read_shim_header
 from lispfmc.wire.dataheader import INSTANCE_ID_PRESENT, KEY_ID, NEXT_PROTOCOL_PRESENT, DataHeader, ShimHeader
 from lispfmc.wire.errors import LocalError, PeerError
 
@@ -40,6 +41,12 @@ def header(iid: int = 0, next_protocol: int = IP_BY_NIBBLE) -> bytes:
         raise LocalError(f"next protocol {next_protocol} does not fit 8 bits")
     flags = (INSTANCE_ID_PRESENT if iid else 0) | (NEXT_PROTOCOL_PRESENT if next_protocol else 0)
     return bytes([flags, 0, 0, next_protocol]) + (iid << 8).to_bytes(4, "big")
+
+
+@lru_cache(maxsize=4096)
+def versioned_header(iid: int, source: int, destination: int) -> bytes:
+    """The 8 bytes with both ends' map-versions (RFC 9302 §5). That of the destination may not be 0 (§7.1)."""
+    return build_data_header(DataHeader.of(iid=iid or None, versions=(source, destination)))
 
 
 def parse(packet: bytes) -> DataHeader:
@@ -98,10 +105,10 @@ def decapsulated_ecn(inner_tos: int, outer_tos: int) -> int | None:
 
 
 def decapsulated(packet: bytes, outer_ttl: int, outer_tos: int) -> bytes | None:
-    """The inner IP packet with TTL and ECN as the outer header left them, or None when ECN says drop.
+    """The inner IP packet with TTL, DSCP and ECN as the outer header left them, or None when ECN says drop.
 
-    RFC 9300 §5.3: the inner TTL becomes the lesser of the two. The usual packet, which needs no change, is returned
-    as it came.
+    RFC 9300 §5.3: the inner TTL becomes the lesser of the two, the inner DSCP the outer one: the tunnel is one domain
+    with its ends (RFC 2983's uniform model). The usual packet, which needs no change, is returned as it came.
     """
     if packet[0] >> 4 == 4:
         inner_tos, inner_ttl = packet[1], packet[8]
@@ -111,9 +118,10 @@ def decapsulated(packet: bytes, outer_ttl: int, outer_tos: int) -> bytes | None:
     if ecn is None:
         return None
     ttl = inner_ttl if inner_ttl <= outer_ttl else outer_ttl
-    if ttl == inner_ttl and ecn == inner_tos & ECN_MASK:
+    tos = outer_tos & ~ECN_MASK | ecn
+    if ttl == inner_ttl and tos == inner_tos:
         return packet
-    return rewritten(packet, ttl=ttl, tos=inner_tos & ~ECN_MASK | ecn)
+    return rewritten(packet, ttl=ttl, tos=tos)
 
 
 def rewritten(packet: bytes, *, ttl: int, tos: int) -> bytes:

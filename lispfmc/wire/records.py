@@ -1,12 +1,16 @@
 """EID-records by themselves (RFC 9301 §5.4): how a mapping is kept and passed on, as the bytes that a reply carries.
 
 `packed` and `unpacked` are inverse. `split` takes the records of a message that was decoded apart without decoding
-them again; `eid_of` and `version_of` read one field each.
+them again, and `alike` those that differ in nothing but the EID; `eid_of` and `version_of` read one field each.
 """
 
 from __future__ import annotations
 
-from lispfmc.wire.address import InstanceAddress, Prefix
+from functools import lru_cache
+from struct import Struct
+from typing import NamedTuple
+
+from lispfmc.wire.address import InstanceAddress, Ip, Prefix
 from lispfmc.wire.decoding import decode
 from lispfmc.wire.encoding import encode
 from lispfmc.wire.messages import EidRecord, Locator, MapReply
@@ -17,6 +21,7 @@ _REPLY_HEADER = 12  # a record travels in a Map-Reply: its first word, and a non
 _LCAF = 16387
 _LCAF_HEADER = 8  # AFI included
 _SIZES = {0: 0, 1: 4, 2: 16}
+_HOSTS = {b"\0\1": 4, b"\0\2": 16}  # bytes of an EID by its AFI
 
 
 def packed(record: EidRecord) -> bytes:
@@ -61,6 +66,43 @@ def locators_at(data: bytes, start: int, count: int) -> bytes:
             return b""
         end += LOCATOR_HEADER + size
     return data[start:end]
+
+
+class Alike(NamedTuple):
+    """Host records that share everything but the EID: what stands before it, the EIDs, and what follows."""
+
+    header: bytes
+    eids: tuple[Ip, ...]
+    locators: bytes
+
+
+def alike(data: bytes, start: int, end: int, count: int) -> Alike | None:
+    """The `count` records that fill `data` from `start` to `end`, if they are hosts and differ in their EIDs alone.
+
+    What the header and the locators say is not looked at, but for the kind of EID.
+    """
+    header = data[start : start + HEADER]
+    host = _HOSTS.get(header[10:])
+    if host is None or header[5] != host * 8 or not count:
+        return None
+    size, odd = divmod(end - start, count)
+    after = HEADER + host
+    if odd or size < after:
+        return None
+    locators = data[start + after : start + size]
+    if count == 1:
+        return Alike(header, (data[start + HEADER : start + after],), locators)
+    eids: tuple[Ip, ...] = _eids(host, size, count).unpack_from(data, start)
+    # put together again it is the same, so that nothing of it was overlooked
+    if header + (locators + header).join(eids) + locators != data[start:end]:
+        return None
+    return Alike(header, eids, locators)
+
+
+@lru_cache(maxsize=256)
+def _eids(host: int, size: int, count: int) -> Struct:
+    """The EIDs of records of one size."""
+    return Struct(f"{HEADER}x{host}s{size - HEADER - host}x" * count)
 
 
 def eid_of(record: bytes) -> Prefix:

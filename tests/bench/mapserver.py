@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.bench import answering, million, publishing, registering, spreading
+from tests.bench import answering, listing, million, publishing, registering, spreading
 
 
 def run() -> dict[str, object]:
@@ -11,5 +11,6 @@ def run() -> dict[str, object]:
         **registering.run(),
         "publish1000": publishing.run(),
         **million.run(),
+        **listing.run(),
         **spreading.run(),
     }

@@ -6,7 +6,7 @@ that was accepted has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import NamedTuple
 
@@ -78,6 +78,9 @@ class _View:
         return self.registration
 
     longest = exact
+
+    def hosts(self, size: int) -> Mapping[Ip, Registration]:
+        return {EID.ip: self.registration} if self.registration is not None and size == len(EID.ip) else {}
 
     def alone(self, iid: int, ip: Ip) -> Registration | None:
         return self.registration

@@ -265,12 +265,53 @@ def ipv4(source: str, destination: str, payload: bytes = b"hi", *, ttl: int = 20
     return head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:] + segment
 
 
+def ipv6(source: str, destination: str, payload: bytes = b"hi", *, ttl: int = 20, tos: int = 0) -> bytes:
+    segment = struct.pack("!HHHH", PORT, PORT, 8 + len(payload), 0) + payload
+    checksum = udp_checksum(ip_of(source), ip_of(destination), segment)
+    segment = segment[:6] + checksum.to_bytes(2, "big") + segment[8:]
+    return (
+        struct.pack("!IHBB", 6 << 28 | tos << 20, len(segment), 17, ttl) + ip_of(source) + ip_of(destination) + segment
+    )
+
+
 def tunnelled(
     namespace: str, rloc: str, packet: bytes, *, ttl: int = 64, tos: int = 0, lisp: bytes = header(0)
 ) -> None:
     """Send `packet` encapsulated to `rloc`, from an xTR that is not one of ours."""
-    with inside(namespace), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        sock.bind((NEW_RLOC[0], 0))
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, ttl)
-        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, tos)
+    v6 = ":" in rloc
+    level = socket.IPPROTO_IPV6 if v6 else socket.IPPROTO_IP
+    with inside(namespace), socket.socket(socket.AF_INET6 if v6 else socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind((NEW_RLOC[v6], 0))
+        sock.setsockopt(level, socket.IPV6_UNICAST_HOPS if v6 else socket.IP_TTL, ttl)
+        sock.setsockopt(level, socket.IPV6_TCLASS if v6 else socket.IP_TOS, tos)
         sock.sendto(lisp + packet, (rloc, 4341))
+
+
+def wrapped(source: str, rloc: str, packet: bytes, *, lisp: bytes = header(0)) -> bytes:
+    """`packet` in whole outer headers, whoever `source` is."""
+    datagram = struct.pack("!HHHH", 50_000, 4341, 16 + len(packet), 0) + lisp + packet
+    addresses = ip_of(source) + ip_of(rloc)
+    if len(addresses) == 32:
+        checksum = udp_checksum(ip_of(source), ip_of(rloc), datagram).to_bytes(2, "big")
+        return struct.pack("!IHBB", 6 << 28, len(datagram), 17, 64) + addresses + datagram[:6] + checksum + datagram[8:]
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(datagram), 9, 0, 64, 17, 0) + addresses
+    return head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:] + datagram
+
+
+def fragment(packet: bytes, start: int, end: int, identification: int) -> bytes:
+    """The part of an IPv4 packet that carries these bytes of its payload."""
+    payload = packet[20:][start:end]
+    more = 0x2000 if start + len(payload) < len(packet) - 20 else 0
+    head = packet[:2] + struct.pack("!HHH", 20 + len(payload), identification, more | start // 8) + packet[8:10]
+    head += b"\0\0" + packet[12:20]
+    return head[:10] + internet_checksum(head).to_bytes(2, "big") + head[12:] + payload
+
+
+def on_the_wire(near: str, far: str, packet: bytes) -> None:
+    """Put an IP packet on the core as it stands, from `near` to `far`."""
+    with inside(far), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as looking:
+        looking.bind(("wan0", 0))
+        mac = looking.getsockname()[4]
+    with inside(near), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as sock:
+        sock.bind(("wan0", 0))
+        sock.send(mac + sock.getsockname()[4] + (b"\x86\xdd" if packet[0] >> 4 == 6 else b"\x08\x00") + packet)

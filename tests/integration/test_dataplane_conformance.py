@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -22,9 +23,13 @@ from tests.integration.planes import (
     NEW_RLOC,
     PORT,
     RLOC,
+    Site,
+    fragment,
+    inside,
     ipv4,
     named,
     network,
+    on_the_wire,
     outer_of,
     receive,
     run,
@@ -33,6 +38,7 @@ from tests.integration.planes import (
     udp,
     until,
     watch,
+    wrapped,
 )
 from xtr.effects import Drop
 
@@ -106,6 +112,14 @@ def test_ttl_dscp_and_ecn_are_copied_to_the_outer_header_and_congestion_back(pla
             while b"congested" not in (frame := await receive(delivered)):
                 pass
             assert (frame[15], frame[22]) == (0xBB, 8)
+            assert internet_checksum(frame[14:34]) == 0
+            # RFC 9300 §5.3: what the core made of the DSCP comes out with the packet
+            remarked = ipv4(EID["user"][0], EID["service"][0], b"remarked", ttl=60, tos=0xB8 | 2)
+            tunnelled("access", RLOC["cloud"][0], remarked, tos=0x28 | 2)
+            assert await receive(service) == b"remarked"
+            while b"remarked" not in (frame := await receive(delivered)):
+                pass
+            assert frame[15] == 0x2A
             assert internet_checksum(frame[14:34]) == 0
             # RFC 6040 §4.2: congestion outside a packet whose sender cannot hear of it
             tunnelled("access", RLOC["cloud"][0], ipv4(EID["user"][0], EID["service"][0]), tos=3)
@@ -247,6 +261,78 @@ def test_what_is_not_ours_is_dropped_and_counted(plane: str) -> None:
             run(f"ip -n {named('user')} addr del 100.64.250.1/32 dev eth0")
 
     asyncio.run(story())
+
+
+def test_lengths_that_lie_and_versions_that_do_not_exist_are_refused_by_their_reasons(plane: str) -> None:
+    async def story() -> None:
+        with sites(plane) as (_access, cloud), udp("service", EID["service"][0]) as service:
+            inner = ipv4(EID["user"][0], EID["service"][0])
+            longer = inner[:2] + (len(inner) + 1).to_bytes(2, "big") + inner[4:]
+            shorter = inner[:2] + (19).to_bytes(2, "big") + inner[4:]
+            refused = [
+                ("dropped.truncated", b"", bytes(4)),
+                ("dropped.truncated", b"", b""),
+                ("dropped.inner-length", longer, header(0)),
+                ("dropped.inner-length", shorter, header(0)),
+                ("dropped.inner-length", b"\x60" + bytes(4) + b"\x01" + bytes(34), header(0)),
+                *(("dropped.inner-version", bytes([nibble << 4]) + inner[1:], header(0)) for nibble in (0, 5, 7, 15)),
+                ("dropped.inner-version", b"", header(0)),
+            ]
+            expected: Counter[str] = Counter()
+            for reason, packet, lisp in refused:
+                expected[reason] += 1
+                tunnelled("access", RLOC["cloud"][0], packet, lisp=lisp)
+                await until(lambda: refusals(cloud) == expected, f"{reason}: {expected}")
+            whole = wrapped(RLOC["access"][0], RLOC["cloud"][0], inner)
+            on_the_wire("access", "cloud", whole[:24] + (len(whole) - 19).to_bytes(2, "big") + whole[26:])
+            expected["dropped.outer-length"] += 1
+            await until(lambda: refusals(cloud) == expected, "a UDP length beyond the packet")
+            tunnelled("access", RLOC["cloud"][0], inner + b"padding")
+            assert await receive(service) == b"hi", "what follows the inner packet is left out"
+            assert refusals(cloud) == expected
+
+    asyncio.run(story())
+
+
+def test_outer_fragments_are_put_together_or_refused(plane: str) -> None:
+    async def story() -> None:
+        with sites(plane) as (_access, cloud), udp("service", EID["service"][0]) as service:
+            inner = ipv4(EID["user"][0], EID["service"][0], b"in parts" * 20)
+            whole = wrapped(RLOC["access"][0], RLOC["cloud"][0], inner)
+            for part in (fragment(whole, 64, len(whole), 1), fragment(whole, 0, 64, 1)):
+                on_the_wire("access", "cloud", part)
+            assert await receive(service) == b"in parts" * 20
+            assert refusals(cloud) == {}
+            for part in (fragment(whole, 0, 64, 2), fragment(whole, 32, len(whole), 2)):  # they overlap
+                on_the_wire("access", "cloud", part)
+            await until(lambda: refusals(cloud) == {"dropped.outer-fragments": 1}, "no whole comes of these")
+
+    asyncio.run(story())
+
+
+def test_packets_in_our_own_name_are_refused(plane: str) -> None:
+    async def story() -> None:
+        with sites(plane) as (_access, cloud), udp("service", EID["service"][0]) as service, watch("service", "eth0"):
+            inner = ipv4(EID["user"][0], EID["service"][0])
+            own = RLOC["cloud"][0]
+            with inside("cloud"), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+                here.bind((own, 0))
+                here.sendto(header(0) + inner, (own, 4341))
+            await until(lambda: refusals(cloud) == {"dropped.own-source": 1}, "from this very machine")
+            on_the_wire("access", "cloud", wrapped(RLOC["cloud"][1], RLOC["cloud"][1], inner))
+            await until(lambda: refusals(cloud) == {"dropped.own-source": 2}, "from the core, by a forged address")
+            # IPv4's stack refuses such a packet by itself (a martian), so that nobody can count it
+            on_the_wire("access", "cloud", wrapped(own, own, inner))
+            tunnelled("access", own, ipv4(EID["user"][0], EID["service"][0], b"after it"))
+            assert await receive(service) == b"after it"
+
+    asyncio.run(story())
+
+
+def refusals(site: Site) -> dict[str, int]:
+    """Packets that were dropped, by reason; but multicast, which hosts send of their own accord."""
+    counted = site.plane.counters()
+    return {name: n for name, n in counted.items() if name.startswith("dropped.") and n and "not-unicast" not in name}
 
 
 def test_packets_that_arrive_before_the_host_wait_for_it(plane: str) -> None:

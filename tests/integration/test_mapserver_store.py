@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import signal
 import sys
@@ -15,8 +16,10 @@ import pytest
 
 from lispfmc.lab.installation import Daemon, Installation
 from lispfmc.runtime.client import ApiClient
+from lispfmc.store.journal import numbers
+from lispfmc.wire.address import Prefix
 from lispfmc.wire.auth import sign
-from lispfmc.wire.messages import MapNotify, MapReply
+from lispfmc.wire.messages import EidRecord, Locator, MapNotify, MapRegister, MapReply
 from tests.integration.test_mapserver_loopback import ACCESS1, ACCESS2, ALICE, FMCC, HOME, SERVER, Peer, Running
 
 pytestmark = pytest.mark.asyncio
@@ -118,6 +121,51 @@ async def test_killed_in_a_storm_it_has_every_acknowledged_registration(running:
         pass
     assert reply.records[0].locators[0].address == away.address
     assert await running.stop() == 0
+
+
+async def test_a_full_journal_becomes_a_snapshot_by_itself_and_a_restart_goes_by_it(
+    running: Running, tmp_path: Path
+) -> None:
+    with running.config.open("a") as config:
+        config.write("journal_mib = 1\n")
+    store = tmp_path / "store"
+    await running.start()
+    home = running.peer(ACCESS1)
+    early = home.registers(HOME)
+    await home.is_notified()
+    [first] = numbers(store)
+    weights = itertools.cycle(range(1, 100))
+    while first in numbers(store):  # it goes when the snapshot is whole
+        weight = next(weights)  # another mapping each time: a mere refresh takes little room
+        for start in range(0, 240, 24):
+            register_with_weight(home, weight, start)
+            await home.is_notified()
+    assert (store / "snapshot.sqlite").exists()
+    assert min(numbers(store)) > first
+    late = home.registers("100.64.1.250/32")
+    while (await home.is_notified()).nonce != late.nonce:
+        pass
+    before = await all_items(running)
+    await kill(running)
+
+    await running.start()
+    items = await all_items(running)
+    assert {eid: item["locators"] for eid, item in items.items()} == {e: i["locators"] for e, i in before.items()}
+    assert {HOME, "100.64.1.250/32"} <= items.keys()
+    assert len(items) == 242
+    home.socket.sendto(sign(early, home.key), home.server)  # what knows its nonce is the snapshot
+    while not (await running.get("/v1/rejects"))["counts"].get("replayed-nonce"):  # noqa: ASYNC110 - likewise
+        await asyncio.sleep(0.02)
+    assert await running.stop() == 0
+
+
+def register_with_weight(peer: Peer, weight: int, start: int) -> None:
+    locators = [Locator.of(peer.address, weight=weight)]
+    hosts = (Prefix.parse(f"100.64.1.{number}/32") for number in range(start, start + 24))
+    records = [EidRecord.of(host, locators, ttl_minutes=1440) for host in hosts]
+    xtr_id = peer.address.ljust(16, b".")
+    register = MapRegister.of(*records, nonce=next(peer.nonces), xtr_id=xtr_id, site_id=bytes(8))
+    peer.socket.sendto(sign(register, peer.key), peer.server)
 
 
 async def test_a_second_map_server_cannot_use_the_same_store(running: Running) -> None:

@@ -20,16 +20,27 @@ def rloc(owner: Owner) -> bytes:
     return bytes([198, 18, 0, owner.xtr[0] + 1])
 
 
+_registrants: dict[tuple[Owner, int], Registrant] = {}  # one value for each, as the Map-Server has it
+
+
 def register(
-    owner: Owner, eids: list[Prefix], nonce: int, version: int = 0, ttl_minutes: int = 1440, *, merges: bool = False
+    owner: Owner,
+    eids: list[Prefix],
+    nonce: int,
+    version: int = 0,
+    ttl_minutes: int = 1440,
+    *,
+    merges: bool = False,
+    weight: int = 100,
 ) -> Register:
-    locators = [Locator.of(rloc(owner))] if ttl_minutes else []
+    locators = [Locator.of(rloc(owner), weight=weight)] if ttl_minutes else []
     records = (EidRecord.of(eid, locators, ttl_minutes=ttl_minutes, map_version=version) for eid in eids)
     said = MapRegister.of(*records, nonce=nonce, merge=merges, xtr_id=owner.xtr, site_id=bytes(8))
     datagram = sign(said, KEY)
     message = decode(datagram)
     assert isinstance(message, MapRegister)
     registrant = Registrant(owner, KEY, Endpoint(rloc(owner), 4342), message.word)
+    registrant = _registrants.setdefault((owner, message.word), registrant)
     memo = hash((datagram[:4], datagram[AUTH_OFFSET + len(message.auth) :]))
     return Register(registrant, nonce, claims(message.records), LIFE_S, memo, datagram)
 

@@ -8,7 +8,7 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lispfmc.core.effects import Effect, Emit, Send, Transmit
+from lispfmc.core.effects import Effect, Emit, EmitEach, Send, Transmit
 from lispfmc.wire import decode
 from lispfmc.wire.address import Endpoint, Prefix, ip_of
 from lispfmc.wire.auth import Key, sign
@@ -85,6 +85,8 @@ def seen(effects: list[Effect]) -> list[object]:
             out.append((effect.datagram, effect.to))
         elif isinstance(effect, Emit):
             out.append((effect.name, dict(effect.fields)))
+        elif isinstance(effect, EmitEach):
+            out.extend((each.name, dict(each.fields)) for each in effect.apart())
         else:
             out.append(effect)
     return out

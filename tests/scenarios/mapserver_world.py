@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
+from lispfmc.core.effects import Effect, Emit, EmitEach, Reject, Send, Transmit
 from lispfmc.runtime.driver import QUICK
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
@@ -90,7 +90,7 @@ class World:
         self.hears_bytes(datagram, source)
 
     def hears_bytes(self, datagram: bytes, source: Endpoint) -> None:
-        answer = self.server.at_once(datagram, source, self.now) if datagram[0] >> 4 == QUICK else None
+        answer = self.server.at_once(datagram, source, self.now) if datagram[0] >> 4 in QUICK else None
         if answer is None:
             answer = self.server.received(decode(datagram), datagram, source, self.now)
         self._take(answer if isinstance(answer, list) else [answer])
@@ -115,6 +115,8 @@ class World:
                     self.sent.append(effect)
                 case Emit():
                     self.events.append(effect)
+                case EmitEach():
+                    self.events.extend(effect.apart())
                 case Reject():
                     self.rejects.append(effect.reason)
 

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from lispfmc.core.effects import Emit, Reject, Send, Transmit
+from lispfmc.core.effects import Emit, EmitEach, Reject, Send, Transmit
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip
 from lispfmc.wire.auth import sign
@@ -144,6 +144,8 @@ class Node:
                     self._carry(effect.datagram, effect.to)
                 case Emit():
                     self.events.append((self.network.now, effect))
+                case EmitEach():
+                    self.events.extend((self.network.now, each) for each in effect.apart())
                 case Reject():
                     self.rejects[effect.reason] += 1
                 case _:

@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import itertools
 import struct
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lispfmc.core.effects import Effect
+from lispfmc.runtime.driver import Driver
+from lispfmc.runtime.events import EventLog
+from lispfmc.runtime.rejects import Rejects
+from lispfmc.store.sqlite import SqliteStore
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.auth import Key, sign
@@ -29,6 +36,8 @@ from lispfmc.wire.messages import (
     MapRequest,
     RequestRecord,
 )
+from mapserver.server import MapServer
+from mapserver.sites import Sites
 from tests.scenarios.mapserver_world import World
 
 XTR_ID, OTHER_ID, SUBSCRIBER_ID = b"one".ljust(16), b"other".ljust(16), b"subscriber".ljust(16)
@@ -44,20 +53,23 @@ class Families:
         self.home = Prefix.parse("10.1.2.0/24" if v4 else "fd00:1:2::/48")
         self.host = Prefix.parse("10.1.2.9/32" if v4 else "fd00:1:2::9/128")
         self.neighbour = Prefix.parse("10.1.2.8/32" if v4 else "fd00:1:2::8/128")
+        self.unserved = Prefix.parse("203.0.113.0/24" if v4 else "2001:db8:2::/48")  # no site may register it
         self.foreign = Prefix.parse("192.0.2.0/24" if v4 else "2001:db8::/32")
         base = "198.18.0.{}" if rloc == 4 else "2001:2::{}"
         self.one, self.other, self.itr, self.watcher = (ip_of(base.format(number)) for number in (1, 2, 3, 4))
         self.nonces = itertools.count(100)
         text = [str(self.wide), str(self.home)]
         sites = [{"name": name, "key_id": 1, "secret": f"secret {name}", "prefixes": text} for name in ("one", "other")]
-        watcher = {"name": "watcher", "key_id": 9, "secret": "secret watcher", "ranges": text}
+        watcher = {"name": "watcher", "key_id": 9, "secret": "secret watcher"}
+        watcher["ranges"] = [*text, str(self.unserved)]
         watcher["address"] = [base.format(4), base.format(5)]
-        self.world = World(
-            listen=["198.18.0.100", "2001:2::100"],
-            sites=sites,
-            subscribers=[watcher],
-            mobility_ranges=[{"prefix": str(self.wide)}],
-        )
+        self.configuration: dict[str, Any] = {
+            "listen": ["198.18.0.100", "2001:2::100"],
+            "sites": sites,
+            "subscribers": [watcher],
+            "mobility_ranges": [{"prefix": str(self.wide)}],
+        }
+        self.world = World(**self.configuration)
 
     def record(self, eid: Prefix, rloc: Ip | None = None, **fields: Any) -> EidRecord:
         values: dict[str, Any] = {"ttl_minutes": 1440} | fields
@@ -166,13 +178,60 @@ def test_a_wrong_register_changes_nothing_and_is_counted(net: Families, what: st
     assert (len(net.world.rejects), net.world.sent) == (1, [])
 
 
-def test_an_ecm_in_an_ecm_is_refused_by_the_parser(net: Families) -> None:
+def ecm_in_ecm(net: Families) -> bytes:
     inner = encode(net.question(net.host))
     udp = struct.pack("!HHHH", 61000, 4342, 8 + len(inner), 0) + inner  # over IPv4 a checksum is optional
     header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0, bytes(4), bytes(4))
     header = header[:10] + internet_checksum(header).to_bytes(2, "big") + header[12:]
+    return b"\x80\0\0\0" + header + udp
+
+
+def test_an_ecm_in_an_ecm_is_refused_by_the_parser(net: Families) -> None:
     with pytest.raises(PeerError, match="an ECM inside an ECM"):
-        decode(b"\x80\0\0\0" + header + udp)
+        decode(ecm_in_ecm(net))
+
+
+@pytest.mark.parametrize("what", ["cut", "unknown AFI", "an ECM in an ECM", "more records than there are", "noise"])
+def test_what_is_no_message_is_counted_once_and_does_nothing(net: Families, what: str) -> None:
+    net.registers(net.record(net.home))
+    before = net.state()
+    plain = encode(MapRequest.of(RequestRecord.of(net.host), nonce=1, itr_rlocs=[net.itr]))
+    size = len(net.host.ip)
+    datagram = {
+        "cut": plain[:-1],
+        "unknown AFI": plain[: -size - 2] + b"\0\x63" + plain[-size:],
+        "an ECM in an ECM": ecm_in_ecm(net),
+        "more records than there are": plain[:3] + b"\xff" + plain[4:],
+        "noise": bytes(range(256)),
+    }[what]
+    rejects, sent = Rejects(), list[bytes]()
+    driver: Driver[Effect] = Driver(
+        net.world.server,
+        perform=lambda _effect: None,
+        send=lambda data, _to: sent.append(data),
+        events=EventLog(),
+        rejects=rejects,
+        quick=net.world.server.at_once,
+        strict=True,
+    )
+    driver.datagram(datagram, Endpoint(net.itr, 4342))
+    assert (dict(rejects.counts), sent, net.state()) == ({"malformed": 1}, [], before)
+
+
+def test_a_flood_of_subscriptions_ends_at_the_subscribers_limit(net: Families) -> None:
+    net.world.configures(**net.configuration, limits={"subscriptions_per_subscriber": 8})
+    for number in range(50):
+        ip = net.host.ip[:-1] + bytes([100 + number])
+        net.subscribes(Prefix.host(ip), 1)
+    assert net.world.server.counts()["subscriptions"] == 8
+    assert net.world.rejects == ["subscription-refused"] * 42
+
+
+def test_a_subscription_in_anothers_name_changes_nothing(net: Families) -> None:
+    net.watches(net.home)
+    before = net.state()
+    net.subscribes(net.home, 5000, [net.itr])  # the xTR-ID and nonces are no secret; the address is not the watcher's
+    assert (net.world.rejects, net.published(), net.state()) == (["subscription-refused"], [], before)
 
 
 def test_more_questions_than_anybody_asks_at_once_are_refused(net: Families) -> None:
@@ -262,6 +321,19 @@ def test_without_the_m_bit_it_is_not(net: Families) -> None:
     assert net.notified(net.one) == []
 
 
+def test_a_nonce_is_remembered_over_a_restart(net: Families, tmp_path: Path) -> None:
+    for _ in range(2):
+        net.world = World(**net.configuration)
+        store = SqliteStore(tmp_path, Sites(net.world.settings.sites).key, now=net.world.now, wall_now=time.time())
+        net.world.server = MapServer(net.world.settings, net.nonces, store)
+        net.world.server.started(net.world.now)
+        net.registers(net.record(net.home), nonce=50)
+        store.commit()
+        store.close()
+    assert net.world.rejects == ["replayed-nonce"]
+    assert [str(each.eid) for each in net.world.server.registrations()] == [str(net.home)]
+
+
 @pytest.mark.parametrize("merge", [True, False])
 def test_the_merge_bit_joins_locators_and_without_it_the_last_one_counts(net: Families, merge: bool) -> None:
     net.registers(net.record(net.home), merge=merge)
@@ -346,6 +418,26 @@ def test_a_refused_subscription_is_a_negative_reply_that_says_why(
     [reply] = [send.message for send in net.world.sent if isinstance(send.message, MapReply)]
     assert [(each.action, each.locators) for each in reply.records] == [(action, ())]
     assert net.world.server.counts()["subscriptions"] == 0
+
+
+def test_a_subscription_to_what_no_site_may_register_is_temporary(net: Families) -> None:
+    net.subscribes(net.unserved, 1000)
+    [notify] = net.published()
+    assert [(each.action, each.locators) for each in notify.records] == [(Action.NATIVELY_FORWARD, ())]
+    net.acknowledges(notify)
+    net.world.run(14 * 60)
+    assert net.world.server.counts()["subscriptions"] == 1
+    net.world.run(60)
+    assert net.world.server.counts()["subscriptions"] == 0
+
+
+def test_what_a_subscriber_does_not_acknowledge_goes_again_after_a_fifth_of_a_second_doubling(net: Families) -> None:
+    net.subscribes(net.home, 1000)  # an address that nothing is known of yet
+    seen = [len(net.published())]
+    for seconds in (0.19, 0.02, 0.38, 0.02, 0.78, 0.02):
+        net.world.run(seconds)
+        seen.append(len(net.published()))
+    assert seen == [1, 1, 2, 2, 3, 3, 4]
 
 
 def test_unsubscribing_is_confirmed_and_ends_it(net: Families) -> None:

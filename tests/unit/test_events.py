@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+from lispfmc.core.effects import FieldValue
 from lispfmc.runtime.events import GAP, EventLog
 
 
@@ -64,3 +65,34 @@ def test_followers_get_each_event_once_and_in_order() -> None:
         assert "old" not in seen["new"]
 
     asyncio.run(story())
+
+
+def test_events_that_come_as_a_lot_are_read_and_counted_one_by_one() -> None:
+    events, built = log(capacity=6), []
+
+    def fields(of: int) -> dict[str, FieldValue]:
+        built.append(of)
+        return {"of": of}
+
+    events.append("before")
+    events.append_each("changed", fields, (1, 2, 3))
+    events.append("after")
+    built.clear()  # the first few were logged
+    assert [(event.id, event.name) for event in events.since(3)] == [(4, "changed"), (5, "after")]
+    assert events.counts == {"before": 1, "changed": 3, "after": 1}
+    assert built == [1, 2, 3], "built when they are read"
+    assert [event.fields for event in events.since(1)][:3] == [{"of": 1}, {"of": 2}, {"of": 3}]
+
+
+def test_a_lot_is_kept_until_none_of_it_is_wanted() -> None:
+    events = log(capacity=3)
+    for number in range(6):
+        events.append_each("changed", lambda of: {"of": of}, (number, number))
+    assert [event.id for event in events.since(0)] == [9, 10, 11, 12], "three, and what came with the oldest of them"
+    assert [event.name for event in events.since(3)] == [GAP, *["changed"] * 4]
+    events.append_each("changed", lambda of: {"of": of}, range(255))
+    events.append("after")
+    assert len(events.since(0)) == 256
+    for _ in range(3):
+        events.append("after")
+    assert [event.name for event in events.since(0)] == ["after"] * 3, "the lot is gone once it is not wanted"

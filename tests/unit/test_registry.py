@@ -54,7 +54,9 @@ def test_followers_read_changes_in_order_and_no_refreshes() -> None:
     apply(store, register(OWNERS[0], EIDS[:1], 2))
     apply(store, register(OWNERS[2], EIDS[:1], 3))
     numbered = list(store.events(None))
-    assert [each.change.kind for each in numbered] == [Kind.ADDED, Kind.ADDED, Kind.CHANGED]
+    held = [each.after.owner if each.after is not None else None for each in numbered]
+    assert [each.eid for each in numbered] == [*EIDS[:2], EIDS[0]]
+    assert held == [OWNERS[0], OWNERS[0], OWNERS[2]]
     assert list(store.events(numbered[1].id)) == numbered[2:]
     assert list(store.events(numbered[2].id)) == []
 

@@ -88,8 +88,21 @@ def test_ecn_after_decapsulation(inner: int, by_outer: tuple[int | None, ...]) -
     for outer, wanted in zip((0, 2, 1, 3), by_outer, strict=True):
         assert encap.decapsulated_ecn(0xB8 | inner, outer) == wanted
         for make in (ipv4, ipv6):
-            out = encap.decapsulated(make(tos=0xB8 | inner), 64, outer)
+            out = encap.decapsulated(make(tos=0xB8 | inner), 64, 0xB8 | outer)
             assert out == (None if wanted is None else make(tos=0xB8 | wanted))
+
+
+def test_dscp_comes_out_as_the_core_left_it() -> None:
+    for make in (ipv4, ipv6):
+        assert encap.decapsulated(make(tos=0xB8 | 2), 64, 0x28 | 2) == make(tos=0x28 | 2)
+        assert encap.decapsulated(make(tos=0xB8), 64, 0) == make(tos=0)
+
+
+def test_map_versions_stand_where_a_nonce_would_beside_the_instance_id() -> None:
+    assert encap.versioned_header(7, 5, 9) == bytes.fromhex("1800500900000700")
+    assert encap.versioned_header(0, 0, 4095) == bytes.fromhex("10000fff00000000")
+    found = encap.parse(encap.versioned_header(7, 5, 9) + bytes(20))
+    assert (found.iid, found.source_version, found.destination_version) == (7, 5, 9)
 
 
 def test_ttl_becomes_the_lesser_of_the_two() -> None:

@@ -71,6 +71,9 @@ def test_an_xtr_id_is_read_from_hex_digits(tmp_path: Path) -> None:
             4,
             "outside dataplane.eid_ranges (10.0.0.0/8",
         ),
+        (LEAST + '[dataplane]\nkind = "ebpf"\nmap_versioning = true\n', 9, "sends no map-versions"),
+        (LEAST + "subscription = {}\n", 9, "give one of them"),
+        (LEAST + "subscription = { lisp_sec = true }\n", 9, "give map_resolver a key_id and a secret"),
         (LEAST + '[dataplane]\neid_ranges = ["[7]100.64.0.0/10"]\n', 4, "would not reach the tunnel router"),
         (
             LEAST

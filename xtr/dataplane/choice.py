@@ -38,16 +38,20 @@ def unavailable() -> str:
 def plane_for(settings: XtrSettings) -> DataPlane:
     """The plane that the configuration asks for; with "auto" the kernel's where this machine can."""
     kind = settings.dataplane.kind
-    if kind == "ebpf" or (kind == "auto" and not unavailable()):
+    if kind == "ebpf" or (kind == "auto" and not _why_not(settings)):
         return EbpfPlane(settings)
     return TunPlane(settings)
+
+
+def _why_not(settings: XtrSettings) -> str:
+    return "map-versions are sent by the portable plane" if settings.dataplane.map_versioning else unavailable()
 
 
 def started(plane: DataPlane, *, settings: XtrSettings, evidence: Evidence) -> DataPlane:
     """Start it, and say which one runs and why; with "auto" the portable one stands in. Raises OSError."""
     why = "configured"
     if settings.dataplane.kind == "auto":
-        why = "this machine can" if isinstance(plane, EbpfPlane) else unavailable()
+        why = "this machine can" if isinstance(plane, EbpfPlane) else _why_not(settings)
     try:
         plane.start(evidence)
     except OSError as error:

@@ -67,6 +67,7 @@ class Shared:
         self.now = now
         self.punted = punted
         self.rlocs = frozenset(settings.rlocs)
+        self.versioned = settings.dataplane.map_versioning
         self.count: Counter[str] = Counter()
         self.outers: dict[int, Outer] = {}
         """The one to send by, for each address size."""

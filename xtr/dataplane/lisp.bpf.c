@@ -727,7 +727,7 @@ SEC("tc") int lisp_decap(struct __sk_buff *skb)
 	int ecn = merged_ecn(p.tos, a.tos);
 	if (ecn < 0)
 		return drop(skb, DROPPED_CONGESTION);
-	__u8 tos = (p.tos & ~3) | ecn;
+	__u8 tos = (a.tos & ~3) | ecn;	/* RFC 9300 5.3: DSCP is copied back */
 	__u8 ttl = p.ttl < a.ttl ? p.ttl : a.ttl;	/* RFC 9300 5.3 */
 	if (l->action == LOCAL_FORWARD)
 		return send_on(skb, configured, &p, iid, &a, &udp, tos, ttl);

@@ -9,9 +9,10 @@ from __future__ import annotations
 import errno
 import os
 from collections import deque
+from typing import TypeAlias
 
-from lispfmc.wire.address import Ip
-from lispfmc.wire.encap import flow_hash
+from lispfmc.wire.address import Ip, Prefix
+from lispfmc.wire.encap import flow_hash, versioned_header
 from xtr.dataplane import mtu
 from xtr.dataplane.device import PLAIN, VNET_BYTES, Device
 from xtr.dataplane.instance import Entry, Instance, Path
@@ -24,17 +25,22 @@ FLOWS = 65_536  # remembered ways; made-up ports start it anew
 FLOW_SECONDS = 30.0  # ... and so does time, so that a path MTU that has grown is used
 REFUSALS_SECONDS = 0.1  # RFC 1812 §4.3.2.8: ICMP errors are rate limited
 
+LaneKey: TypeAlias = tuple[Ip, int, int, int, str, bytes]
+"""Locator, sender, TTL, TOS, counter, data header."""
+
 _FLOW_BITS = SENDERS.bit_length() - 1
 _WITH_PORTS = frozenset({6, 17})
 
 
 class Lane:
-    """A way through the core: one locator, one source port, one outer TTL and TOS; and the run that is being made."""
+    """A way through the core: one locator, one source port, one outer TTL and TOS, one data header; and the run that is
+    being made."""
 
-    __slots__ = ("address", "ancillary", "counted", "limit", "path", "room", "run", "sender", "size")
+    __slots__ = ("address", "ancillary", "counted", "header", "limit", "path", "room", "run", "sender", "size")
 
-    def __init__(self, path: Path, sender: int, ttl: int, tos: int, counted: str, now: float) -> None:
+    def __init__(self, path: Path, sender: int, ttl: int, tos: int, counted: str, header: bytes, now: float) -> None:
         self.path = path
+        self.header = header
         self.address = path.outer.address(path.rloc)
         self.sender = path.outer.senders[sender]
         self.ancillary = path.outer.ancillary(ttl, tos)
@@ -74,7 +80,7 @@ class Outbound:
         self._run_packets = RUN_PACKETS if self._shared.punted is None else 1
         self._flows: dict[bytes, Flow] = {}
         self._flows_since = 0.0
-        self._lanes: dict[tuple[Ip, int, int, int, str], Lane] = {}
+        self._lanes: dict[LaneKey, Lane] = {}
         self._pending: list[Lane] = []
         self._refusals = OnceInAWhile(REFUSALS_SECONDS)
 
@@ -91,7 +97,7 @@ class Outbound:
             self.forget()
             self._flows_since = now
         read, fd, size, known = os.read, self._device.fd, self._size, self._flows.get
-        header = self._instance.header
+        versioned = self._shared.versioned
         more = True
         for _ in range(self._batch):
             try:
@@ -109,11 +115,11 @@ class Outbound:
             if flow is not None and flow.noted == now:
                 lane = flow.lane
                 if lane.room > 0 and len(frame) == lane.size + VNET_BYTES and not flow.copies:
-                    lane.run.append(header + frame[VNET_BYTES:])  # the usual packet: it follows one like itself
+                    lane.run.append(lane.header + frame[VNET_BYTES:])  # the usual packet: it follows one like itself
                     lane.room -= 1
                     continue
             packet = frame[VNET_BYTES:]
-            if flow is None:
+            if flow is None or (versioned and flow.lane.header != self._header(packet)):
                 flow = self._admit(packet, now)
                 if flow is None:
                     continue
@@ -203,15 +209,30 @@ class Outbound:
         tos = packet[1] if ipv4 else (packet[0] << 4 | packet[1] >> 4) & 0xFF
         hashed = flow_hash(packet)
         paths = entry.replicas or (entry.paths[(hashed >> _FLOW_BITS) % len(entry.paths)],)
-        keys = [(path, (path.rloc, hashed & SENDERS - 1, ttl, tos, counted)) for path in paths]
+        # what is passed on has come from elsewhere: of its source's version the sender may know more than we
+        header = self._header(packet) if counted == "encapsulated" else self._instance.header
+        keys = [(path, (path.rloc, hashed & SENDERS - 1, ttl, tos, counted, header)) for path in paths]
         lanes = [self._lanes.get(key) or self._lane(path, key, now) for path, key in keys]
         return Flow(lanes[0], tuple(lanes[1:]), entry, packet[12:16] if ipv4 else packet[8:24])
 
-    def _lane(self, path: Path, key: tuple[Ip, int, int, int, str], now: float) -> Lane:
+    def _header(self, packet: bytes) -> bytes:
+        """RFC 9302 §5: with both mappings' versions, where they are wanted and the destination's has one."""
+        instance = self._instance
+        if not self._shared.versioned:
+            return instance.header
+        ipv4 = packet[0] >> 4 == 4
+        source, destination = (packet[12:16], packet[16:20]) if ipv4 else (packet[8:24], packet[24:40])
+        version = self._shared.evidence.version
+        theirs = version(Prefix.host(destination, instance.iid))
+        if not theirs:
+            return instance.header
+        return versioned_header(instance.iid, version(Prefix.host(source, instance.iid)) or 0, theirs)
+
+    def _lane(self, path: Path, key: LaneKey, now: float) -> Lane:
         if len(self._lanes) >= FLOWS:
             self.forget()
-        _, sender, ttl, tos, counted = key
-        made = self._lanes[key] = Lane(path, sender, ttl, tos, counted, now)
+        _, sender, ttl, tos, counted, header = key
+        made = self._lanes[key] = Lane(path, sender, ttl, tos, counted, header, now)
         return made
 
     def _remember(self, key: bytes, flow: Flow) -> None:
@@ -237,7 +258,7 @@ class Outbound:
         elif size > lane.size or lane.room <= 0:
             self._flush(lane)
             self._begin(lane, size)
-        lane.run.append(self._instance.header + packet)
+        lane.run.append(lane.header + packet)
         lane.room -= 1
         if size < lane.size:  # only the last one of a run may be shorter
             self._flush(lane)
@@ -307,7 +328,7 @@ class Outbound:
                 self._count["split"] += 1
                 self._flush_before(lane)
                 for piece in pieces:
-                    lane.run = [self._instance.header + piece]
+                    lane.run = [lane.header + piece]
                     self._flush(lane)
                 return
         self._count["dropped.too-big"] += 1

@@ -20,8 +20,8 @@ from xtr.dataplane.instance import Instance, Shared
 from xtr.dataplane.netlink import Kind, Netlink, Route
 from xtr.dataplane.outbound import Outbound
 from xtr.dataplane.outer import Outer, Told
-from xtr.dataplane.reassembly import Reassembly
 from xtr.dataplane.routing import Routing
+from xtr.dataplane.stack import Stack
 from xtr.effects import Forwarding
 from xtr.settings import XtrSettings
 
@@ -55,7 +55,7 @@ class TunPlane:
         self._descriptors: dict[int, int] = {}
         self._inbound = Inbound(self._shared, self._instances, self._outbounds, self._descriptors, batch)
         self._outers: list[Outer] = []
-        self._reassembly: Reassembly | None = None
+        self._stack: Stack | None = None
         self._sweep: asyncio.TimerHandle | None = None
         self._kept: list[Route] = []
         self._keeping: frozenset[Ip] = frozenset()
@@ -78,7 +78,7 @@ class TunPlane:
             self._remove_leftovers()
             for routing in self._routing.values():
                 routing.open()
-            self._reassembly = Reassembly()
+            self._stack = Stack()
         except OSError:
             self.close()
             raise
@@ -102,8 +102,8 @@ class TunPlane:
         for device in self._devices.values():
             self._loop.remove_reader(device.fd)
             device.close()
-        if self._reassembly is not None:
-            self._reassembly.close()
+        if self._stack is not None:
+            self._stack.close()
         self._netlink.close()
 
     def device_index(self, iid: int) -> int:
@@ -246,9 +246,8 @@ class TunPlane:
         return entry.used if entry else None
 
     def counters(self) -> dict[str, int]:
-        failed = self._reassembly.failed() if self._reassembly is not None and self._started else 0
-        beyond = {"dropped.outer-fragments": failed} if failed else {}
-        return dict(sorted((self._shared.count | beyond).items()))
+        before = self._stack.dropped() if self._stack is not None and self._started else {}
+        return dict(sorted((self._shared.count | before).items()))
 
     # --- time ----------------------------------------------------------------------------------------------------
 
