@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+from fmcc import population
+from fmcc.changes import Changes
 from fmcc.coordinator import MoveEffect, Steer, step
 from fmcc.deliberation import Deliberation
 from fmcc.effects import FmccEffect
-from fmcc.locations import Locations, ServicePublished, UserMoved, VersionPublished, Whereabouts
+from fmcc.locations import Locations, ServicePublished, SiteLocated, UserMoved, VersionPublished, Whereabouts
 from fmcc.moves import (
     AgentReport,
     Confirmed,
@@ -29,27 +31,20 @@ from fmcc.moves import (
 )
 from fmcc.policy import Decision, Go, Policy, Stay
 from fmcc.policy.rules import Rules
+from fmcc.population import RequestRefused
 from fmcc.sightings import Sightings
 from fmcc.steering import Acknowledged, Repeated, Steering
 from fmcc.subscriber import Subscriber
-from fmcc.world import Service, World
+from fmcc.world import Service, User, World
 from lispfmc.core.deadlines import Deadlines
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, FieldValue, Reject, Send
 from lispfmc.core.versions import newer
-from lispfmc.wire.address import Endpoint
+from lispfmc.wire.address import Endpoint, Ip, ip_text
 from lispfmc.wire.errors import LocalError
 from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapReply, Message
 
 MOVES_KEPT = 256
 """Finished moves that /v1/moves still shows."""
-
-
-class RequestRefused(LocalError):  # noqa: N818 - raised as the answer that it becomes
-    """A move that was asked for cannot be. `status` is the HTTP status that says so."""
-
-    def __init__(self, what: str, why: str, do: str, status: int) -> None:
-        super().__init__(f"{what}: {why}; {do}")
-        self.what, self.why, self.do, self.status = what, why, do, status
 
 
 class Controller:
@@ -60,10 +55,11 @@ class Controller:
         self.policy = policy
         self.steering = steering
         self._nonces = nonces
-        self._locations = Locations(world)
+        self.changes = Changes()
+        self._locations = Locations(world, self.changes)
         self.subscriber = Subscriber(world, self._locations.knows, nonces)
         self._placements = {s.name: Placement(s, s.datacenter) for s in world.services.values()}
-        self.deliberation = Deliberation(world, policy, self._placements)
+        self.deliberation = Deliberation(world, policy, self._placements, self.changes)
         self._moves: dict[str, MoveRecord] = {}
         self._deadlines: Deadlines[str] = Deadlines()
         self._decide_again: set[str] = set()
@@ -91,6 +87,10 @@ class Controller:
         """The name of the policy that decides for the services of a class."""
         return self.policy.policy_of(service_class) if isinstance(self.policy, Rules) else self.policy.name
 
+    def site_at(self, rloc: Ip) -> str | None:
+        """The site that an RLOC belongs to."""
+        return self._locations.site_at(rloc)
+
     def whereabouts(self, user: str) -> Whereabouts:
         return self._locations.user(user)
 
@@ -104,7 +104,10 @@ class Controller:
                 # the whole message before any decision: it may tell of one service ahead of the next
                 learned = [self._locations.learn(record, now) for record in news.records]
                 for published in learned:
-                    if isinstance(published, ServicePublished):
+                    if isinstance(published, SiteLocated):
+                        effects.append(Emit("site.located", _located_fields(published)))
+                        self.subscriber.ask_anew(now)  # who was published behind these RLOCs is told again
+                    elif isinstance(published, ServicePublished):
                         effects += self._service_published(published, now)
                     elif isinstance(published, VersionPublished):
                         effects += self._version_published(published, now)
@@ -132,7 +135,8 @@ class Controller:
     def agent_event(self, move: str, report: AgentReport, now: float) -> list[FmccEffect]:
         """What a hypervisor agent tells of a move; moves that are not the service's last are of the past."""
         record = self._moves.get(move)
-        current = self._placements[record.service].move if record is not None else None
+        placement = self._placements.get(record.service) if record is not None else None
+        current = placement.move if placement is not None else None
         if record is None or current is None or current.id != move:
             return []
         if isinstance(report, Failed) and current.state is State.PREPARING:
@@ -185,6 +189,100 @@ class Controller:
         if not self.deliberation.has_room(placement, datacenter):
             why = f"it is full ({self.world.datacenters[datacenter].capacity} services)"
             raise RequestRefused(f"{service} cannot move to {datacenter}", why, "move another service away first", 409)
+
+    def abort(self, move: str, now: float) -> list[FmccEffect]:
+        """An operator wants a move given up. Raises RequestRefused."""
+        return self._step(self.check_abort(move), Failed("aborted by request"), now) + self._reconsidered(now)
+
+    def check_abort(self, move: str) -> str:
+        """The service whose move it is. Raises RequestRefused when it cannot be aborted now."""
+        record = self._moves.get(move)
+        if record is None:
+            why = "it was not begun in this run of the controller"
+            raise RequestRefused(f"no move {move!r}", why, "see GET /v1/moves", 404)
+        current = self._placements[record.service].move if record.service in self._placements else None
+        state = record.move.state
+        if current is None or current.id != move or state not in {State.PREPARING, State.COPYING}:
+            # once the machine stands still, only its hypervisors can say where it will run
+            do = "request a move back when it has ended" if state is State.STOPPED else "nothing is to be aborted"
+            raise RequestRefused(f"the move {move} cannot be aborted", f"it is {state}", do, 409)
+        return record.service
+
+    # --- who comes, who goes, and what the run before this one knew ---------------------------------------------------
+
+    def check_user(self, user: User) -> None:
+        """Raises RequestRefused when the user cannot be added."""
+        population.check_user(self.world, user, self._locations.owner)
+
+    def add_user(self, user: User, now: float) -> list[FmccEffect]:
+        """Raises RequestRefused."""
+        self.check_user(user)
+        self.world.users[user.name] = user
+        self._locations.add(user)
+        self.changes.users[user.name] = None
+        self.subscriber.ask_anew(now)
+        return [Emit("user.added", {"user": user.name, "eids": [str(eid) for eid in user.eids]})]
+
+    def check_user_leaves(self, name: str) -> None:
+        """Raises RequestRefused when the user cannot be removed."""
+        population.check_user_leaves(self.world, name)
+
+    def remove_user(self, name: str, now: float) -> list[FmccEffect]:
+        """Raises RequestRefused."""
+        self.check_user_leaves(name)
+        self._forget(self.world.users.pop(name))
+        self.changes.users[name] = None
+        return [Emit("user.removed", {"user": name})]
+
+    def check_service(self, service: Service) -> None:
+        """Raises RequestRefused when the service cannot be added."""
+        population.check_service(self.world, service, self._locations.owner)
+
+    def add_service(self, service: Service, now: float) -> list[FmccEffect]:
+        """Raises RequestRefused."""
+        self.check_service(service)
+        self.world.follows(service)
+        self.world.services[service.name] = service
+        self._locations.add(service)
+        self._placements[service.name] = Placement(service, service.datacenter)
+        self.deliberation.added(self._placements[service.name])
+        self.subscriber.ask_anew(now)
+        eids = [str(eid) for eid in service.eids]
+        return [Emit("service.added", {"service": service.name, "user": service.user or None, "eids": eids})]
+
+    def check_service_leaves(self, name: str) -> None:
+        """Raises RequestRefused: a service on its way has to arrive first."""
+        population.check_service_leaves(self.world, name)
+        if self._placements[name].in_flight:
+            what, why = f"service {name!r} cannot be removed", "a move of it is under way"
+            raise RequestRefused(what, why, "wait until it has ended, or abort it", 409)
+
+    def remove_service(self, name: str, now: float) -> list[FmccEffect]:
+        """Raises RequestRefused."""
+        self.check_service_leaves(name)
+        service = self.world.services[name]
+        self.deliberation.removed(self._placements.pop(name))
+        self.world.follows_no_more(self.world.services.pop(name))
+        self._forget(service)
+        self._sightings.forget(name)
+        self._deadlines.cancel(name)
+        self._decide_again.discard(name)
+        return [Emit("service.removed", {"service": name})]
+
+    def _forget(self, owner: User | Service) -> None:
+        self._locations.remove(owner)
+        for eid in owner.eids:
+            self.subscriber.forget(eid)
+
+    def remembered(self, service: str, datacenter: str, version: int) -> None:
+        """Where the service was when we last ran, before anything is heard: to find it there is no move."""
+        placement = Placement(self._placements[service].service, datacenter, version)
+        self.deliberation.replaced(self._placements[service], placement, 0.0)  # unheard of: no move of anybody's
+        self._placements[service] = placement
+        self.deliberation.heard(service)
+
+    def remembered_user(self, user: str, site: str) -> None:
+        self._locations.remembered(user, site)
 
     # --- from a user's place to a decision ----------------------------------------------------------------------------
 
@@ -244,13 +342,16 @@ class Controller:
         if ours and published.agreed:
             confirmed = self._step(published.service, Confirmed(), now)
             if confirmed:
+                self.deliberation.heard(published.service)
                 return confirmed
         if published.datacenter not in self.world.datacenters:
             return []
         effects: list[FmccEffect] = []
         if move is not None and placement.state is State.PREPARING and published.datacenter != move.source:
             effects += self._step(published.service, Failed(f"it is at {published.datacenter} already"), now)
-        return effects + self._step(published.service, Observed(published.datacenter, published.version), now)
+        effects += self._step(published.service, Observed(published.datacenter, published.version), now)
+        self.deliberation.heard(published.service)
+        return effects
 
     def _version_published(self, published: VersionPublished, now: float) -> list[FmccEffect]:
         """The next move has to take a version after this one, though it says nothing about the service's place."""
@@ -262,7 +363,8 @@ class Controller:
     def _acknowledged(self, ack: MapNotifyAck, datagram: bytes, source: Endpoint, now: float) -> list[FmccEffect]:
         match self.steering.acknowledged(ack, datagram, source):
             case Acknowledged(move=move, service=service, datacenter=datacenter):
-                current = self._placements[service].move
+                placement = self._placements.get(service)
+                current = placement.move if placement is not None else None
                 if current is None or current.id != move:
                     return []
                 return self._step(service, SiteAcknowledged(datacenter), now)
@@ -291,7 +393,7 @@ class Controller:
         # what the Map-Server publishes comes first: the version to go on from is part of it
         for name, datacenter in self._sightings.take(self._heard_of):
             effects += self._located(name, datacenter, now)
-        for name in sorted(self._decide_again):
+        for name in sorted(self._decide_again) if self._decide_again else ():
             placement = self._placements[name]
             if not placement.in_flight and self._heard_of(name):
                 self._decide_again.discard(name)
@@ -350,3 +452,7 @@ class Controller:
 
     def _new_move_id(self) -> str:
         return f"{next(self._nonces):016x}"
+
+
+def _located_fields(located: SiteLocated) -> dict[str, FieldValue]:
+    return {"site": located.site, "rlocs": [ip_text(rloc) for rloc in located.rlocs]}

@@ -79,6 +79,17 @@ class Subscriber:
         within = self._ranges.longest(eid)
         return within is not None and self.confirmed(within[1])
 
+    def ask_anew(self, now: float) -> None:
+        """Somebody new is of interest: the answers to subscriptions tell of all that is registered."""
+        for prefix, subscription in self._subscriptions.items():
+            if not subscription.waits:
+                self._due.set(prefix, now)
+
+    def forget(self, eid: Prefix) -> None:
+        """Nobody's EID any more: no replay state is kept for it."""
+        if eid not in self._subscriptions:
+            self._last_nonce.pop(eid, None)
+
     def next_deadline(self) -> float | None:
         return self._due.next()
 

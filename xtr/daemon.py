@@ -56,7 +56,9 @@ class Daemon:
             events=self.events,
             rejects=self.rejects,
         )
-        self._api = Api("xtr", settings.name, self.events, self.rejects, self._status, self._not_ready)
+        self._api = Api(
+            "xtr", settings.name, self.events, self.rejects, self._status, self._not_ready, settings=settings.api
+        )
         self._api.get("/v1/map-cache", lambda: {"items": self._router.map_cache(time.monotonic())})
         self._api.get("/v1/hosts", lambda: {"items": self._router.hosts(time.monotonic())})
         self._api.get("/v1/counters", self._counters)

@@ -66,6 +66,11 @@ class Rules:
         states = (policy.state(service) for policy in self._learners())
         return next((state for state in states if state is not None), None)
 
+    def forget(self, service: str) -> None:
+        """The service is no more."""
+        for policy in self._learners():
+            policy.forget(service)
+
     def restore(self, service: str, state: State, service_class: str = "") -> None:
         policy = self._of(service_class).policy
         if isinstance(policy, Learner):

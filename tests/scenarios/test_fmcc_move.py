@@ -10,12 +10,14 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from fmcc import views
-from fmcc.controller import MOVES_KEPT, Controller, RequestRefused
+from fmcc.controller import MOVES_KEPT, Controller
 from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
 from fmcc.moves import Failed, Prepared, Progress, Resumed, State, Stopped
+from fmcc.population import RequestRefused
 from fmcc.settings import FmccSettings
 from fmcc.steering.lisp import Fig9, records_of
 from lispfmc.core.effects import Emit, Reject, Send, Transmit
@@ -261,7 +263,7 @@ def test_a_user_moves_and_its_service_follows() -> None:
     net.run(0.1)
     assert net.placement.state is State.COMMITTED
     assert (net.placement.datacenter, net.placement.version) == ("dc2", 1)
-    (move,) = views.moves(net.fmcc)["items"]
+    (move,) = msgspec.to_builtins(views.moves(net.fmcc))["items"]
     assert [phase["name"] for phase in move["phases"]] == [
         "user.moved",
         "decided",

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DAEMONS = ("xtr", "mapserver", "fmcc")
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 EVENT = re.compile(
-    r"(host|registration|mapping|away|peers|smr|move|subscription|publication|user|decision|migration|steering|placement"
+    r"(host|registration|mapping|away|peers|smr|move|subscription|publication|user|service|site|decision|migration|steering|placement"
     r"|hypervisor)\.[a-z]+"
 )
 
