@@ -10,7 +10,7 @@ TEST_READY := .venv/.ready-test
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test bench explore fuzz lint format bpf clean
+.PHONY: help demo test bench explore fuzz lint format bpf guest clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -50,6 +50,9 @@ format: $(TEST_READY) ## format the code and apply safe fixes
 
 bpf: ## compile the kernel data plane (needs clang, llvm, libbpf-dev; the result is committed)
 	@deploy/bpf.sh
+
+guest: ## put QEMU and the guest of the virtual machines' tests under build/ (set-up does it for `make test`)
+	@deploy/guest.sh
 
 clean: ## remove what set-up and tests made in this folder (a running lab: lispfmc lab down)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

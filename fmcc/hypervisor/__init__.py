@@ -82,6 +82,9 @@ class Hypervisor(Protocol):
 
     def machines(self) -> tuple[str, ...]: ...
 
+    def waiting(self) -> list[str]:
+        """What the driver is not ready for yet, in words."""
+
     async def places(self) -> list[Place]:
         """Where each machine is."""
 

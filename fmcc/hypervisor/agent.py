@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fmcc.hypervisor import CannotMigrate, Happened, Hypervisor, Migration, Recovered
-from fmcc.hypervisor.emulated import Emulated
+from fmcc.hypervisor.drivers import make
 from fmcc.hypervisor.settings import AgentSettings
 from lispfmc.core.effects import FieldValue
 from lispfmc.runtime import config, logs, service
@@ -57,10 +57,7 @@ class Agent:
             stack.push_async_callback(self.api.close)
             stack.push_async_callback(self.local.close)
             async with asyncio.TaskGroup() as tasks:
-                machines = self._settings.machines_by_name()
-                self._driver = Emulated(
-                    self._settings.datacenter, machines, peers, self.report, tasks, recovered=self.recovered
-                )
+                self._driver = make(self._settings, peers, self.report, tasks, self.recovered)
                 await self.api.start(str(self._settings.listen))
                 if self._settings.api.listen is not None:
                     await self.local.start(self._settings.api.listen)
@@ -115,7 +112,7 @@ class Agent:
         }
 
     def _not_ready(self) -> list[str]:
-        return [] if self._driver is not None else ["the driver is starting"]
+        return self._driver.waiting() if self._driver is not None else ["the driver is starting"]
 
     async def _machines(self) -> dict[str, Any]:
         return {"items": [msgspec.to_builtins(place) for place in await self._hypervisor.places()]}

@@ -42,6 +42,13 @@ Timeout = Annotated[float, typer.Option("--timeout", metavar="S", min=0.1, help=
 Topology = Annotated[str, typer.Option("--topology", help="fig5, metro, or a TOML file")]
 
 
+class LabDriver(StrEnum):
+    """What the lab's services are."""
+
+    emulated = "emulated"
+    qemu = "qemu"
+
+
 class Table(StrEnum):
     """What `show` can show."""
 
@@ -199,12 +206,15 @@ app.command("simulate", short_help="Score policies on walks and traces")(simulat
 def lab_up(
     topology: Topology = "fig5",
     name: Annotated[str | None, typer.Option("--name", help="the lab's name; the topology's unless given")] = None,
+    driver: Annotated[LabDriver, typer.Option("--driver", help="qemu: services are real virtual machines")] = (
+        LabDriver.emulated
+    ),
     output: Output = Format.table,
 ) -> None:
     """Bring a network up in namespaces."""
     from lispfmc.cli.lab import up
 
-    raise typer.Exit(up(topology, name, output=output))
+    raise typer.Exit(up(topology, name, driver=driver.value, output=output))
 
 
 @lab_app.command("status", short_help="What of the network is there")

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lispfmc.lab.toml_text import toml_text
-from lispfmc.lab.topology import FMCC, MAPSERVER, Site, Topology, User
+from lispfmc.lab.topology import FMCC, MAPSERVER, Service, Site, Topology, User
+from lispfmc.lab.virtual import Engine, driver_settings, machine_settings
 from lispfmc.wire.address import Ip, ip_text
 from lispfmc.wire.errors import LocalError
 
@@ -52,6 +53,14 @@ class Choices:
     log_format: str = "console"
     dataplane: str = ""
     """Which plane the tunnel routers run, instead of the topology's."""
+    driver: str = "emulated"
+    """By which driver the hypervisor agents move services: `emulated` moves lab nodes, `qemu` virtual machines."""
+    engine: Engine | None = None
+    """What the driver `qemu` needs."""
+
+    def nodes(self, topology: Topology) -> tuple[User, ...]:
+        """Who is a lab node: services are virtual machines under QEMU."""
+        return topology.nodes if self.driver == "emulated" else topology.users
 
     def rlocs(self, topology: Topology, member: str) -> list[str]:
         """The member's RLOCs that exist in this kind of lab."""
@@ -309,12 +318,11 @@ class _Writer:
 
     def agent(self, site: Site) -> DaemonPlan:
         topology = self._topology
-        emulation = topology.emulation
         config: dict[str, Any] = {
             "datacenter": site.name,
             "listen": self._agent_address(site),
             "token": self._keys.secret("agent", site.name),
-            "driver": "emulated",
+            "driver": self._choices.driver,
             "peers": [
                 {
                     "datacenter": peer.name,
@@ -324,17 +332,23 @@ class _Writer:
                 for peer in topology.datacenters
                 if peer is not site
             ],
-            "machines": [
-                {
-                    "name": service.name,
-                    "node_socket": str(self._choices.socket(service.name)),
-                    "copy_s": emulation.copy_s,
-                    "pause_ms": emulation.pause_ms,
-                }
-                for service in topology.services
-            ],
+            "machines": [self._machine(service) for service in topology.services],
         }
+        if self._choices.engine is not None:
+            folder = self._choices.folder / "vm" / site.name
+            config["qemu"] = driver_settings(self._choices.engine, self._rlocs(site.name)[0], folder)
         return self._plan(f"hypervisor-{site.name}", "agent", site.name, "fmcc.hypervisor.agent", config)
+
+    def _machine(self, service: Service) -> dict[str, Any]:
+        if self._choices.engine is not None:
+            return machine_settings(self._choices.engine, service, mac_of(service.eids[0]))
+        emulation = self._topology.emulation
+        return {
+            "name": service.name,
+            "node_socket": str(self._choices.socket(service.name)),
+            "copy_s": emulation.copy_s,
+            "pause_ms": emulation.pause_ms,
+        }
 
     def _agent_address(self, site: Site) -> str:
         return f"{self._rlocs(site.name)[0]}:{AGENT_PORT}"

@@ -130,5 +130,5 @@ def test_an_agent_that_is_its_own_peer_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_agents_machines_have_defaults(tmp_path: Path) -> None:
-    machine = load_agent(written(tmp_path, AGENT)).machines_by_name()["app"]
+    machine = load_agent(written(tmp_path, AGENT)).emulated_machines()["app"]
     assert (machine.copy_s, machine.pause_ms) == (5.0, 60.0)

@@ -1,0 +1,33 @@
+"""The driver that an agent's configuration asks for. Each is imported only when it is used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from fmcc.hypervisor import Happened, Hypervisor, Recovered
+from fmcc.hypervisor.recovery import Peer
+from fmcc.hypervisor.settings import AgentSettings
+
+
+def make(
+    settings: AgentSettings,
+    peers: Mapping[str, Peer],
+    report: Callable[[Happened], None],
+    tasks: asyncio.TaskGroup,
+    recovered: Callable[[Recovered], None],
+) -> Hypervisor:
+    """Raises LocalError when what the driver needs is not installed."""
+    datacenter = settings.datacenter
+    match settings.driver:
+        case "emulated":
+            from fmcc.hypervisor.emulated import Emulated
+
+            machines = settings.emulated_machines()
+            return Emulated(datacenter, machines, peers, report, tasks, recovered=recovered)
+        case "qemu":
+            from fmcc.hypervisor.qemu.driver import QemuDriver
+
+            assert settings.qemu is not None, "the settings were checked"
+            real = settings.real_machines()
+            return QemuDriver(datacenter, settings.qemu, real, peers, report, tasks, recovered=recovered)
