@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +24,7 @@ BOB, GAME = Prefix.parse("100.64.1.77/32"), Prefix.parse("100.64.101.77/32")
 class Runs:
     """A controller, its history, and restarts of both."""
 
-    def __init__(self, folder: Path, **settings: object) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
         self.settings = settings
         self.net = Net(**settings)
