@@ -289,7 +289,7 @@ class Api:
 
     async def _pump(self, response: web.StreamResponse, after: int | None) -> None:
         # the position is taken before the first byte is out: who has seen it misses nothing that follows
-        after = self._events.last_id if after is None or after > self._events.last_id else after
+        after = self._events.last_id if after is None else after
         await _write(response, f": lispfmc {self._daemon} {self._name}\nretry: {RETRY_MS}\n\n")
         following = self._events.follow(after)
         arriving = asyncio.ensure_future(anext(following))

@@ -64,3 +64,12 @@ def test_followers_get_each_event_once_and_in_order() -> None:
         assert "old" not in seen["new"]
 
     asyncio.run(story())
+
+
+def test_an_id_of_an_earlier_run_whose_clock_was_ahead_is_a_gap_and_misses_nothing() -> None:
+    log = EventLog(first_id=100, wall_clock=lambda: 1000.0)
+    assert [event.name for event in log.since(5000)] == [GAP]
+    log.append("host.arrived")
+    assert [event.name for event in log.since(5000)] == [GAP, "host.arrived"]
+    assert log.since(5000)[0].fields == {"after": 5000, "oldest": 100}
+    assert log.since(100) == []
