@@ -218,6 +218,16 @@ class _Writer:
         if topology.subscribe:
             secret = keys.secret("publications", site.name)
             config["map_servers"][0]["subscription"] = {"key_id": SUBSCRIPTION_KEY, "secret": secret}
+        if topology.fmcc.measured and not controlled:
+            config["distances"] = {
+                "controller": f"unix:{self._choices.socket(FMCC)}",
+                "report_s": 1.0,
+                "probe_s": 1.0,
+                "targets": [
+                    {"rloc": self._rlocs(each.name)[0], "prefix": str(each.prefixes[0])}
+                    for each in topology.datacenters
+                ],
+            }
         if controlled:
             config["controllers"] = [self._controller(site, address) for address in self._rlocs(FMCC)]
         return self._plan(site.name, "xtr", site.name, "xtr", config)
