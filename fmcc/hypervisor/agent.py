@@ -56,6 +56,7 @@ class Agent:
             }
             stack.push_async_callback(self.api.close)
             stack.push_async_callback(self.local.close)
+            stack.push_async_callback(self._close_driver)
             async with asyncio.TaskGroup() as tasks:
                 self._driver = make(self._settings, peers, self.report, tasks, self.recovered)
                 await self.api.start(str(self._settings.listen))
@@ -65,6 +66,10 @@ class Agent:
                 self._events.append("hypervisor.started", {"datacenter": self._settings.datacenter})
                 await self._driver.recover()
                 await asyncio.Event().wait()
+
+    async def _close_driver(self) -> None:
+        if self._driver is not None:
+            await self._driver.close()
 
     def report(self, happened: Happened) -> None:
         """Make what happened to a machine an event."""

@@ -31,3 +31,8 @@ def make(
             assert settings.qemu is not None, "the settings were checked"
             real = settings.real_machines()
             return QemuDriver(datacenter, settings.qemu, real, peers, report, tasks, recovered=recovered)
+        case "dryrun":
+            from fmcc.hypervisor.dryrun import DryRun
+
+            starts = {machine.name: machine.start for machine in settings.machines}
+            return DryRun(datacenter, starts, peers, report)

@@ -113,6 +113,9 @@ class Emulated:
             end.task.cancel()
             self._tell(end, Kind.FAILED, reason="aborted before STOP")
 
+    async def close(self) -> None:
+        """It holds nothing open."""
+
     async def incoming(self, word: dict[str, Any]) -> dict[str, Any]:
         """The source's agent speaks: it is "ready", sends the last "state", or will not come ("cancel")."""
         machine = word.get("machine")

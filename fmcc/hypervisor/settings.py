@@ -84,7 +84,7 @@ class AgentSettings(Settings):
     datacenter: str
     listen: EndpointField
     token: str = Field(min_length=1)
-    driver: Literal["emulated", "qemu"] = "emulated"
+    driver: Literal["emulated", "qemu", "dryrun"] = "emulated"
     qemu: QemuSettings | None = None
     peers: tuple[PeerSettings, ...] = ()
     machines: tuple[MachineSettings, ...] = ()

@@ -41,9 +41,10 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Installatio
 
 async def until(ask: Callable[[], Any], true: Callable[[Any], bool]) -> Any:
     async with asyncio.timeout(30):
-        while not true(answer := await ask()):
+        while True:
+            if true(answer := await ask()):
+                return answer
             await asyncio.sleep(0.1)
-        return answer
 
 
 def slower(lab: Installation, described: Path, between: str, rtt_ms: float) -> None:
@@ -76,7 +77,7 @@ async def test_when_the_wan_becomes_slower_the_decision_changes(lab: Installatio
             (one,) = (each for each in (await api.get("/v1/placements"))["items"] if each["user"] == "alice")
             return one["datacenter"], one["state"]
 
-        source, ms = await until(lambda: distance("access1", "dc1"), lambda it: bool(it[0] == "measured"))
+        _, ms = await until(lambda: distance("access1", "dc1"), lambda it: bool(it[0] == "measured"))
         assert ms == pytest.approx(12, abs=8), "the WAN's round-trip time, and the routers' own"
         await call(alice.socket, {"do": "attach", "site": "access2"})
         await until(placed, lambda it: bool(it == ("dc2", "committed")))

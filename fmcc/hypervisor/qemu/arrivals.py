@@ -19,6 +19,8 @@ from fmcc.hypervisor.qemu.host import Host
 from fmcc.hypervisor.qemu.process import Qemu, QemuError
 from fmcc.hypervisor.settings import QemuSettings
 
+HANGS_S = 1.0
+"""After which a QEMU that says nothing of its state is taken for dead."""
 _LOOK_S = 1.0
 
 
@@ -60,6 +62,9 @@ class Arrivals:
     def __contains__(self, name: str) -> bool:
         return name in self._arrivals
 
+    def waiting(self) -> list[Qemu]:
+        return [arrival.qemu for arrival in self._arrivals.values()]
+
     def uri(self, end: End) -> str:
         """Where the machine of a prepared end is waited for."""
         return self._arrivals[end.migration.machine].uri
@@ -89,8 +94,8 @@ class Arrivals:
         if arrival.end.state is State.MOVING or await state_of(arrival.qemu) == "running":
             raise CannotMigrate(f"{machine.name} cannot be called off", "it has come already")
         arrival.end.expires = 0.0
-        await self._host.drop(machine, arrival.qemu)
-        await asyncio.shield(arrival.verdict)
+        await arrival.qemu.end()
+        await asyncio.shield(arrival.verdict)  # the rest is done where its end is noticed
 
     async def verdict(self, name: str) -> str | None:
         """None when the machine lives here, else why it does not. Waits while that is being found out."""
@@ -112,9 +117,8 @@ class Arrivals:
         except Exception as error:  # one machine that does not come, in whatever way, must not end the agent
             await self._host.drop(machine, arrival.qemu)
             why = str(error) or type(error).__name__
-        finally:
-            end.state = State.ENDED
-            self._arrivals.pop(machine.name, None)
+        end.state = State.ENDED
+        self._arrivals.pop(machine.name, None)
         arrival.verdict.set_result(why)
 
     async def _resumed(self, arrival: _Arrival) -> int:
@@ -140,6 +144,6 @@ class Arrivals:
 async def state_of(qemu: Qemu) -> str:
     """As `Qemu.status`; "dead" when it does not answer."""
     try:
-        return await qemu.status()
+        return await qemu.status(HANGS_S)
     except QemuError:
         return "dead"

@@ -28,7 +28,8 @@ from fmcc.hypervisor.settings import QemuSettings
 from lispfmc.wire.errors import LocalError
 
 READY_AGAIN_S = 10.0
-CALL_OFF_S = 2.0
+CALL_OFF_S = 6.0
+"""How long the target's agent may take to end a QEMU that may hang."""
 GOES_ON_S = 5.0
 """How long QEMU may take to go on at the source after a migration that failed."""
 _log = structlog.get_logger("qemu")
@@ -108,6 +109,10 @@ class QemuDriver:
                 await asyncio.wait({end.task}, timeout=GOES_ON_S)
             if end.state is State.MOVING:
                 raise CannotMigrate(f"move {move} cannot be aborted", "the machine has stopped: it resumes at one end")
+
+    async def close(self) -> None:
+        for qemu in (*self._here.values(), *self._arrivals.waiting()):
+            await qemu.close()
 
     async def incoming(self, word: dict[str, Any]) -> dict[str, Any]:
         """The source's agent speaks: is all "ready"? Or does not come ("cancel"). Or any agent asks: "runs" it here?"""

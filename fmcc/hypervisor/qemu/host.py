@@ -6,6 +6,7 @@ The accelerator is found out once (`fmcc.hypervisor.qemu.trial`).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +72,10 @@ class Host:
         return qemu, f"tcp:{host}:{where['port']}"
 
     async def drop(self, machine: RealMachine, qemu: Qemu) -> None:
-        """End a QEMU that does not hold the machine any more."""
+        """End a QEMU that does not hold the machine any more. A port that stays is replaced by the next `_launch`."""
         await qemu.end()
-        await unplug(machine.interface)
+        with contextlib.suppress(QemuError):
+            await unplug(machine.interface)
 
     async def resume(self, qemu: Qemu) -> None:
         """Have a stopped machine go on here, and be heard. Raises QemuError."""

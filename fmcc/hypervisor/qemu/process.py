@@ -23,7 +23,8 @@ from lispfmc.wire.errors import LocalError
 
 ANSWER_S = 5.0
 LAUNCH_S = 20.0
-QUIT_S = 2.0
+QUIT_S = 1.0
+"""How long QEMU may take to end when it is asked to; then it is killed."""
 _EVENTS = ("STOP", "RESUME", "MIGRATION")
 logging.getLogger("qemu.qmp").setLevel(logging.CRITICAL)  # what goes wrong is raised, and told by us
 
@@ -140,14 +141,15 @@ class Qemu:
         self._client.register_listener(listener)
         return listener
 
-    async def status(self) -> str:
+    async def status(self, within_s: float = ANSWER_S) -> str:
         """ "running", "inmigrate", "postmigrate", ... Raises QemuError."""
-        return str((await self.ask("query-status"))["status"])
+        return str((await self.ask("query-status", within_s))["status"])
 
     async def close(self) -> None:
         """End the conversation; the machine goes on."""
         with contextlib.suppress(Exception):
-            await self._client.disconnect()
+            async with asyncio.timeout(QUIT_S):
+                await self._client.disconnect()
 
     async def end(self) -> None:
         """End QEMU and the machine in it, by force if it does not listen."""
@@ -166,11 +168,12 @@ async def end_leftover(name: str, folder: Path) -> None:
     pid_file = folder / f"{name}.pid"
     with contextlib.suppress(OSError, ValueError):
         pid = int(pid_file.read_text())
+        if _is_ours(pid, pid_file):
+            os.kill(pid, signal.SIGTERM)
         until = time.monotonic() + QUIT_S
         while _is_ours(pid, pid_file):
-            os.kill(pid, signal.SIGKILL if time.monotonic() > until else signal.SIGTERM)
-            if time.monotonic() > until + QUIT_S:
-                break
+            if time.monotonic() > until:
+                os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(0.02)
     for path in (pid_file, socket_of(name, folder)):
         path.unlink(missing_ok=True)
