@@ -6,7 +6,7 @@ services there are, and by constants for moves and decisions when nobody takes.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 from fmcc.moves import MoveRecord
@@ -25,7 +25,8 @@ class Changes:
     def __init__(self) -> None:
         self.users: dict[str, None] = {}
         self.services: dict[str, None] = {}
-        self.moves: dict[str, MoveRecord] = {}
+        # the oldest is to leave at once, which a plain dict finds by walking over all that have left
+        self.moves: OrderedDict[str, MoveRecord] = OrderedDict()
         self.decisions: deque[Considered] = deque(maxlen=DECISIONS_PENDING)
         self.lost = 0
         """Decisions that nobody took in time."""
@@ -33,7 +34,7 @@ class Changes:
     def moved(self, record: MoveRecord) -> None:
         self.moves[record.move.id] = record
         if len(self.moves) > MOVES_PENDING:
-            del self.moves[next(iter(self.moves))]
+            self.moves.popitem(last=False)
 
     def decided(self, considered: Considered) -> None:
         self.lost += len(self.decisions) == DECISIONS_PENDING

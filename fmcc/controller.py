@@ -29,7 +29,7 @@ from fmcc.moves import (
     State,
     TimedOut,
 )
-from fmcc.policy import Decision, Go, Policy, Stay
+from fmcc.policy import Decision, Go, Policy, Stay, View
 from fmcc.policy.rules import Rules
 from fmcc.population import RequestRefused
 from fmcc.sightings import Sightings
@@ -37,7 +37,7 @@ from fmcc.steering import Acknowledged, Repeated, Steering
 from fmcc.subscriber import Subscriber
 from fmcc.world import Service, User, World
 from lispfmc.core.deadlines import Deadlines
-from lispfmc.core.effects import Emit, FieldValue, Reject, Send
+from lispfmc.core.effects import Emit, FieldValue, Lazy, Reject, Send
 from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, ip_text
 from lispfmc.wire.errors import LocalError
@@ -102,7 +102,7 @@ class Controller:
                 news = self.subscriber.notified(message, datagram, source, now)
                 effects: list[FmccEffect] = list(news.effects)
                 # the whole message before any decision: it may tell of one service ahead of the next
-                learned = [self._locations.learn(record, now) for record in news.records]
+                learned = [self._locations.learned(eid, record, now) for eid, record in news.records]
                 for published in learned:
                     if isinstance(published, SiteLocated):
                         effects.append(Emit("site.located", _located_fields(published)))
@@ -287,17 +287,18 @@ class Controller:
     # --- from a user's place to a decision ----------------------------------------------------------------------------
 
     def _user_moved(self, moved: UserMoved, now: float) -> list[FmccEffect]:
-        fields = {"user": moved.user, "eid": str(moved.eid), "from": moved.before, "to": moved.site}
-        effects: list[FmccEffect] = [Emit("user.moved", fields)]
+        effects: list[FmccEffect] = [Emit("user.moved", Lazy(_moved_fields, moved))]
         if moved.site is not None:
             for service in self.world.services_of(moved.user):
                 self._sightings.user_moved(service.name)
+                view = None
                 if moved.before is not None:  # to be seen for the first time is no handover
-                    self.deliberation.observe(self._placements[service.name], moved.site, now)
-                effects += self._consider(service, moved.site, now)
+                    view = self.deliberation.observe(self._placements[service.name], moved.site, now)
+                effects += self._consider(service, moved.site, now, view)
         return effects
 
-    def _consider(self, service: Service, site: str, now: float) -> list[FmccEffect]:
+    def _consider(self, service: Service, site: str, now: float, view: View | None = None) -> list[FmccEffect]:
+        """`view` is what the policy was just shown of it."""
         placement = self._placements[service.name]
         if not self._heard_of(service.name):
             # a controller that has just started must hear where the service is before it moves it from there
@@ -306,7 +307,7 @@ class Controller:
         if placement.in_flight:
             self._decide_again.add(service.name)
             return [self._decided(placement, site, None)]
-        decision = self.deliberation.decide(self.deliberation.view(placement, site, now), now)
+        decision = self.deliberation.decide(view or self.deliberation.view(placement, site, now), now)
         emit = self._decided(placement, site, decision)
         if isinstance(decision, Stay) or not self.world.acts:
             return [emit]
@@ -315,23 +316,23 @@ class Controller:
 
     def _decided(self, placement: Placement, site: str, decision: Decision | None) -> Emit:
         """The event of a decision; None = it has to wait for the end of the move in flight."""
+        return Emit("decision.made", Lazy(self._decided_fields, placement, site, decision))
+
+    def _decided_fields(self, placement: Placement, site: str, decision: Decision | None) -> dict[str, FieldValue]:
         going = isinstance(decision, Go)
-        return Emit(
-            "decision.made",
-            {
-                "user": placement.service.user,
-                "service": placement.service.name,
-                "site": site,
-                "decision": "later" if decision is None else "move" if going else "stay",
-                "from": placement.datacenter,
-                "to": decision.datacenter if isinstance(decision, Go) else placement.datacenter,
-                "reason": decision.reason if decision else "a move is in flight: decided when it has ended",
-                "rule": (decision.rule or self.policy.name) if decision else "in-flight",
-                "runner_up": decision.runner_up if decision else "",
-                "policy": self.policy_of(placement.service.service_class),
-                "mode": "act" if self.world.acts else "observe",
-            },
-        )
+        return {
+            "user": placement.service.user,
+            "service": placement.service.name,
+            "site": site,
+            "decision": "later" if decision is None else "move" if going else "stay",
+            "from": placement.datacenter,
+            "to": decision.datacenter if isinstance(decision, Go) else placement.datacenter,
+            "reason": decision.reason if decision else "a move is in flight: decided when it has ended",
+            "rule": (decision.rule or self.policy.name) if decision else "in-flight",
+            "runner_up": decision.runner_up if decision else "",
+            "policy": self.policy_of(placement.service.service_class),
+            "mode": "act" if self.world.acts else "observe",
+        }
 
     # --- from what the mapping system and the routers say to the move -------------------------------------------------
 
@@ -404,7 +405,7 @@ class Controller:
 
     def _heard_of(self, service: str) -> bool:
         """Whether the Map-Server has said where the service is, and tells of every change."""
-        return all(map(self.subscriber.covers, self._placements[service].service.eids))
+        return self.subscriber.whole or all(map(self.subscriber.covers, self._placements[service].service.eids))
 
     def _located(self, service: str, datacenter: str, now: float) -> list[FmccEffect]:
         """The service runs at `datacenter`; the network is led there when the mapping leads elsewhere."""
@@ -452,6 +453,10 @@ class Controller:
 
     def _new_move_id(self) -> str:
         return f"{next(self._nonces):016x}"
+
+
+def _moved_fields(moved: UserMoved) -> dict[str, FieldValue]:
+    return {"user": moved.user, "eid": str(moved.eid), "from": moved.before, "to": moved.site}
 
 
 def _located_fields(located: SiteLocated) -> dict[str, FieldValue]:

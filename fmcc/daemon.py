@@ -22,8 +22,8 @@ from fmcc.history.keeper import Keeper
 from fmcc.moves import AgentReport
 from fmcc.settings import CONTROL_PORT, FmccSettings
 from fmcc.steering.lisp import Fig9
-from lispfmc.core.effects import Emit, Reject, Send
-from lispfmc.runtime import config, logs
+from lispfmc.core.effects import Emit, Reject, Send, Transmit
+from lispfmc.runtime import config, logs, service
 from lispfmc.runtime.client import ApiClient
 from lispfmc.runtime.driver import Driver
 from lispfmc.runtime.events import EventLog
@@ -38,7 +38,8 @@ class Daemon:
     """Everything that one controller process holds."""
 
     def __init__(self, settings: FmccSettings) -> None:
-        self._settings = settings
+        # the world has them from here on, in a tenth of the memory
+        self._settings = settings.model_copy(update={"users": (), "services": ()})
         self._events = EventLog()
         self._rejects = Rejects()
         world = settings.world()
@@ -93,6 +94,7 @@ class Daemon:
                 if self._keeper is not None:
                     tasks.create_task(self._keeper.run(), name="history")
                 self._driver.start()
+                service.settle()
 
     def _close_history(self) -> None:
         if self._keeper is not None and self._history is not None:
@@ -106,7 +108,7 @@ class Daemon:
             case PrepareMigration() | StartMigration() | AbortMigration():
                 assert self._tasks is not None, "effects come after the start"
                 self._tasks.create_task(self._agents.perform(effect), name=f"{type(effect).__name__} {effect.move}")
-            case Send() | Emit() | Reject():
+            case Send() | Transmit() | Emit() | Reject():
                 raise TypeError("the driver performs these itself")
 
     def _send(self, data: bytes, to: Endpoint) -> None:

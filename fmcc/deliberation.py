@@ -6,6 +6,7 @@ The controller asks for a view and a decision, and tells of every placement that
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,6 +27,8 @@ SMOOTHING = 0.25
 """Weight of a new measurement against those before it."""
 
 
+CANDIDATES_KEPT = 10_000
+"""Sets of candidates that are made once: one for each site, place, set of allowed data centres and size."""
 DECISIONS_KEPT = 10_000
 """Decisions that can still be explained in full: a kilobyte each. The events of all others have gone by."""
 
@@ -61,7 +64,10 @@ class Deliberation:
         self.world = world
         self._changes = Changes() if changes is None else changes
         self.policy = policy
-        self._learns = policy.learns if isinstance(policy, Rules) else isinstance(policy, Learner)
+        learns = policy.learns if isinstance(policy, Rules) else True
+        self._learner = policy if learns and isinstance(policy, Learner) else None
+        self._limited = any(each.capacity is not None for each in world.datacenters.values())
+        self._candidates_of: dict[tuple[str, str, tuple[str, ...], int | None], tuple[Candidate, ...]] = {}
         self._placements = placements
         self._taken = dict.fromkeys(world.datacenters, 0)
         for placement in placements.values():
@@ -72,7 +78,8 @@ class Deliberation:
         self._settled: dict[str, _Settled] = {}
         self._heard: set[str] = set()
         self.ping_pongs: dict[str, int] = {}
-        self.latest: dict[str, Considered] = {}
+        # the oldest is to leave at once, which a plain dict finds by walking over all that have left
+        self.latest: OrderedDict[str, Considered] = OrderedDict()
 
     # --- what is told -------------------------------------------------------------------------------------------------
 
@@ -227,7 +234,7 @@ class Deliberation:
             user=service.user,
             site=site,
             datacenter=placement.datacenter,
-            candidates=tuple(self._candidate(placement, name, site, now) for name in service.allowed),
+            candidates=self._candidates(placement, site, now),
             service_class=service.service_class,
             settled_s=None if settled is None else now - settled.at,
             remaining_s=None if ends is None else max(0.0, ends - now),
@@ -237,20 +244,37 @@ class Deliberation:
         free = self._free(placement, datacenter)
         return free is None or free > 0
 
-    def observe(self, placement: Placement, site: str, now: float) -> None:
-        """A handover, whether or not something is decided."""
+    def observe(self, placement: Placement, site: str, now: float) -> View | None:
+        """A handover, whether or not something is decided; returns what the policy was shown, if it learns."""
+        if self._learner is None:
+            return None
         self._changes.services[placement.service.name] = None
-        if self._learns and isinstance(self.policy, Learner):
-            self.policy.observe(self.view(placement, site, now))
+        view = self.view(placement, site, now)
+        self._learner.observe(view)
+        return view
 
     def decide(self, view: View, now: float) -> Decision:
         decision = self.policy.decide(view)
-        self.latest.pop(view.service, None)  # the newest stand last
         self.latest[view.service] = considered = Considered(view, decision, now, self.world.acts)
+        self.latest.move_to_end(view.service)
         self._changes.decided(considered)
         if len(self.latest) > DECISIONS_KEPT:
-            del self.latest[next(iter(self.latest))]
+            self.latest.popitem(last=False)
         return decision
+
+    def _candidates(self, placement: Placement, site: str, now: float) -> tuple[Candidate, ...]:
+        """Where nothing but the configuration matters they are the same for many services, and made once."""
+        service = placement.service
+        if self._limited or self._rtts or service.name in self._copied_s:
+            return tuple(self._candidate(placement, name, site, now) for name in service.allowed)
+        key = (site, placement.datacenter, service.allowed, service.size_bytes)
+        made = self._candidates_of.get(key)
+        if made is None:
+            if len(self._candidates_of) >= CANDIDATES_KEPT:
+                self._candidates_of.clear()
+            made = tuple(self._candidate(placement, name, site, now) for name in service.allowed)
+            self._candidates_of[key] = made
+        return made
 
     def _candidate(self, placement: Placement, datacenter: str, site: str, now: float) -> Candidate:
         capacity = self.world.datacenters[datacenter].capacity

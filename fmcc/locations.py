@@ -121,9 +121,13 @@ class Locations:
     def learn(self, record: EidRecord, now: float) -> Learned:
         """Take in one published record."""
         eid = record.prefix
-        owner = self._owner.get(eid) if eid is not None else None
-        if eid is None or owner is None:
-            site = self._world.site_prefixes.get(eid) if eid is not None else None
+        return Nothing() if eid is None else self.learned(eid, record, now)
+
+    def learned(self, eid: Prefix, record: EidRecord, now: float) -> Learned:
+        """The same, of a record whose prefix is known."""
+        owner = self._owner.get(eid)
+        if owner is None:
+            site = self._world.site_prefixes.get(eid)
             return Nothing() if site is None else self._located(site, record)
         here = self._site_of(record)
         before = self._places.get(eid)
@@ -177,10 +181,10 @@ class Locations:
 
     def _site_of(self, record: EidRecord) -> str | None:
         """The site of the most preferred locator; None when the mapping leads to no known site."""
-        sites = (
-            self._site_by_rloc.get(locator.address) for locator in _usable(record) if isinstance(locator.address, bytes)
-        )
-        return next((site for site in sites if site is not None), None)
+        for locator in _usable(record):
+            if isinstance(locator.address, bytes) and (site := self._site_by_rloc.get(locator.address)) is not None:
+                return site
+        return None
 
 
 def _usable(record: EidRecord) -> Sequence[Locator]:

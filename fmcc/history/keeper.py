@@ -21,8 +21,8 @@ AGAIN_S = 5.0
 """After a failure; a full disk does not become emptier by being asked."""
 AT_ONCE = 50
 """Rows that are made before the event loop has its turn: half a millisecond."""
-MOST = 5_000
-"""Rows in one transaction."""
+MOST = 1_000
+"""Rows of each kind in one transaction: in a storm the history may lag, the decisions may not."""
 
 
 class Keeper:
@@ -40,6 +40,8 @@ class Keeper:
         self._controller = controller
         self._events = events
         self._clock, self._wall_clock = clock, wall_clock
+        self._users: list[str] = []
+        self._services: list[str] = []
         self._located: dict[str, list[str]] | None = None
         self._untold = True
         self.failures = 0
@@ -71,7 +73,7 @@ class Keeper:
 
     def close(self) -> None:
         """The last of it, at once."""
-        while self._controller.changes:
+        while self._controller.changes or self._users or self._services:
             batch = Batch()
             for _ in self._taken(batch):
                 pass
@@ -104,14 +106,16 @@ class Keeper:
         now = self._clock()
         offset = self._wall_clock() - now
         self._take_sites(batch)
-        while changes.users and len(batch.users) < MOST:
-            self._take_user(_first(changes.users), batch, offset)
+        self._users, changes.users = _waiting(self._users, changes.users)
+        self._services, changes.services = _waiting(self._services, changes.services)
+        while self._users and len(batch.users) < MOST:
+            self._take_user(self._users.pop(), batch, offset)
             yield
-        while changes.services and len(batch.services) < MOST:
-            self._take_service(_first(changes.services), batch, now, offset)
+        while self._services and len(batch.services) < MOST:
+            self._take_service(self._services.pop(), batch, now, offset)
             yield
         while changes.moves and len(batch.moves) < MOST:
-            record = changes.moves.pop(next(iter(changes.moves)))
+            _, record = changes.moves.popitem(last=False)
             batch.moves.append(migration(record, self._controller.steering.scheme, offset))
             yield
         while changes.decisions and len(batch.decisions) < MOST:
@@ -144,7 +148,6 @@ class Keeper:
             self._located = batch.sites = located
 
 
-def _first(names: dict[str, None]) -> str:
-    name = next(iter(names))
-    del names[name]
-    return name
+def _waiting(waiting: list[str], told: dict[str, None]) -> tuple[list[str], dict[str, None]]:
+    """Who is to be written next, the last first: those that are told of meanwhile wait until these are done."""
+    return (waiting, told) if waiting else (list(reversed(told)), {})

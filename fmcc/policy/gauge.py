@@ -62,6 +62,7 @@ class Gauge:
     def __init__(self, curve: Curve | None = None, *, load_ms: float = 0.0) -> None:
         self._curve = curve or Curve.straight(10.0)
         self._load_ms = amount("load_ms", load_ms)
+        self._last: tuple[View, Reading] | None = None
 
     def loss(self, candidate: Candidate) -> float | None:
         if candidate.rtt_ms is None:
@@ -73,6 +74,13 @@ class Gauge:
 
     def read(self, view: View) -> Reading:
         """The nearest data centre with room is the best; where two are equal, the service's own, then by name."""
+        if self._last is not None and self._last[0] is view:
+            return self._last[1]  # a handover is shown to the policy first, and then decided on
+        reading = self._read(view)
+        self._last = view, reading
+        return reading
+
+    def _read(self, view: View) -> Reading:
         known = []
         here: Candidate | None = None
         loss_here: float | None = None
