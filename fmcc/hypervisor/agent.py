@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fmcc.hypervisor import CannotMigrate, Happened, Hypervisor, Migration, Recovered
-from fmcc.hypervisor.drivers import make
+from fmcc.hypervisor.drivers import check_installed, make
 from fmcc.hypervisor.settings import AgentSettings
 from lispfmc.core.effects import FieldValue
 from lispfmc.runtime import config, logs, service
@@ -170,7 +170,10 @@ def _refusals() -> Any:
 
 
 def load(path: Path) -> AgentSettings:
-    return config.load(path, AgentSettings)
+    """Raises LocalError: the configuration is wrong, or its driver is not installed."""
+    settings = config.load(path, AgentSettings)
+    check_installed(settings.driver)
+    return settings
 
 
 async def run(path: Path) -> None:

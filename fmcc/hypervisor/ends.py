@@ -114,6 +114,11 @@ class Ends:
             raise CannotMigrate(f"{machine} is not expected here", "no such move is prepared here as the target")
         return end
 
+    def current(self, machine: str) -> End | None:
+        """The last that there was of it, if it has not ended."""
+        end = self._ends.get(machine)
+        return end if end is not None and end.state is not State.ENDED else None
+
     def of(self, move: object) -> End | None:
         return next((end for end in self._ends.values() if end.migration.move == move), None)
 

@@ -71,6 +71,20 @@ class QemuSettings(Settings):
     boot_s: float = Field(default=60.0, gt=0)
 
 
+class LibvirtSettings(Settings):
+    """The driver `libvirt`."""
+
+    uri: str = "qemu:///system"
+    reached_at: str
+    """The libvirt of this host as the other data centres reach it, for example "qemu+tls://dc2.example.net/system"."""
+    bridge: str = Field(default="lan", max_length=15)
+    bandwidth_mbit: float = Field(default=1000.0, gt=0)
+    downtime_limit_ms: float = Field(default=50.0, ge=20)
+    unsafe: bool = False
+    """Migrate although libvirt cannot see that disks are shared: for machines without."""
+    alive_s: float = Field(default=3.0, gt=0, le=5)
+
+
 class LocalApiSettings(Settings):
     """A second, read-only API without token, for tools on the machine itself: a unix socket, as "unix:/path"."""
 
@@ -84,8 +98,9 @@ class AgentSettings(Settings):
     datacenter: str
     listen: EndpointField
     token: str = Field(min_length=1)
-    driver: Literal["emulated", "qemu", "dryrun"] = "emulated"
+    driver: Literal["emulated", "qemu", "libvirt", "dryrun"] = "emulated"
     qemu: QemuSettings | None = None
+    libvirt: LibvirtSettings | None = None
     peers: tuple[PeerSettings, ...] = ()
     machines: tuple[MachineSettings, ...] = ()
     api: LocalApiSettings = LocalApiSettings()
@@ -109,6 +124,8 @@ class AgentSettings(Settings):
                 raise Wrong("the emulated driver moves a lab node; name its socket", "machines", index, "node_socket")
         if self.driver == "qemu" and self.qemu is None:
             raise Wrong("the driver qemu needs its settings; add a table [qemu] with migration_address", "driver")
+        if self.driver == "libvirt" and self.libvirt is None:
+            raise Wrong("the driver libvirt needs its settings; add a table [libvirt] with reached_at", "driver")
         return self
 
     def emulated_machines(self) -> dict[str, Machine]:

@@ -54,14 +54,33 @@ def dryrun_pair() -> Pair:
     return Pair(None, {name: {"driver": "dryrun", "machines": [machine]} for name in ("dc1", "dc2")})
 
 
-@pytest.fixture(scope="module", params=["emulated", "dryrun", pytest.param("qemu", marks=pytest.mark.namespaces)])
+LIBVIRT_DOMAIN = """<domain type="test"><name>app</name><memory>131072</memory><os><type>hvm</type></os></domain>"""
+CANNOT_MOVE = {"dryrun": "nothing moves in a dry run", "libvirt": "libvirt's test hypervisor cannot migrate"}
+
+
+def libvirt_pair(folder: Path) -> Pair:
+    """Against libvirt's own test hypervisor: real calls to the real library, but it knows no migration."""
+    pytest.importorskip("libvirt", reason="the Python package libvirt is not installed here")
+    described: dict[str, dict[str, Any]] = {}
+    for name, domain in (("dc1", LIBVIRT_DOMAIN), ("dc2", "")):
+        node = folder / f"{name}.xml"
+        node.write_text(f"<node>{domain}</node>")
+        settings = {"uri": f"test://{node}", "reached_at": f"test://{node}"}
+        described[name] = {"driver": "libvirt", "libvirt": settings, "machines": [{"name": "app"}]}
+    return Pair(None, described)
+
+
+@pytest.fixture(
+    scope="module", params=["emulated", "dryrun", "libvirt", pytest.param("qemu", marks=pytest.mark.namespaces)]
+)
 def driven(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Driven]:
     if request.param == "qemu":
         with machines("gconf") as made:
             yield Driven("qemu", made.pair, made.stage.run)
         return
     folder: Path = tmp_path_factory.mktemp("agents")
-    pair = dryrun_pair() if request.param == "dryrun" else emulated_pair(folder, copy_s=0.8)
+    make: dict[str, Callable[[], Pair]] = {"dryrun": dryrun_pair, "libvirt": lambda: libvirt_pair(folder)}
+    pair = make.get(request.param, lambda: emulated_pair(folder, copy_s=0.8))()
     with asyncio.Runner() as runner:
         runner.run(pair.start())
         try:
@@ -75,7 +94,7 @@ def test_a_machine_runs_at_one_data_centre_and_the_driver_says_what_it_is(driven
         assert await driven.runs_at() == ["dc1"]
         status = await driven.pair.clients["dc1"].get("/v1/status")
         assert status["driver"] == driven.driver
-        assert status["emulated"] is (driven.driver != "qemu")
+        assert status["emulated"] is (driven.driver in {"emulated", "dryrun"})
 
     driven.run(story())
 
@@ -113,8 +132,8 @@ def test_preparing_again_is_no_error_another_move_is_refused_and_an_abort_frees_
 
 
 def test_an_abort_during_the_copy_leaves_the_machine_where_it_is(driven: Driven) -> None:
-    if driven.driver == "dryrun":
-        pytest.skip("nothing is copied in a dry run")
+    if driven.driver in CANNOT_MOVE:
+        pytest.skip(CANNOT_MOVE[driven.driver])
 
     async def story() -> None:
         move = driven.move()
@@ -132,8 +151,8 @@ def test_an_abort_during_the_copy_leaves_the_machine_where_it_is(driven: Driven)
 
 
 def test_a_machine_moves_there_and_back_and_each_end_tells_what_happened_there(driven: Driven) -> None:
-    if driven.driver == "dryrun":
-        pytest.skip("nothing moves in a dry run")
+    if driven.driver in CANNOT_MOVE:
+        pytest.skip(CANNOT_MOVE[driven.driver])
 
     async def story() -> None:
         for source, target in (("dc1", "dc2"), ("dc2", "dc1")):
@@ -162,4 +181,19 @@ def test_a_dry_run_fails_every_migration_and_says_so() -> None:
         await pair.close()
 
     pair = dryrun_pair()
+    asyncio.run(story())
+
+
+def test_a_migration_that_libvirt_refuses_fails_with_its_reason_and_the_machine_stays(tmp_path: Path) -> None:
+    async def story() -> None:
+        await pair.start()
+        driven = Driven("libvirt", pair, asyncio.run)
+        move = driven.move()
+        await driven.prepare(move)
+        await pair.clients["dc1"].post("/v1/migrations", move)
+        assert (await pair.until("dc1", "failed", move["move"]))["reason"]
+        assert await driven.runs_at() == ["dc1"]
+        await pair.close()
+
+    pair = libvirt_pair(tmp_path)
     asyncio.run(story())

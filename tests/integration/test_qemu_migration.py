@@ -36,7 +36,7 @@ pytestmark = pytest.mark.namespaces
 LAB = "gqemu"
 APP = "100.64.101.10"
 FOLLOWS_S = 40.0
-ALIVE_S = 5.0
+ALIVE_S = 20.0
 
 
 class Conversation:

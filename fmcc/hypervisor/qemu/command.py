@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 from fmcc.hypervisor.machine import RealMachine
 from fmcc.hypervisor.qemu.process import QemuError
 from fmcc.hypervisor.settings import QemuSettings
+from lispfmc.wire.address import ip_text
 
 CONSOLE = "console=ttyS0 quiet panic=-1"  # a guest that panics ends its QEMU instead of standing there
 SANDBOX = "on,obsolete=deny,resourcecontrol=deny"  # the rest would refuse to become a daemon
@@ -39,6 +41,13 @@ async def plug_in(interface: str, bridge: str) -> None:
     """A port for the machine in the site's network. Raises QemuError."""
     await unplug(interface)
     await _ip(f"tuntap add dev {interface} mode tap\nlink set dev {interface} master {bridge} up\n")
+
+
+async def introduce(machine: RealMachine, bridge: str) -> None:
+    """Tell this host the machine's MAC: a first ARP request that is lost costs a second, in the middle of a move."""
+    if machine.echo is not None:
+        with contextlib.suppress(QemuError):  # it is known already
+            await _ip(f"neigh add {ip_text(machine.echo.ip)} lladdr {machine.mac} dev {bridge} nud stale\n")
 
 
 async def unplug(interface: str) -> None:

@@ -15,7 +15,7 @@ import structlog
 from fmcc.hypervisor import CannotMigrate
 from fmcc.hypervisor.echo import answers
 from fmcc.hypervisor.machine import RealMachine
-from fmcc.hypervisor.qemu.command import command, plug_in, unplug
+from fmcc.hypervisor.qemu.command import command, introduce, plug_in, unplug
 from fmcc.hypervisor.qemu.following import make_ready
 from fmcc.hypervisor.qemu.process import Qemu, QemuError, end_leftover, socket_of
 from fmcc.hypervisor.qemu.trial import accelerator
@@ -104,6 +104,7 @@ class Host:
         folder = self._settings.folder
         await end_leftover(machine.name, folder)
         await plug_in(machine.interface, self._settings.bridge)
+        await introduce(machine, self._settings.bridge)
         console = folder / f"{machine.name}.console"
         line = command(self._settings, await self._accelerated(), machine, console)
         try:
