@@ -13,7 +13,15 @@ from fmcc.changes import Changes
 from fmcc.coordinator import MoveEffect, Steer, step
 from fmcc.deliberation import Deliberation
 from fmcc.effects import FmccEffect
-from fmcc.locations import Locations, ServicePublished, SiteLocated, UserMoved, VersionPublished, Whereabouts
+from fmcc.locations import (
+    Locations,
+    ServicePublished,
+    SiteLocated,
+    UserApart,
+    UserMoved,
+    VersionPublished,
+    Whereabouts,
+)
 from fmcc.moves import (
     AgentReport,
     Confirmed,
@@ -107,6 +115,9 @@ class Controller:
                     if isinstance(published, SiteLocated):
                         effects.append(Emit("site.located", _located_fields(published)))
                         self.subscriber.ask_anew(now)  # who was published behind these RLOCs is told again
+                    elif isinstance(published, UserApart):
+                        apart = {"user": published.user, "site": published.site, "sites": list(published.sites)}
+                        effects.append(Emit("user.at-two-sites", apart))
                     elif isinstance(published, ServicePublished):
                         effects += self._service_published(published, now)
                     elif isinstance(published, VersionPublished):

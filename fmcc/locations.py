@@ -17,6 +17,8 @@ from lispfmc.core.versions import newer
 from lispfmc.wire.address import Ip, Prefix
 from lispfmc.wire.messages import EidRecord, Locator
 
+APART_S = 10.0
+"""Publications of a move's two address families come within milliseconds of one another, or of a retransmission."""
 UNUSABLE = 255  # RFC 9301 §5.4: a locator of priority 255 must not be used
 
 
@@ -27,6 +29,14 @@ class UserMoved(msgspec.Struct, frozen=True, gc=False):
     eid: Prefix
     before: str | None
     site: str | None
+
+
+class UserApart(msgspec.Struct, frozen=True, gc=False):
+    """The user's addresses have been at different sites for too long to be halves of one move; `site` counts."""
+
+    user: str
+    site: str
+    sites: tuple[str, ...]
 
 
 class ServicePublished(msgspec.Struct, frozen=True, gc=False):
@@ -57,7 +67,7 @@ class Nothing(msgspec.Struct, frozen=True, gc=False):
     """The publication changes nothing that matters here."""
 
 
-Learned: TypeAlias = UserMoved | ServicePublished | VersionPublished | SiteLocated | Nothing
+Learned: TypeAlias = UserMoved | UserApart | ServicePublished | VersionPublished | SiteLocated | Nothing
 
 
 class _Place(msgspec.Struct, frozen=True, gc=False):
@@ -87,6 +97,7 @@ class Locations:
         self._places: dict[Prefix, _Place] = {}
         self._users: dict[str, Whereabouts] = {}
         self._remembered: dict[str, str] = {}
+        self._apart: set[str] = set()
 
     def knows(self, eid: Prefix) -> bool:
         """True for an EID of a known user or service, and for the EID-Prefix of a site that is to be located."""
@@ -117,6 +128,7 @@ class Locations:
         if isinstance(owner, User):
             self._users.pop(owner.name, None)
             self._remembered.pop(owner.name, None)
+            self._apart.discard(owner.name)
 
     def learn(self, record: EidRecord, now: float) -> Learned:
         """Take in one published record."""
@@ -153,15 +165,27 @@ class Locations:
             # an address that vanished says nothing while another one of the user's is still somewhere
             site = next(iter(self._sites_of(user.eids)), None)
         elif site == before:
-            return Nothing()  # a repeated mapping, not a move: the other address may already be elsewhere
+            # a repeated mapping, not a move: the other address may already be elsewhere
+            return Nothing() if site == here else self._user_apart(user, now)
         if site == here:
             return Nothing()
         self._users[user.name] = Whereabouts(site, now)
+        self._apart.discard(user.name)
         self._changes.users[user.name] = None
         if here is None and site is not None:
             last = self._remembered.pop(user.name, site)
             here = None if last == site else last
         return UserMoved(user.name, eid, here, site)
+
+    def _user_apart(self, user: User, now: float) -> Learned:
+        """One address is elsewhere than the user: told once, when that has lasted."""
+        here = self.user(user.name)
+        sites = tuple(sorted(set(self._sites_of(user.eids))))
+        lately = here.since is None or now - here.since < APART_S
+        if here.site is None or lately or len(sites) < 2 or user.name in self._apart:
+            return Nothing()
+        self._apart.add(user.name)
+        return UserApart(user.name, here.site, sites)
 
     def _service_at(self, service: Service) -> Learned:
         places = [place for eid in service.eids if (place := self._places.get(eid)) is not None]
