@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from fmcc import population
+from fmcc import facts, population
 from fmcc.changes import Changes
 from fmcc.coordinator import MoveEffect, Steer, step
 from fmcc.deliberation import Deliberation
@@ -37,7 +37,7 @@ from fmcc.moves import (
     State,
     TimedOut,
 )
-from fmcc.policy import Decision, Go, Policy, Stay, View
+from fmcc.policy import Decision, Policy, Stay, View
 from fmcc.policy.rules import Rules
 from fmcc.population import RequestRefused
 from fmcc.sightings import Sightings
@@ -45,9 +45,9 @@ from fmcc.steering import Acknowledged, Repeated, Steering
 from fmcc.subscriber import Subscriber
 from fmcc.world import Service, User, World
 from lispfmc.core.deadlines import Deadlines
-from lispfmc.core.effects import Emit, FieldValue, Lazy, Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.core.versions import newer
-from lispfmc.wire.address import Endpoint, Ip, ip_text
+from lispfmc.wire.address import Endpoint, Ip
 from lispfmc.wire.errors import LocalError
 from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapReply, Message
 
@@ -113,11 +113,10 @@ class Controller:
                 learned = [self._locations.learned(eid, record, now) for eid, record in news.records]
                 for published in learned:
                     if isinstance(published, SiteLocated):
-                        effects.append(Emit("site.located", _located_fields(published)))
+                        effects.append(facts.site_located(published))
                         self.subscriber.ask_anew(now)  # who was published behind these RLOCs is told again
                     elif isinstance(published, UserApart):
-                        apart = {"user": published.user, "site": published.site, "sites": list(published.sites)}
-                        effects.append(Emit("user.at-two-sites", apart))
+                        effects.append(facts.user_apart(published))
                     elif isinstance(published, ServicePublished):
                         effects += self._service_published(published, now)
                     elif isinstance(published, VersionPublished):
@@ -298,7 +297,7 @@ class Controller:
     # --- from a user's place to a decision ----------------------------------------------------------------------------
 
     def _user_moved(self, moved: UserMoved, now: float) -> list[FmccEffect]:
-        effects: list[FmccEffect] = [Emit("user.moved", Lazy(_moved_fields, moved))]
+        effects: list[FmccEffect] = [facts.user_moved(moved)]
         if moved.site is not None:
             for service in self.world.services_of(moved.user):
                 self._sightings.user_moved(service.name)
@@ -327,23 +326,8 @@ class Controller:
 
     def _decided(self, placement: Placement, site: str, decision: Decision | None) -> Emit:
         """The event of a decision; None = it has to wait for the end of the move in flight."""
-        return Emit("decision.made", Lazy(self._decided_fields, placement, site, decision))
-
-    def _decided_fields(self, placement: Placement, site: str, decision: Decision | None) -> dict[str, FieldValue]:
-        going = isinstance(decision, Go)
-        return {
-            "user": placement.service.user,
-            "service": placement.service.name,
-            "site": site,
-            "decision": "later" if decision is None else "move" if going else "stay",
-            "from": placement.datacenter,
-            "to": decision.datacenter if isinstance(decision, Go) else placement.datacenter,
-            "reason": decision.reason if decision else "a move is in flight: decided when it has ended",
-            "rule": (decision.rule or self.policy.name) if decision else "in-flight",
-            "runner_up": decision.runner_up if decision else "",
-            "policy": self.policy_of(placement.service.service_class),
-            "mode": "act" if self.world.acts else "observe",
-        }
+        policy = self.policy_of(placement.service.service_class)
+        return facts.decided(placement, site, decision, policy, acts=self.world.acts)
 
     # --- from what the mapping system and the routers say to the move -------------------------------------------------
 
@@ -464,11 +448,3 @@ class Controller:
 
     def _new_move_id(self) -> str:
         return f"{next(self._nonces):016x}"
-
-
-def _moved_fields(moved: UserMoved) -> dict[str, FieldValue]:
-    return {"user": moved.user, "eid": str(moved.eid), "from": moved.before, "to": moved.site}
-
-
-def _located_fields(located: SiteLocated) -> dict[str, FieldValue]:
-    return {"site": located.site, "rlocs": [ip_text(rloc) for rloc in located.rlocs]}

@@ -20,7 +20,7 @@ from lispfmc.wire.address import Endpoint, Prefix, ip_of
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import EidRecord, Locator
 
-SITES = {name: (ip_of(f"198.18.0.{last}"), ip_of(f"2001:2::{last}")) for name, last in
+SITES: dict[str, tuple[bytes, ...]] = {name: (ip_of(f"198.18.0.{last}"), ip_of(f"2001:2::{last}")) for name, last in
          {"access1": 11, "access2": 12, "dc1": 21, "dc2": 22}.items()}  # fmt: skip
 ALICE4, ALICE6 = Prefix.parse("100.64.1.10/32"), Prefix.parse("fd00:0:0:1::10/128")
 APP4, APP6 = Prefix.parse("100.64.101.10/32"), Prefix.parse("fd00:0:0:101::10/128")
