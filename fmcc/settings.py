@@ -89,7 +89,8 @@ class UserSettings(Settings):
 
 class ServiceSettings(Settings):
     """`datacenter` is where it starts; `allowed` where it may go (default: everywhere). Without a `user` it moves
-    only when it is told to. `size_bytes` is what a move copies, until one has been timed."""
+    only when it is told to. `size_bytes` is its state, of which a move copies `fraction` (a partial migration), and
+    what that takes is reckoned until one has been timed."""
 
     name: str
     user: str = ""
@@ -98,6 +99,12 @@ class ServiceSettings(Settings):
     allowed: tuple[str, ...] = ()
     service_class: str = ""
     size_bytes: int | None = Field(default=None, gt=0)
+    fraction: float = Field(default=1.0, gt=0, le=1)
+
+    @property
+    def copied_bytes(self) -> int | None:
+        """What a move of it copies."""
+        return None if self.size_bytes is None else max(1, round(self.size_bytes * self.fraction))
 
 
 class ModelSettings(Settings):
@@ -246,7 +253,7 @@ class FmccSettings(Settings):
                     each.datacenter,
                     each.allowed or everywhere,
                     each.service_class,
-                    each.size_bytes,
+                    each.copied_bytes,
                 )
                 for each in self.services
             },

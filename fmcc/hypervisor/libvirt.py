@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import libvirt
 import structlog
 
 from fmcc.hypervisor import CannotMigrate, Happened, Kind, Migration, Place
@@ -25,6 +24,11 @@ from fmcc.hypervisor.ends import End, Ends, State, cannot, expected
 from fmcc.hypervisor.machine import RealMachine
 from fmcc.hypervisor.recovery import AGAIN_S, LONGEST_AGAIN_S, Peer
 from fmcc.hypervisor.settings import LibvirtSettings
+
+try:
+    import libvirt
+except ModuleNotFoundError:  # an optional extra: `fmcc.hypervisor.drivers.check_installed` says so in words
+    libvirt = None
 
 PROGRESS_S = 0.25
 _log = structlog.get_logger("libvirt")

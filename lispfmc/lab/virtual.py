@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import lispfmc
-from fmcc.hypervisor.qemu.trial import accelerator
+from fmcc.hypervisor.drivers import check_installed
 from fmcc.hypervisor.settings import QemuSettings
 from lispfmc.lab.link import GATEWAY4, GATEWAY6
 from lispfmc.lab.topology import Service
@@ -39,6 +39,9 @@ class Engine:
 
 def find_engine() -> Engine:
     """What KVM is good for is tried once; the answer is kept beside the guest. Raises LocalError: what is missing."""
+    check_installed("qemu")
+    from fmcc.hypervisor.qemu.trial import accelerator  # after that, because it imports what may be missing
+
     guest = Path(os.environ.get("LISPFMC_GUEST", BUILD / "guest"))
     for part in ("vmlinuz", "initrd.gz"):
         if not (guest / part).exists():

@@ -104,6 +104,15 @@ def test_a_service_that_is_nearly_finished_stays() -> None:
     assert explained(net)["decision"] == "move"
 
 
+def test_a_partial_migration_costs_what_its_part_takes_to_copy() -> None:
+    net = Net(model={"link_mbit_s": 100}, policy="always", services=[service(size_bytes=10**9, fraction=0.5)])
+    net.settles()
+    net.fmcc.deliberation.remaining("app", 41.0, net.now)  # 40 s to copy the half
+    net.alice_moves()
+    net.run(0.1)
+    assert explained(net)["decision"] == "move"
+
+
 def service(**changes: object) -> dict[str, object]:
     eids = ["100.64.101.10/32", "fd00:0:0:101::10/128"]
     return {"name": "app", "user": "alice", "eids": eids, "datacenter": "dc1", **changes}

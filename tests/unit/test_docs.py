@@ -69,6 +69,8 @@ def test_every_reason_of_a_refusal_is_documented() -> None:
         ("mapserver", MapServerSettings),
         ("fmcc", FmccSettings),
         ("agent", AgentSettings),
+        ("agent-qemu", AgentSettings),
+        ("agent-libvirt", AgentSettings),
     ],
 )
 def test_the_configuration_examples_are_valid(name: str, model: type[Settings], tmp_path: Path) -> None:
