@@ -36,8 +36,8 @@ class EventLog:
     def __init__(
         self, *, capacity: int = CAPACITY, first_id: int | None = None, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        """Ids start at the unix time in microseconds: a reader's last id stays meaningful after a restart, since no daemon
-        makes a million events a second."""
+        """Ids start at the unix time in microseconds: a reader's last id stays meaningful after a restart, since no
+        daemon makes a million events a second."""
         self._ring: deque[Event] = deque(maxlen=capacity)
         self._next_id = int(wall_clock() * 1_000_000) if first_id is None else first_id
         self._wall_clock = wall_clock
