@@ -10,7 +10,7 @@ TEST_READY := .venv/.ready-test
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test bench explore fuzz lint format package bpf clean
+.PHONY: help demo test bench explore fuzz lint format package bpf guest clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
@@ -53,6 +53,9 @@ package: $(TEST_READY) ## build wheel, sdist and .deb into dist/
 
 bpf: ## compile the kernel data plane (needs clang, llvm, libbpf-dev; the result is committed)
 	@deploy/bpf.sh
+
+guest: ## put QEMU and the guest of the virtual machines' tests under build/ (set-up does it for `make test`)
+	@deploy/guest.sh
 
 clean: ## remove what set-up and tests made in this folder (a running lab: lispfmc lab down)
 	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Prepares this checkout and says what it installs: Python packages into .venv, and Debian packages that are missing
 # (only as root on Debian, only from the package sources that are configured; never a container engine).
+# For the tests also QEMU and a guest, unpacked under build/ (deploy/guest.sh).
 # Usage: deploy/setup.sh demo|test. The Makefile calls it when a stamp in .venv is older than pyproject.toml.
 # Everything is said on stderr: stdout belongs to the command that follows.
 set -euo pipefail
@@ -93,12 +94,18 @@ PY
     fi
 }
 
+virtual_machines() {
+    [ "$purpose" = test ] || return 0
+    deploy/guest.sh || say "without them, the tests that move real virtual machines are left out; again: make guest"
+}
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 check_platform
 debian_packages
 check_python
 python_packages
+virtual_machines
 # With something missing the stamp is not set: the next run looks again and says so again.
 if [ ${#missing[@]} = 0 ]; then
     touch ".venv/.ready-$purpose"

@@ -9,37 +9,51 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from fmcc import views
+import msgspec
+
 from fmcc.agents import Agents
-from fmcc.controller import Controller, RequestRefused
+from fmcc.api import answers
+from fmcc.api.routes import Routes
+from fmcc.controller import Controller
 from fmcc.effects import AbortMigration, FmccEffect, PrepareMigration, StartMigration
+from fmcc.history import restoring
+from fmcc.history.database import History
+from fmcc.history.keeper import Keeper
 from fmcc.moves import AgentReport
 from fmcc.settings import CONTROL_PORT, FmccSettings
 from fmcc.steering.lisp import Fig9
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send, Transmit
 from lispfmc.runtime import config, logs, service
 from lispfmc.runtime.client import ApiClient
 from lispfmc.runtime.driver import Driver
 from lispfmc.runtime.events import EventLog
-from lispfmc.runtime.http import Api, Refused
+from lispfmc.runtime.http import Api
 from lispfmc.runtime.nonces import ordered_nonces
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.runtime.udp import Sockets, open_dgram
 from lispfmc.wire.address import Endpoint
-from lispfmc.wire.errors import LocalError
 
 
 class Daemon:
     """Everything that one controller process holds."""
 
     def __init__(self, settings: FmccSettings) -> None:
-        self._settings = settings
+        # the world has them from here on, in a tenth of the memory
+        self._settings = settings.model_copy(update={"users": (), "services": ()})
         self._events = EventLog()
         self._rejects = Rejects()
         world = settings.world()
         self._nonces = ordered_nonces(settings.state_dir)
+        self._history = None if settings.state_dir is None else History(settings.state_dir)
+        if self._history is not None:
+            restoring.locate(self._history, world)
         steering = Fig9(world.sites, world.datacenters, self._nonces)
         self._controller = Controller(world, settings.make_policy(), steering, self._nonces)
+        self._keeper: Keeper | None = None
+        if self._history is not None:
+            now = time.monotonic()
+            restoring.restore(self._history, self._controller, now, time.time() - now)
+            self._keeper = Keeper(self._history, self._controller, self._events)
         self._clients = {
             site.name: ApiClient(str(site.agent), token=site.agent_token)
             for site in settings.sites
@@ -71,13 +85,21 @@ class Daemon:
             stack.callback(self._driver.close)
             self._nonces.start()
             stack.callback(self._nonces.close)
+            stack.callback(self._close_history)
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 await self.api.start(self._settings.api.listen)
                 for datacenter in self._clients:
                     tasks.create_task(self._agents.follow(datacenter), name=f"follow {datacenter}")
+                if self._keeper is not None:
+                    tasks.create_task(self._keeper.run(), name="history")
                 self._driver.start()
                 service.settle()
+
+    def _close_history(self) -> None:
+        if self._keeper is not None and self._history is not None:
+            self._keeper.close()
+            self._history.close()
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
@@ -86,7 +108,7 @@ class Daemon:
             case PrepareMigration() | StartMigration() | AbortMigration():
                 assert self._tasks is not None, "effects come after the start"
                 self._tasks.create_task(self._agents.perform(effect), name=f"{type(effect).__name__} {effect.move}")
-            case Send() | Emit() | Reject():
+            case Send() | Transmit() | Emit() | Reject():
                 raise TypeError("the driver performs these itself")
 
     def _send(self, data: bytes, to: Endpoint) -> None:
@@ -105,62 +127,47 @@ class Daemon:
     # --- the API ------------------------------------------------------------------------------------------------------
 
     def _make_api(self) -> Api:
-        api = Api("fmcc", self._settings.name, self._events, self._rejects, self._status, self._not_ready)
-        api.get("/v1/users", lambda: views.users(self._controller, time.monotonic()))
-        api.get("/v1/placements", lambda: views.placements(self._controller))
-        api.get("/v1/moves", lambda: views.moves(self._controller))
-        api.get("/v1/decisions", lambda: views.decisions(self._controller, time.monotonic()))
-        api.post("/v1/moves", self._request_move)
-        api.post("/v1/distances", self._measured)
-        api.post("/v1/remaining", self._remaining)
+        settings = self._settings
+        api = Api(
+            "fmcc",
+            settings.name,
+            self._events,
+            self._rejects,
+            self._status,
+            self._not_ready,
+            settings=settings.api,
+            status_type=answers.Status,
+        )
+        classes = {each.name for each in settings.service_classes}
+        Routes(
+            self._controller,
+            self._driver.tell,
+            self._history,
+            classes=classes,
+            instance_id=settings.instance_id,
+            following=self._agents.following,
+        ).add_to(api)
+        if self._keeper is not None:
+            keeper, changes = self._keeper, self._controller.changes
+            api.metrics.counter(
+                "lispfmc_history_failures", "Writes of the history that failed", lambda: keeper.failures
+            )
+            api.metrics.counter("lispfmc_history_lost", "Decisions that the history has not", lambda: changes.lost)
         return api
 
-    async def _request_move(self, body: dict[str, Any]) -> dict[str, Any]:
-        name, datacenter = body.get("service"), body.get("to")
-        if not isinstance(name, str) or not isinstance(datacenter, str) or set(body) != {"service", "to"}:
-            raise Refused("not a valid request", why="it needs service and to", do='send {"service": …, "to": …}')
-        try:
-            self._controller.check(name, datacenter)
-        except RequestRefused as refused:
-            raise Refused(refused.what, why=refused.why, do=refused.do, status=refused.status) from refused
-        self._driver.tell(self._controller.requested, name, datacenter)
-        return views.move(self._controller.last_move(name), self._controller.steering.scheme)
-
-    async def _measured(self, body: dict[str, Any]) -> dict[str, Any]:
-        a, b, ms = body.get("a"), body.get("b"), body.get("ms")
-        named = isinstance(a, str) and isinstance(b, str) and set(body) == {"a", "b", "ms"}
-        if not named or isinstance(ms, bool) or not isinstance(ms, int | float):
-            raise Refused("not a valid distance", why="it needs a, b and ms", do='send {"a": …, "b": …, "ms": …}')
-        now = time.monotonic()
-        try:
-            self._controller.deliberation.measured(str(a), str(b), ms, now)
-        except LocalError as error:
-            raise Refused(str(error)) from error
-        return {"a": a, "b": b, "ms": self._controller.deliberation.rtt_ms(str(a), str(b), now)}
-
-    async def _remaining(self, body: dict[str, Any]) -> dict[str, Any]:
-        service, seconds = body.get("service"), body.get("remaining_s")
-        numeric = seconds is None or (isinstance(seconds, int | float) and not isinstance(seconds, bool))
-        if not isinstance(service, str) or not numeric or set(body) != {"service", "remaining_s"}:
-            why, do = "it needs service and remaining_s (null: not known)", 'send {"service": …, "remaining_s": 90}'
-            raise Refused("not valid", why=why, do=do)
-        try:
-            self._controller.deliberation.remaining(service, seconds, time.monotonic())
-        except LocalError as error:
-            raise Refused(str(error)) from error
-        return {"service": service, "remaining_s": seconds}
-
     def _status(self) -> dict[str, Any]:
-        return {
-            "mode": self._settings.mode,
-            "policy": self._settings.policy,
-            "scheme": self._controller.steering.scheme,
-            "subscriptions": {str(each): self._controller.subscriber.confirmed(each) for each in self._ranges},
-            "agents": {name: name in self._agents.following for name in self._clients},
-            "users": len(self._controller.world.users),
-            "services": len(self._controller.world.services),
-            "drops": self._sockets.drops if self._sockets else 0,
-        }
+        status = answers.Status(
+            mode=self._settings.mode,
+            policy=self._settings.policy,
+            scheme=self._controller.steering.scheme,
+            subscriptions={str(each): self._controller.subscriber.confirmed(each) for each in self._ranges},
+            agents={name: name in self._agents.following for name in self._clients},
+            users=len(self._controller.world.users),
+            services=len(self._controller.world.services),
+            drops=self._sockets.drops if self._sockets else 0,
+            history="none" if self._history is None else str(self._history.path),
+        )
+        return msgspec.structs.asdict(status)
 
     def _not_ready(self) -> list[str]:
         confirmed, following = self._controller.subscriber.confirmed, self._agents.following

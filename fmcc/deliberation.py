@@ -6,11 +6,14 @@ The controller asks for a view and a decision, and tells of every placement that
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
-from fmcc.moves import Placement
+from fmcc.changes import Changes
+from fmcc.moves import MoveRecord, Placement
 from fmcc.moves import State as MoveState
 from fmcc.policy import Candidate, Decision, Learner, Policy, State, View
 from fmcc.policy.rules import Rules
@@ -24,6 +27,8 @@ SMOOTHING = 0.25
 """Weight of a new measurement against those before it."""
 
 
+CANDIDATES_KEPT = 10_000
+"""Sets of candidates that are made once: one for each site, place, set of allowed data centres and size."""
 DECISIONS_KEPT = 10_000
 """Decisions that can still be explained in full: a kilobyte each. The events of all others have gone by."""
 
@@ -50,13 +55,19 @@ class _Settled(msgspec.Struct, frozen=True, gc=False):
 
 
 class Deliberation:
-    """Bounded by the configuration: pairs of sites, and services."""
+    """Bounded by the world: pairs of sites, and services."""
 
-    def __init__(self, world: World, policy: Policy, placements: Mapping[str, Placement]) -> None:
+    def __init__(
+        self, world: World, policy: Policy, placements: Mapping[str, Placement], changes: Changes | None = None
+    ) -> None:
         """`placements` is the controller's own table, only read here."""
         self.world = world
+        self._changes = Changes() if changes is None else changes
         self.policy = policy
-        self._learns = policy.learns if isinstance(policy, Rules) else isinstance(policy, Learner)
+        learns = policy.learns if isinstance(policy, Rules) else True
+        self._learner = policy if learns and isinstance(policy, Learner) else None
+        self._limited = any(each.capacity is not None for each in world.datacenters.values())
+        self._candidates_of: dict[tuple[str, str, tuple[str, ...], int | None], tuple[Candidate, ...]] = {}
         self._placements = placements
         self._taken = dict.fromkeys(world.datacenters, 0)
         for placement in placements.values():
@@ -65,8 +76,10 @@ class Deliberation:
         self._ends: dict[str, float] = {}
         self._copied_s: dict[str, float] = {}
         self._settled: dict[str, _Settled] = {}
+        self._heard: set[str] = set()
         self.ping_pongs: dict[str, int] = {}
-        self.latest: dict[str, Considered] = {}
+        # the oldest is to leave at once, which a plain dict finds by walking over all that have left
+        self.latest: OrderedDict[str, Considered] = OrderedDict()
 
     # --- what is told -------------------------------------------------------------------------------------------------
 
@@ -95,13 +108,40 @@ class Deliberation:
         else:
             raise LocalError(f"what is left of {service}: {seconds} is no number of seconds; give one not below 0")
 
+    def heard(self, service: str) -> None:
+        """The Map-Server has said where the service is: what it says next is a move."""
+        self._heard.add(service)
+
+    def added(self, placement: Placement) -> None:
+        self._count(placement, 1)
+        self._changes.services[placement.service.name] = None
+
+    def removed(self, placement: Placement) -> None:
+        """The service is no more: nothing of it stays."""
+        name = placement.service.name
+        self._count(placement, -1)
+        self._heard.discard(name)
+        tables: tuple[dict[str, Any], ...] = (self._ends, self._copied_s, self._settled, self.ping_pongs, self.latest)
+        for table in tables:
+            table.pop(name, None)
+        if isinstance(self.policy, Rules):
+            self.policy.forget(name)
+        self._changes.services[name] = None
+
     def replaced(self, before: Placement, after: Placement, now: float) -> list[Emit]:
         """A placement has changed: room, the time that the copy took, and whether the service is back too soon."""
+        if after is before:
+            return []
+        name = after.service.name
+        self._changes.services[name] = None
+        if after.move is not None and after.move is not before.move:
+            self._changes.moved(MoveRecord(name, after.move))
         self._count(before, -1)
         self._count(after, 1)
         if before.datacenter == after.datacenter:
             return []
-        name = after.service.name
+        if name not in self._heard and (after.move is None or after.move.state is not MoveState.NOTIFIED):
+            return []  # the first word after a start: it was there all the time, it has not moved
         if (copied_s := _copied_s(after)) is not None:
             known = self._copied_s.get(name, copied_s)
             self._copied_s[name] = known + 0.5 * (copied_s - known)
@@ -121,23 +161,32 @@ class Deliberation:
 
     # --- what a restart must not forget -------------------------------------------------------------------------------
 
-    def state(self, service: str) -> State | None:
+    def state(self, service: str, now: float) -> State | None:
         """What is known of one service, as plain values; None = nothing."""
         learned = self.policy.state(service) if isinstance(self.policy, Learner) else None
         copied_s, ping_pongs = self._copied_s.get(service), self.ping_pongs.get(service, 0)
-        if learned is None and copied_s is None and not ping_pongs:
+        settled = self._settled.get(service)
+        if learned is None and copied_s is None and not ping_pongs and settled is None:
             return None
-        policy = self._policy_of(service)
-        return {"policy": policy, "learned": learned, "copied_s": copied_s, "ping_pongs": ping_pongs}
+        return {
+            "policy": self._policy_of(service),
+            "learned": learned,
+            "copied_s": copied_s,
+            "ping_pongs": ping_pongs,
+            "left": None if settled is None else settled.left,
+            "settled_s": None if settled is None else now - settled.at,
+        }
 
-    def restore(self, service: str, state: State) -> None:
-        """Go on from a saved state. Raises LocalError when it is none of ours; what another policy had learned is let
-        go."""
+    def restore(self, service: str, state: State, saved: float) -> None:
+        """Go on from a state that was saved at `saved`. Raises LocalError when it is none of ours; what another policy
+        had learned is let go."""
         if service not in self.world.services:
             raise LocalError(f"no service {service!r}: it is not configured; what is known of it is let go")
         copied_s, ping_pongs, learned = state.get("copied_s"), state.get("ping_pongs", 0), state.get("learned")
         timed = copied_s is None or (isinstance(copied_s, int | float) and 0.0 <= copied_s < float("inf"))
-        if not timed or not isinstance(ping_pongs, int) or ping_pongs < 0:
+        left, settled_s = state.get("left"), state.get("settled_s")
+        moved = left is None or (isinstance(left, str) and isinstance(settled_s, int | float) and settled_s >= 0.0)
+        if not timed or not moved or not isinstance(ping_pongs, int) or ping_pongs < 0:
             raise LocalError(f"what is known of {service}: impossible values; it is learned anew")
         if learned is not None and state.get("policy") == self._policy_of(service):
             if isinstance(self.policy, Rules):
@@ -148,6 +197,8 @@ class Deliberation:
             self._copied_s[service] = float(copied_s)
         if ping_pongs:
             self.ping_pongs[service] = ping_pongs
+        if left is not None and settled_s is not None:
+            self._settled[service] = _Settled(left, saved - settled_s)
 
     def _policy_of(self, service: str) -> str:
         policy, known = self.policy, self.world.services[service]
@@ -162,6 +213,19 @@ class Deliberation:
             return measured.ms
         return self.world.rtt_ms(a, b)
 
+    def distances(self, now: float) -> Iterator[tuple[str, str, float, float | None]]:
+        """Every pair of sites that has a distance, in ms, and how old it is; None: it is the configured one."""
+        for pair in sorted(self._rtts.keys() | self.world.rtts_ms.keys(), key=sorted):
+            a, b = sorted(pair) if len(pair) == 2 else (*pair, *pair)
+            measured, ms = self._rtts.get(pair), self.rtt_ms(a, b, now)
+            fresh = measured is not None and now - measured.at < MEASURED_FOR_S
+            if ms is not None:
+                yield a, b, ms, round(now - measured.at, 3) if measured is not None and fresh else None
+
+    def taken(self, datacenter: str) -> int:
+        """How many services it has, or waits for."""
+        return self._taken[datacenter]
+
     def view(self, placement: Placement, site: str, now: float) -> View:
         service = placement.service
         settled, ends = self._settled.get(service.name), self._ends.get(service.name)
@@ -170,7 +234,7 @@ class Deliberation:
             user=service.user,
             site=site,
             datacenter=placement.datacenter,
-            candidates=tuple(self._candidate(placement, name, site, now) for name in service.allowed),
+            candidates=self._candidates(placement, site, now),
             service_class=service.service_class,
             settled_s=None if settled is None else now - settled.at,
             remaining_s=None if ends is None else max(0.0, ends - now),
@@ -180,18 +244,37 @@ class Deliberation:
         free = self._free(placement, datacenter)
         return free is None or free > 0
 
-    def observe(self, placement: Placement, site: str, now: float) -> None:
-        """A handover, whether or not something is decided."""
-        if self._learns and isinstance(self.policy, Learner):
-            self.policy.observe(self.view(placement, site, now))
+    def observe(self, placement: Placement, site: str, now: float) -> View | None:
+        """A handover, whether or not something is decided; returns what the policy was shown, if it learns."""
+        if self._learner is None:
+            return None
+        self._changes.services[placement.service.name] = None
+        view = self.view(placement, site, now)
+        self._learner.observe(view)
+        return view
 
     def decide(self, view: View, now: float) -> Decision:
         decision = self.policy.decide(view)
-        self.latest.pop(view.service, None)  # the newest stand last
-        self.latest[view.service] = Considered(view, decision, now, self.world.acts)
+        self.latest[view.service] = considered = Considered(view, decision, now, self.world.acts)
+        self.latest.move_to_end(view.service)
+        self._changes.decided(considered)
         if len(self.latest) > DECISIONS_KEPT:
-            del self.latest[next(iter(self.latest))]
+            self.latest.popitem(last=False)
         return decision
+
+    def _candidates(self, placement: Placement, site: str, now: float) -> tuple[Candidate, ...]:
+        """Where nothing but the configuration matters they are the same for many services, and made once."""
+        service = placement.service
+        if self._limited or self._rtts or service.name in self._copied_s:
+            return tuple(self._candidate(placement, name, site, now) for name in service.allowed)
+        key = (site, placement.datacenter, service.allowed, service.size_bytes)
+        made = self._candidates_of.get(key)
+        if made is None:
+            if len(self._candidates_of) >= CANDIDATES_KEPT:
+                self._candidates_of.clear()
+            made = tuple(self._candidate(placement, name, site, now) for name in service.allowed)
+            self._candidates_of[key] = made
+        return made
 
     def _candidate(self, placement: Placement, datacenter: str, site: str, now: float) -> Candidate:
         capacity = self.world.datacenters[datacenter].capacity

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send, Transmit
 
 
 class PrepareMigration(msgspec.Struct, frozen=True, gc=False):
@@ -41,5 +41,5 @@ class AbortMigration(msgspec.Struct, frozen=True, gc=False):
 
 
 AgentEffect: TypeAlias = PrepareMigration | StartMigration | AbortMigration
-FmccEffect: TypeAlias = Send | Emit | Reject | PrepareMigration | StartMigration | AbortMigration
+FmccEffect: TypeAlias = Send | Transmit | Emit | Reject | PrepareMigration | StartMigration | AbortMigration
 """Everything that the controller's core can ask for."""

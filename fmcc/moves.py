@@ -33,7 +33,7 @@ class Phase(msgspec.Struct, frozen=True, gc=False):
     at: float
 
 
-class Move(msgspec.Struct, frozen=True):
+class Move(msgspec.Struct, frozen=True, gc=False):
     """One move of a service. `stopped_ns` and `resumed_ns` are the hypervisors' own clocks (CLOCK_MONOTONIC)."""
 
     id: str
@@ -58,7 +58,7 @@ class MoveRecord(msgspec.Struct, frozen=True, gc=False):
     move: Move
 
 
-class Placement(msgspec.Struct, frozen=True):
+class Placement(msgspec.Struct, frozen=True, gc=False):
     """Where a service runs, by which map-version, and its move, the last one or the one in flight."""
 
     service: Service

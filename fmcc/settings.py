@@ -42,11 +42,13 @@ class MapServerSettings(Settings):
 
 
 class SiteSettings(Settings):
-    """A place with a tunnel router. A data centre also has a hypervisor agent, and its router a key with us."""
+    """A place with a tunnel router. A data centre also has a hypervisor agent, and its router a key with us. Without
+    `rlocs`, the mapping system is asked which RLOCs serve the site's own `prefix`."""
 
     name: str
     kind: Literal["access", "datacenter"]
-    rlocs: tuple[IpField, ...] = Field(min_length=1)
+    rlocs: tuple[IpField, ...] = ()
+    prefix: PrefixField | None = None
     agent: EndpointField | None = None
     agent_token: str | None = None
     key_id: int | None = Field(default=None, ge=0, le=255)
@@ -57,6 +59,8 @@ class SiteSettings(Settings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
+        if not self.rlocs and self.prefix is None:
+            raise Wrong(f"the site {self.name} has neither rlocs nor prefix; add one, so that it can be found", "name")
         needed = ("agent", "agent_token", "key_id", "secret")
         if self.kind == "datacenter":
             missing = [name for name in needed if getattr(self, name) is None]
@@ -84,16 +88,23 @@ class UserSettings(Settings):
 
 
 class ServiceSettings(Settings):
-    """`datacenter` is where it starts; `allowed` where it may go (default: every data centre). `size_bytes` is what a
-    move copies, until one has been timed."""
+    """`datacenter` is where it starts; `allowed` where it may go (default: everywhere). Without a `user` it moves
+    only when it is told to. `size_bytes` is its state, of which a move copies `fraction` (a partial migration), and
+    what that takes is reckoned until one has been timed."""
 
     name: str
-    user: str
+    user: str = ""
     eids: tuple[PrefixField, ...] = Field(min_length=1)
     datacenter: str
     allowed: tuple[str, ...] = ()
     service_class: str = ""
     size_bytes: int | None = Field(default=None, gt=0)
+    fraction: float = Field(default=1.0, gt=0, le=1)
+
+    @property
+    def copied_bytes(self) -> int | None:
+        """What a move of it copies."""
+        return None if self.size_bytes is None else max(1, round(self.size_bytes * self.fraction))
 
 
 class ModelSettings(Settings):
@@ -203,7 +214,7 @@ class FmccSettings(Settings):
         datacenters = {site.name for site in self.sites if site.kind == "datacenter"}
         classes = {each.name for each in self.service_classes}
         for index, service in enumerate(self.services):
-            if service.user not in users:
+            if service.user and service.user not in users:
                 why = f"no user {service.user!r}, known are {_list(users)}; correct it"
                 raise Wrong(why, "services", index, "user")
             if service.service_class and service.service_class not in classes:
@@ -223,13 +234,16 @@ class FmccSettings(Settings):
         """The settings as the values that the cores read."""
         datacenters = [site for site in self.sites if site.kind == "datacenter"]
         everywhere = tuple(site.name for site in datacenters)
+        site_prefixes = {
+            self._placed(site.prefix): site.name for site in self.sites if site.prefix is not None and not site.rlocs
+        }
         return World(
             rlocs=self.rlocs,
             xtr_id=bytes.fromhex(self.xtr_id) if self.xtr_id else sha256(self.name.encode()).digest()[:XTR_ID_BYTES],
             map_server=Endpoint(self.map_server.address, CONTROL_PORT),
             map_server_key=self.map_server.key,
             sites={site.name: site.rlocs for site in self.sites},
-            datacenters={site.name: _datacenter(site) for site in datacenters},
+            datacenters={site.name: self._datacenter(site) for site in datacenters},
             users={user.name: User(user.name, self._all_placed(user.eids)) for user in self.users},
             services={
                 each.name: Service(
@@ -239,18 +253,31 @@ class FmccSettings(Settings):
                     each.datacenter,
                     each.allowed or everywhere,
                     each.service_class,
-                    each.size_bytes,
+                    each.copied_bytes,
                 )
                 for each in self.services
             },
-            ranges=self._all_placed(self.ranges),
+            ranges=self._ranges_and(site_prefixes),
             rtts_ms={frozenset((rtt.a, rtt.b)): rtt.ms for rtt in self.rtts},
             acts=self.mode == "act",
             limits=Limits(**self.limits.model_dump()),
             rates_bit_s={frozenset((rtt.a, rtt.b)): rtt.mbit_s * 1e6 for rtt in self.rtts if rtt.mbit_s is not None},
             link_bit_s=None if self.model.link_mbit_s is None else self.model.link_mbit_s * 1e6,
             ping_pong_s=self.model.ping_pong_s,
+            site_prefixes=site_prefixes,
         )
+
+    def _ranges_and(self, prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
+        """What is subscribed to: the ranges, and those of these prefixes that are in none of them."""
+        ranges = self._all_placed(self.ranges)
+        return (*ranges, *(each for each in prefixes if not any(prefix.covers(each) for prefix in ranges)))
+
+    def _datacenter(self, site: SiteSettings) -> DataCenter:
+        assert site.key_id is not None, "checked for data centres"
+        assert site.secret is not None, "checked for data centres"
+        key = Key(site.key_id, site.secret.encode(), site.algorithm, site.auth_compat)
+        prefix = None if site.prefix is None else self._placed(site.prefix)
+        return DataCenter(site.name, key, site.capacity, prefix, located=not site.rlocs)
 
     def make_policy(self) -> Policy:
         """The configured policy with the rules of the service classes around it."""
@@ -273,13 +300,6 @@ class FmccSettings(Settings):
 
     def _all_placed(self, prefixes: Iterable[Prefix]) -> tuple[Prefix, ...]:
         return tuple(self._placed(prefix) for prefix in prefixes)
-
-
-def _datacenter(site: SiteSettings) -> DataCenter:
-    assert site.key_id is not None, "checked for data centres"
-    assert site.secret is not None, "checked for data centres"
-    key = Key(site.key_id, site.secret.encode(), site.algorithm, site.auth_compat)
-    return DataCenter(site.name, key, site.capacity)
 
 
 def _check_policy(name: str, *where: str | int) -> None:

@@ -33,6 +33,13 @@ class Sightings:
         """The service has changed its place."""
         self._placed_at[service] = now
 
+    def forget(self, service: str) -> None:
+        """The service is no more."""
+        self._latest.pop(service, None)
+        self._placed_at.pop(service, None)
+        self._interrupted.discard(service)
+        self._retried.discard(service)
+
     def take(self, ready: Callable[[str], bool]) -> Iterator[tuple[str, str]]:
         """The services that are `ready` to be weighed and the data centre of each; every sighting is taken once."""
         for service in sorted(filter(ready, self._latest)):

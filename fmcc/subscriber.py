@@ -13,7 +13,7 @@ import msgspec
 
 from fmcc.world import World
 from lispfmc.core.deadlines import Deadlines
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send, Transmit
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.wire import auth
 from lispfmc.wire.address import Endpoint, Prefix
@@ -51,8 +51,8 @@ class _Subscription(msgspec.Struct, frozen=True, gc=False):
 class Received(msgspec.Struct, frozen=True):
     """What a Map-Notify brought: the records that are news, in order, and what to do about the message."""
 
-    records: tuple[EidRecord, ...]
-    effects: tuple[Send | Emit | Reject, ...]
+    records: tuple[tuple[Prefix, EidRecord], ...]
+    effects: tuple[Send | Transmit | Emit | Reject, ...]
 
 
 class Subscriber:
@@ -74,10 +74,26 @@ class Subscriber:
         """True while the Map-Server is known to keep this subscription."""
         return self._subscriptions[prefix].confirmed is not None
 
+    @property
+    def whole(self) -> bool:
+        """True while every range is known to be subscribed: each EID of anybody's is told of."""
+        return all(one.confirmed is not None for one in self._subscriptions.values())
+
     def covers(self, eid: Prefix) -> bool:
         """True while a confirmed subscription tells of `eid`: its absence from what was published means something."""
         within = self._ranges.longest(eid)
         return within is not None and self.confirmed(within[1])
+
+    def ask_anew(self, now: float) -> None:
+        """Somebody new is of interest: the answers to subscriptions tell of all that is registered."""
+        for prefix, subscription in self._subscriptions.items():
+            if not subscription.waits:
+                self._due.set(prefix, now)
+
+    def forget(self, eid: Prefix) -> None:
+        """Nobody's EID any more: no replay state is kept for it."""
+        if eid not in self._subscriptions:
+            self._last_nonce.pop(eid, None)
 
     def next_deadline(self) -> float | None:
         return self._due.next()
@@ -103,41 +119,51 @@ class Subscriber:
             return Received((), (Reject("unexpected-notify", source, "not the Map-Server"),))
         if not auth.verify(notify, datagram, self._world.map_server_key):
             return Received((), (Reject("bad-authentication", source, "Map-Notify"),))
-        effects: list[Send | Emit | Reject] = []
+        effects: list[Send | Transmit | Emit | Reject] = []
         asked = self._asked_by(notify.nonce)
         ended = [prefix for record in notify.records if (prefix := self._ended_by(record, notify.nonce)) is not None]
         if ended:
             return Received((), tuple(self._lost(prefix, now) for prefix in ended))
         if asked is not None:
             effects.extend(self._confirm(asked, notify.nonce, now))
-        fresh: list[EidRecord] = []
+        fresh: list[tuple[Prefix, EidRecord]] = []
         stale = foreign = False
         for record in notify.records:
-            age = self._age(record, notify.nonce)
+            prefix = record.prefix
+            age = "foreign" if prefix is None else self._age(prefix, notify.nonce)
             stale, foreign = stale or age == "stale", foreign or age == "foreign"
-            if age == "fresh":
-                fresh.append(record)
+            if age == "fresh" and prefix is not None:
+                fresh.append((prefix, record))
         if stale and not fresh:
             return Received((), (*effects, Reject("replayed-nonce", source, f"Map-Notify {notify.nonce:#x}")))
         if foreign:
             effects.append(Reject("foreign-prefix", source, "a publication outside the subscribed ranges"))
-        effects.append(Send(MapNotifyAck.of(notify), source, self._world.map_server_key))
-        for record in fresh:
-            self._remember(record, notify.nonce)
+        effects.append(self._acknowledgement(notify, datagram, source))
+        for prefix, _ in fresh:
+            self._remember(prefix, notify.nonce)
         return Received(tuple(fresh), tuple(effects))
 
-    def _age(self, record: EidRecord, nonce: int) -> str:
+    def _acknowledgement(self, notify: MapNotify, datagram: bytes, source: Endpoint) -> Send | Transmit:
+        """RFC 9301 §5.8: the message as it came, but for its type and its tag."""
+        key = self._world.map_server_key
+        ack = MapNotifyAck.of(notify)
+        if notify.xtr_id is not None:
+            return Send(ack, source, key)
+        word = ack.word | len(notify.records)
+        records = datagram[auth.AUTH_OFFSET + len(notify.auth) :]
+        return Transmit(auth.tagged(word, datagram[4:12], records, key), source)
+
+    def _age(self, prefix: Prefix, nonce: int) -> str:
         """ "fresh", "repeated", "stale" or "foreign".
 
         RFC 9437 §7 counts nonces for each EID-record by itself: a late publication about one EID is still news after a
         newer one about another.
         """
-        prefix = record.prefix
-        subscription = self._subscription_of(prefix) if prefix is not None else None
-        if prefix is None or subscription is None:
-            return "foreign"
         last = self._last_nonce.get(prefix)
-        if last is None:
+        if last is None:  # one that has been published before lies in a range
+            subscription = self._subscription_of(prefix)
+            if subscription is None:
+                return "foreign"
             return "fresh" if subscription.confirmed is not None and nonce >= subscription.confirmed else "stale"
         if nonce == last:
             return "repeated"
@@ -149,9 +175,8 @@ class Subscriber:
         within = self._ranges.longest(prefix) or next(self._ranges.covered_by(prefix), None)
         return self._subscriptions[within[1]] if within is not None else None
 
-    def _remember(self, record: EidRecord, nonce: int) -> None:
-        prefix = record.prefix
-        if prefix is not None and (self._knows(prefix) or prefix in self._subscriptions):
+    def _remember(self, prefix: Prefix, nonce: int) -> None:
+        if self._knows(prefix) or prefix in self._subscriptions:
             self._last_nonce[prefix] = nonce
 
     def _confirm(self, prefix: Prefix, nonce: int, now: float) -> list[Emit]:
@@ -173,9 +198,10 @@ class Subscriber:
         return Emit("subscription.removed", {"eid": str(prefix)})
 
     def _ended_by(self, record: EidRecord, nonce: int) -> Prefix | None:
+        if record.locators or record.action != Action.DROP_AUTH_FAILURE:
+            return None
         prefix = record.prefix
-        ends = record.action == Action.DROP_AUTH_FAILURE and not record.locators
-        if prefix is None or not ends or prefix not in self._subscriptions:
+        if prefix is None or prefix not in self._subscriptions:
             return None
         # an old end must not end a newer subscription
         return prefix if nonce >= (self._subscriptions[prefix].confirmed or 0) else None

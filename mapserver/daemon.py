@@ -52,7 +52,9 @@ class Daemon:
             rejects=self.rejects,
             quick=self._server.at_once,
         )
-        self._api = Api("mapserver", settings.name, self.events, self.rejects, self.status, self._not_ready)
+        self._api = Api(
+            "mapserver", settings.name, self.events, self.rejects, self.status, self._not_ready, settings=settings.api
+        )
         self._api.query("/v1/registrations", lambda query: views.registrations(self._server, query, time.monotonic()))
         self._api.post("/v1/reload", self._reload)
         self._api.get("/v1/subscriptions", lambda: views.subscriptions(self._server))

@@ -23,6 +23,7 @@ from lispfmc.wire.errors import LocalError
 from xtr.dataplane.choice import plane_for, started
 from xtr.dataplane.sniffer import Sniffer
 from xtr.effects import Deliver, Install, ProbeHost, Remove, StandIn, TakeOver, Undeliver, XtrEffect
+from xtr.reporting import Reporting
 from xtr.router import Router
 from xtr.settings import XtrSettings
 
@@ -48,6 +49,7 @@ class Daemon:
             heard=lambda eid: self._plane.heard(eid),
             used=lambda eid: self._plane.used(eid),
         )
+        self._reporting = Reporting(settings.distances, settings.rlocs, self._router.measured)
         self._sockets = Sockets([])
         self._driver: Driver[XtrEffect] = Driver(
             self._router,
@@ -56,7 +58,9 @@ class Daemon:
             events=self.events,
             rejects=self.rejects,
         )
-        self._api = Api("xtr", settings.name, self.events, self.rejects, self._status, self._not_ready)
+        self._api = Api(
+            "xtr", settings.name, self.events, self.rejects, self._status, self._not_ready, settings=settings.api
+        )
         self._api.get("/v1/map-cache", lambda: {"items": self._router.map_cache(time.monotonic())})
         self._api.get("/v1/hosts", lambda: {"items": self._router.hosts(time.monotonic())})
         self._api.get("/v1/counters", self._counters)
@@ -78,8 +82,10 @@ class Daemon:
             ) from error
         self._driver.start()
         self._driver.tell(self._router.start)
+        self._reporting.start()
 
     async def close(self) -> None:
+        self._reporting.close()
         if self._sockets.all:
             self._driver.tell(self._router.stop)
         self._driver.close()

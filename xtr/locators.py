@@ -31,10 +31,14 @@ class _Target(msgspec.Struct, frozen=True, gc=False):
     unanswered: int = 0
     down: bool = False
     rtt_s: float | None = None
+    last_s: float | None = None
+    """The last round-trip time as it was measured, and when that was."""
+    at: float = 0.0
 
 
 class Locators:
-    """The locators in use. `behind` names an EID-Prefix that has the locator, or None when none has it any more."""
+    """The locators in use, and those whose distance is wanted. `behind` names an EID-Prefix that has the locator, or
+    None when none has it any more."""
 
     def __init__(self, settings: XtrSettings, nonces: Iterator[int], behind: Callable[[Ip], Prefix | None]) -> None:
         self._rlocs = settings.rlocs
@@ -44,10 +48,19 @@ class Locators:
         self._most = settings.limits.rlocs_probed if self._period_s else 0
         self._nonces = nonces
         self._behind = behind
+        self._watched = {
+            each.rloc: settings.placed(each.prefix)
+            for each in settings.distances.targets
+            if len(each.rloc) in self._sizes and each.rloc not in self._ours
+        }
+        self._watch_s = settings.distances.probe_s
         self._targets: dict[Ip, _Target] = {}
         self._asked: dict[int, Ip] = {}
         self._due: Deadlines[Ip] = Deadlines()
         self.down: set[Ip] = set()
+        for rloc in self._watched:
+            self._targets[rloc] = _Target()
+            self._due.set(rloc, 0.0)
 
     def learned(self, rlocs: Iterable[Ip], now: float) -> None:
         """A mapping with these locators is in use."""
@@ -68,8 +81,8 @@ class Locators:
         took_s = now - dict(before.probes)[reply.nonce]
         self._unask(before)
         rtt_s = took_s if before.rtt_s is None else before.rtt_s + SMOOTHING * (took_s - before.rtt_s)
-        self._targets[rloc] = _Target(rtt_s=rtt_s)
-        self._due.set(rloc, now + self._period_s * _jitter(reply.nonce))
+        self._targets[rloc] = _Target(rtt_s=rtt_s, last_s=took_s, at=now)
+        self._due.set(rloc, now + self._every_s(rloc) * _jitter(reply.nonce))
         if not before.down:
             return rloc, []
         self.down.discard(rloc)
@@ -83,7 +96,7 @@ class Locators:
         effects: list[XtrEffect] = []
         lost: list[Ip] = []
         for rloc in list(self._due.pop_expired(now)):
-            target, eid = self._targets[rloc], self._behind(rloc)
+            target, eid = self._targets[rloc], self._behind(rloc) or self._watched.get(rloc)
             if eid is None:  # no mapping names it any more
                 self._unask(target)
                 del self._targets[rloc]
@@ -101,6 +114,17 @@ class Locators:
         target = self._targets.get(rloc)
         return target.rtt_s if target else None
 
+    def measured(self) -> dict[Ip, tuple[float, float]]:
+        """The last round-trip time of every locator that answers, and when it was measured."""
+        return {
+            rloc: (target.last_s, target.at)
+            for rloc, target in self._targets.items()
+            if target.last_s is not None and not target.down
+        }
+
+    def _every_s(self, rloc: Ip) -> float:
+        return self._watch_s if rloc in self._watched else self._period_s
+
     def _probe(self, rloc: Ip, eid: Prefix, target: _Target, now: float) -> Send:
         nonce = next(self._nonces)
         unanswered = min(target.unanswered + 1, LOST + 1)
@@ -109,7 +133,7 @@ class Locators:
             self._asked.pop(old, None)
         self._targets[rloc] = msgspec.structs.replace(target, probes=(*kept, (nonce, now)), unanswered=unanswered)
         self._asked[nonce] = rloc
-        self._due.set(rloc, now + (self._period_s * _jitter(nonce) if unanswered > LOST else RETRY_S))
+        self._due.set(rloc, now + (self._every_s(rloc) * _jitter(nonce) if unanswered > LOST else RETRY_S))
         # RFC 9301 §5.3: a probe has no Source-EID, and goes to the locator itself, not into an ECM
         request = MapRequest.of(RequestRecord.of(eid), nonce=nonce, itr_rlocs=self._rlocs, probe=True)
         return Send(request, Endpoint(rloc, CONTROL_PORT))

@@ -150,6 +150,10 @@ class Router:
         """The xTR at `sender` still encapsulates to us for `eid`, which has left."""
         return self._moves.moved_away(eid, sender, now)
 
+    def measured(self) -> dict[Ip, tuple[float, float]]:
+        """The last round-trip time to every locator that answers probes, and when it was measured."""
+        return self._forwarding.locators.measured()
+
     def map_cache(self, now: float) -> list[dict[str, object]]:
         """The map-cache as the HTTP API shows it."""
         items: list[dict[str, object]] = []

@@ -170,6 +170,25 @@ class TimerSettings(Settings):
     unused_s: float = Field(default=300.0, gt=0)
 
 
+class DistanceTarget(Settings):
+    """A locator that is probed whether or not packets go to it, by an EID-Prefix that its router answers for."""
+
+    rloc: IpField
+    prefix: PrefixField
+
+
+class DistanceSettings(Settings):
+    """Whom to tell how far other sites are: the API of a controller ("unix:/path", "address:port" or
+    "https://name:port", whose certificate is by `authority`), and whom to probe for it."""
+
+    controller: str = ""
+    token: str | None = None
+    authority: Path | None = None
+    report_s: float = Field(default=10.0, gt=0)
+    probe_s: float = Field(default=10.0, ge=0.1)
+    targets: tuple[DistanceTarget, ...] = Field(default=(), max_length=256)
+
+
 class LimitSettings(Settings):
     """Bounds of what the network can make us keep or send."""
 
@@ -202,6 +221,7 @@ class XtrSettings(Settings):
     interworking: InterworkingSettings = InterworkingSettings()
     timers: TimerSettings = TimerSettings()
     limits: LimitSettings = LimitSettings()
+    distances: DistanceSettings = DistanceSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 

@@ -82,6 +82,9 @@ class Hypervisor(Protocol):
 
     def machines(self) -> tuple[str, ...]: ...
 
+    def waiting(self) -> list[str]:
+        """What the driver is not ready for yet, in words."""
+
     async def places(self) -> list[Place]:
         """Where each machine is."""
 
@@ -99,6 +102,9 @@ class Hypervisor(Protocol):
 
     async def abort(self, move: str) -> None:
         """Forget the migration; the machine stays. Raises CannotMigrate when it is too late."""
+
+    async def close(self) -> None:
+        """The agent ends; machines go on."""
 
     async def incoming(self, word: dict[str, Any]) -> dict[str, Any]:
         """What the driver at the other end has to say to this one. Raises CannotMigrate."""

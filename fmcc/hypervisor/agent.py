@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from fmcc.hypervisor import CannotMigrate, Happened, Hypervisor, Migration, Recovered
-from fmcc.hypervisor.emulated import Emulated
+from fmcc.hypervisor.drivers import check_installed, make
 from fmcc.hypervisor.settings import AgentSettings
 from lispfmc.core.effects import FieldValue
 from lispfmc.runtime import config, logs, service
@@ -56,11 +56,9 @@ class Agent:
             }
             stack.push_async_callback(self.api.close)
             stack.push_async_callback(self.local.close)
+            stack.push_async_callback(self._close_driver)
             async with asyncio.TaskGroup() as tasks:
-                machines = self._settings.machines_by_name()
-                self._driver = Emulated(
-                    self._settings.datacenter, machines, peers, self.report, tasks, recovered=self.recovered
-                )
+                self._driver = make(self._settings, peers, self.report, tasks, self.recovered)
                 await self.api.start(str(self._settings.listen))
                 if self._settings.api.listen is not None:
                     await self.local.start(self._settings.api.listen)
@@ -69,6 +67,10 @@ class Agent:
                 service.settle()
                 await self._driver.recover()
                 await asyncio.Event().wait()
+
+    async def _close_driver(self) -> None:
+        if self._driver is not None:
+            await self._driver.close()
 
     def report(self, happened: Happened) -> None:
         """Make what happened to a machine an event."""
@@ -116,7 +118,7 @@ class Agent:
         }
 
     def _not_ready(self) -> list[str]:
-        return [] if self._driver is not None else ["the driver is starting"]
+        return self._driver.waiting() if self._driver is not None else ["the driver is starting"]
 
     async def _machines(self) -> dict[str, Any]:
         return {"items": [msgspec.to_builtins(place) for place in await self._hypervisor.places()]}
@@ -169,7 +171,10 @@ def _refusals() -> Any:
 
 
 def load(path: Path) -> AgentSettings:
-    return config.load(path, AgentSettings)
+    """Raises LocalError: the configuration is wrong, or its driver is not installed."""
+    settings = config.load(path, AgentSettings)
+    check_installed(settings.driver)
+    return settings
 
 
 async def run(path: Path) -> None:

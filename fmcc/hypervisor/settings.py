@@ -8,7 +8,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fmcc.hypervisor.emulated import Machine
-from lispfmc.runtime.config import EndpointField, LogSettings, Settings, Wrong
+from fmcc.hypervisor.machine import RealMachine
+from lispfmc.runtime.config import EndpointField, IpField, LogSettings, Settings, Wrong
 
 
 class PeerSettings(Settings):
@@ -20,12 +21,68 @@ class PeerSettings(Settings):
 
 
 class MachineSettings(Settings):
-    """A machine that may be here or come here. Both ends list it, with the same node socket."""
+    """A machine that may be here or come here. Both ends list it, alike."""
 
     name: str
-    node_socket: Path
+    start: str | None = None
+    """The data centre where it is, or is booted, when nobody has moved it yet (all drivers but `emulated`)."""
+    node_socket: Path | None = None
+    """`emulated`: the agent of the lab node that stands for the machine."""
     copy_s: float = Field(default=5.0, ge=0)
     pause_ms: float = Field(default=60.0, ge=0)
+    fraction: float = Field(default=1.0, gt=0, le=1)
+    """`emulated`: the part of the state that a move takes along; the copy takes that part of `copy_s`."""
+    echo: EndpointField | None = None
+    """A UDP echo service in the machine: it is alive where this answers (`qemu`, `libvirt`)."""
+    memory_mb: int = Field(default=128, ge=80)
+    mac: str = Field(default="52:54:00:00:00:01", pattern="^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
+    interface: str = Field(default="", max_length=15)
+    """Its port in the site's network; "vm-" and its name unless given."""
+    kernel: Path | None = None
+    initrd: Path | None = None
+    append: str = ""
+    arguments: tuple[str, ...] = ()
+    """More for QEMU's command line, a disk on shared storage for example."""
+
+
+class QemuSettings(Settings):
+    """The driver `qemu`."""
+
+    binary: Path = Path("qemu-system-x86_64")
+    folder: Path = Path("/run/lispfmc-agent")
+    """Sockets, pid files and consoles."""
+    bridge: str = Field(default="lan", max_length=15)
+    migration_address: IpField
+    """Where this host takes machines in: on a network of trust, the stream is not encrypted."""
+    migration_port: int = Field(default=0, ge=0, le=65535)
+    """0: any that is free."""
+    kernel: Path | None = None
+    initrd: Path | None = None
+    accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    trial_s: float = Field(default=8.0, gt=0)
+    machine: str = "pc"
+    bandwidth_mbit: float = Field(default=1000.0, gt=0)
+    """Of the link between the data centres: QEMU reckons the last pass with it."""
+    downtime_limit_ms: float = Field(default=50.0, ge=20)
+    """Below 20 ms, QEMU 7 under TCG has corrupted guests."""
+    post_copy_after_s: float | None = Field(default=None, gt=0)
+    stalled_s: float = Field(default=10.0, gt=0)
+    alive_s: float = Field(default=3.0, gt=0, le=5)
+    boot_s: float = Field(default=60.0, gt=0)
+
+
+class LibvirtSettings(Settings):
+    """The driver `libvirt`."""
+
+    uri: str = "qemu:///system"
+    reached_at: str
+    """The libvirt of this host as the other data centres reach it, for example "qemu+tls://dc2.example.net/system"."""
+    bridge: str = Field(default="lan", max_length=15)
+    bandwidth_mbit: float = Field(default=1000.0, gt=0)
+    downtime_limit_ms: float = Field(default=50.0, ge=20)
+    unsafe: bool = False
+    """Migrate although libvirt cannot see that disks are shared: for machines without."""
+    alive_s: float = Field(default=3.0, gt=0, le=5)
 
 
 class LocalApiSettings(Settings):
@@ -41,7 +98,9 @@ class AgentSettings(Settings):
     datacenter: str
     listen: EndpointField
     token: str = Field(min_length=1)
-    driver: Literal["emulated"] = "emulated"
+    driver: Literal["emulated", "qemu", "libvirt", "dryrun"] = "emulated"
+    qemu: QemuSettings | None = None
+    libvirt: LibvirtSettings | None = None
     peers: tuple[PeerSettings, ...] = ()
     machines: tuple[MachineSettings, ...] = ()
     api: LocalApiSettings = LocalApiSettings()
@@ -58,5 +117,37 @@ class AgentSettings(Settings):
                 raise Wrong(f"{name!r} is there twice; give each its own name", "machines", index, "name")
         return self
 
-    def machines_by_name(self) -> dict[str, Machine]:
-        return {each.name: Machine(each.name, each.node_socket, each.copy_s, each.pause_ms) for each in self.machines}
+    @model_validator(mode="after")
+    def _driver_has_what_it_needs(self) -> Self:
+        for index, machine in enumerate(self.machines):
+            if self.driver == "emulated" and machine.node_socket is None:
+                raise Wrong("the emulated driver moves a lab node; name its socket", "machines", index, "node_socket")
+        if self.driver == "qemu" and self.qemu is None:
+            raise Wrong("the driver qemu needs its settings; add a table [qemu] with migration_address", "driver")
+        if self.driver == "libvirt" and self.libvirt is None:
+            raise Wrong("the driver libvirt needs its settings; add a table [libvirt] with reached_at", "driver")
+        return self
+
+    def emulated_machines(self) -> dict[str, Machine]:
+        return {
+            each.name: Machine(each.name, each.node_socket, each.copy_s * each.fraction, each.pause_ms)
+            for each in self.machines
+            if each.node_socket is not None
+        }
+
+    def real_machines(self) -> dict[str, RealMachine]:
+        return {
+            each.name: RealMachine(
+                each.name,
+                each.start,
+                each.echo,
+                each.memory_mb,
+                each.mac,
+                each.interface or f"vm-{each.name}"[:15],
+                each.kernel,
+                each.initrd,
+                each.append,
+                each.arguments,
+            )
+            for each in self.machines
+        }

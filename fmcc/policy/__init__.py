@@ -86,5 +86,8 @@ class Learner(Protocol):
     def state(self, service: str) -> State | None:
         """What it has learned of `service`; None = nothing."""
 
+    def forget(self, service: str) -> None:
+        """The service is no more."""
+
     def restore(self, service: str, state: State) -> None:
         """Go on from a saved state. Raises BadState, and then knows no more than before."""

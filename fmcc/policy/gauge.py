@@ -15,6 +15,7 @@ import msgspec
 from fmcc.policy import Candidate, View
 from fmcc.policy.models.checks import BadParameter, amount
 
+READINGS_KEPT = 1024
 FULL_LOAD = 0.99
 """Waiting grows without bound as the load nears 1; from here on it counts as this."""
 
@@ -62,6 +63,7 @@ class Gauge:
     def __init__(self, curve: Curve | None = None, *, load_ms: float = 0.0) -> None:
         self._curve = curve or Curve.straight(10.0)
         self._load_ms = amount("load_ms", load_ms)
+        self._read_before: dict[tuple[int, str], tuple[tuple[Candidate, ...], Reading]] = {}
 
     def loss(self, candidate: Candidate) -> float | None:
         if candidate.rtt_ms is None:
@@ -73,6 +75,18 @@ class Gauge:
 
     def read(self, view: View) -> Reading:
         """The nearest data centre with room is the best; where two are equal, the service's own, then by name."""
+        # a handover is shown to the policy first and then decided on, and many services have the same candidates
+        candidates, key = view.candidates, (id(view.candidates), view.datacenter)
+        before = self._read_before.get(key)
+        if before is not None and before[0] is candidates:
+            return before[1]
+        reading = self._read(view)
+        if len(self._read_before) >= READINGS_KEPT:
+            self._read_before.clear()
+        self._read_before[key] = candidates, reading
+        return reading
+
+    def _read(self, view: View) -> Reading:
         known = []
         here: Candidate | None = None
         loss_here: float | None = None

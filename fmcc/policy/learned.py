@@ -67,6 +67,10 @@ class Learned:
             "walk": self._model.state(service),
         }
 
+    def forget(self, service: str) -> None:
+        self._replays.pop(service, None)
+        self._model.forget(service)
+
     def restore(self, service: str, state: State) -> None:
         """A state of another number of thresholds is refused: what its missing ones would have cost is not known."""
         try:

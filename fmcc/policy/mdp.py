@@ -103,6 +103,9 @@ class Mdp:
         pace = self._paces.get(service)
         return None if pace is None else msgspec.structs.asdict(pace)
 
+    def forget(self, service: str) -> None:
+        self._paces.pop(service, None)
+
     def restore(self, service: str, state: State) -> None:
         try:
             pace = msgspec.convert(dict(state), Pace)

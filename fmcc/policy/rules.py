@@ -32,6 +32,13 @@ class Rules:
     def __init__(self, default: ClassRules, classes: Mapping[str, ClassRules] | None = None) -> None:
         self._default = default
         self._classes = dict(classes or {})
+        every = (self._default, *self._classes.values())
+        # looked up once: to ask whether an object is a Learner takes longer than to decide
+        self._learners: list[Learner] = [rules.policy for rules in every if isinstance(rules.policy, Learner)]
+        self._learner_of = {
+            name: rules.policy if isinstance(rules.policy, Learner) else None for name, rules in self._classes.items()
+        }
+        self._learner = default.policy if isinstance(default.policy, Learner) else None
         self.name = default.policy.name
 
     def decide(self, view: View) -> Decision:
@@ -54,17 +61,22 @@ class Rules:
     @property
     def learns(self) -> bool:
         """Whether anyone wants to be shown handovers."""
-        return bool(self._learners())
+        return bool(self._learners)
 
     def observe(self, view: View) -> None:
-        policy = self._of(view.service_class).policy
-        if isinstance(policy, Learner):
-            policy.observe(view)
+        learner = self._learner_of.get(view.service_class, self._learner)
+        if learner is not None:
+            learner.observe(view)
 
     def state(self, service: str) -> State | None:
         """Every service is of one class, so at most one learner knows it."""
-        states = (policy.state(service) for policy in self._learners())
+        states = (policy.state(service) for policy in self._learners)
         return next((state for state in states if state is not None), None)
+
+    def forget(self, service: str) -> None:
+        """The service is no more."""
+        for policy in self._learners:
+            policy.forget(service)
 
     def restore(self, service: str, state: State, service_class: str = "") -> None:
         policy = self._of(service_class).policy
@@ -73,10 +85,6 @@ class Rules:
 
     def _of(self, service_class: str) -> ClassRules:
         return self._classes.get(service_class, self._default)
-
-    def _learners(self) -> list[Learner]:
-        every = (self._default, *self._classes.values())
-        return [rules.policy for rules in every if isinstance(rules.policy, Learner)]
 
 
 def _held(rules: ClassRules, view: View, wanted: Decision) -> Stay | None:

@@ -33,6 +33,8 @@ app = typer.Typer(
 )
 lab_app = typer.Typer(help="A whole network on this machine.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(lab_app, name="lab", short_help="A whole network on this machine")
+moves_app = typer.Typer(help="Moves of services.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(moves_app, name="moves", short_help="Moves of services: list, start, abort")
 app.add_typer(model_app, name="model", short_help="The papers' analytic models")
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
@@ -69,6 +71,13 @@ class Drawing(StrEnum):
     svg = "svg"
 
 
+class LabDriver(StrEnum):
+    """What the lab's services are."""
+
+    emulated = "emulated"
+    qemu = "qemu"
+
+
 class Table(StrEnum):
     """What `show` can show."""
 
@@ -76,6 +85,10 @@ class Table(StrEnum):
     registrations = "registrations"
     subscriptions = "subscriptions"
     placements = "placements"
+    users = "users"
+    services = "services"
+    datacenters = "datacenters"
+    distances = "distances"
     hosts = "hosts"
     rejects = "rejects"
 
@@ -274,6 +287,44 @@ def explain(
     _finish(verb(user, lab_name=lab, output=output))
 
 
+@moves_app.command("list", short_help="The last moves, of all runs")
+def moves_list(
+    service: Annotated[str | None, typer.Option("--service", help="only this service's")] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="so many at most")] = 20,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """The last moves, newest first, of all runs of the controller."""
+    from lispfmc.cli.moves import listed
+
+    _finish(listed(service, limit=limit, lab_name=lab, output=output))
+
+
+@moves_app.command("start", short_help="Move a service to a data centre")
+def moves_start(
+    service: Annotated[str, typer.Argument(help="which service, for example alice-app")],
+    to: Annotated[str, typer.Option("--to", metavar="DC", help="the data centre to move to")],
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Move a service to a data centre, whatever the policy says."""
+    from lispfmc.cli.moves import started
+
+    _finish(started(service, to, lab_name=lab, output=output))
+
+
+@moves_app.command("abort", short_help="Give a move up")
+def moves_abort(
+    move: Annotated[str, typer.Argument(metavar="ID", help="the move's id, as list and monitor show it")],
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Give a move up, as long as the machine does not stand still; the service goes on where it is."""
+    from lispfmc.cli.moves import aborted
+
+    _finish(aborted(move, lab_name=lab, output=output))
+
+
 app.command("simulate", short_help="Score policies on walks and traces")(simulate)
 
 
@@ -281,12 +332,15 @@ app.command("simulate", short_help="Score policies on walks and traces")(simulat
 def lab_up(
     topology: Topology = "fig5",
     name: Annotated[str | None, typer.Option("--name", help="the lab's name; the topology's unless given")] = None,
+    driver: Annotated[LabDriver, typer.Option("--driver", help="qemu: services are real virtual machines")] = (
+        LabDriver.emulated
+    ),
     output: Output = Format.table,
 ) -> None:
     """Bring a network up in namespaces."""
     from lispfmc.cli.lab import up
 
-    raise typer.Exit(up(topology, name, output=output))
+    raise typer.Exit(up(topology, name, driver=driver.value, output=output))
 
 
 @lab_app.command("status", short_help="What of the network is there")

@@ -1,16 +1,23 @@
-"""Names that a shell can complete: of the labs that are up, and of what is in them. After an error there are none."""
+"""Names that a shell can complete: of the labs that are up, and of what is in them. After an error there are none.
+
+Every command loads this module, so it loads nothing itself before a shell asks.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from typing import TYPE_CHECKING
+
 import typer
 
-from lispfmc.lab.installation import Installation, load, running
-from lispfmc.wire.errors import LocalError
+if TYPE_CHECKING:
+    from lispfmc.lab.installation import Installation
 
 
 def labs(incomplete: str) -> list[str]:
+    from lispfmc.lab.installation import running
+
     return _beginning(running(), incomplete)
 
 
@@ -45,12 +52,15 @@ def eids(context: typer.Context, incomplete: str) -> list[str]:
 
 
 def topologies(incomplete: str) -> list[str]:
-    from lispfmc.lab.topology import shipped  # here: it loads the settings
+    from lispfmc.lab.topology import shipped
 
     return _beginning(shipped(), incomplete)
 
 
 def _lab(context: typer.Context) -> Installation | None:
+    from lispfmc.lab.installation import load
+    from lispfmc.wire.errors import LocalError
+
     try:
         return load(context.params.get("lab"))
     except LocalError:

@@ -7,13 +7,12 @@ from typing import Any
 from lispfmc.cli.failure import CONDITION, DONE, UNREACHABLE, Failure, unknown
 from lispfmc.cli.output import Format, print_json, print_table, print_text, say
 from lispfmc.lab.installation import Daemon, load
-from lispfmc.runtime.client import ApiClient
 
 
 async def explain(user: str, *, lab_name: str | None, output: Format) -> int:
     """Exit 1 when nothing has been decided for the user yet."""
     controller = _controller(lab_name)
-    async with ApiClient(controller.api) as api:
+    async with controller.client() as api:
         users = {each["name"]: each for each in (await api.get("/v1/users"))["items"]}
         if user not in users:
             raise unknown("user", user, users)

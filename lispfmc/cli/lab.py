@@ -11,9 +11,9 @@ from lispfmc.lab.installation import Ambiguous, run_directory
 from lispfmc.lab.phases import Outcome
 
 
-def up(topology: str, name: str | None, *, output: Format) -> int:
+def up(topology: str, name: str | None, *, driver: str, output: Format) -> int:
     """Exit 0 when every daemon is ready and every node is at its place."""
-    lab = lifecycle.up(topology, name, say)
+    lab = lifecycle.up(topology, name, say, driver=driver)
     if output is Format.json:
         import msgspec
 
@@ -22,7 +22,8 @@ def up(topology: str, name: str | None, *, output: Format) -> int:
         users = ", ".join(user.name for user in lab.users())
         print_text(f"lab {lab.name} is up: {len(lab.daemons)} daemons, {len(lab.nodes)} nodes; users: {users}")
         user = lab.users()[0]
-        say(f"now: lispfmc move {user.name} --to {user.sites[-1]} --wait --measure")
+        measure = " --measure" if driver == "emulated" else ""  # the probes run in lab nodes
+        say(f"now: lispfmc move {user.name} --to {user.sites[-1]} --wait{measure}")
     return DONE
 
 

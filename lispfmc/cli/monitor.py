@@ -9,7 +9,7 @@ from typing import Any
 from lispfmc.cli.failure import DONE
 from lispfmc.cli.output import Format, cell, print_json_line, print_text, say
 from lispfmc.lab.installation import Daemon, load
-from lispfmc.runtime.client import ApiClient, Unreachable
+from lispfmc.runtime.client import Unreachable
 
 
 async def monitor(*, lab_name: str | None, snapshot: bool, eid: str | None, output: Format) -> int:
@@ -45,7 +45,7 @@ async def _read(daemon: Daemon, after: int | None, events: asyncio.Queue[tuple[D
             say(f"lispfmc: {daemon.name}: {error} waiting for it")
         told = True
 
-    async with ApiClient(daemon.api) as api:
+    async with daemon.client() as api:
         async for event in api.events(after, reconnect=True, broken=broken):
             told = False
             await events.put((daemon, event))

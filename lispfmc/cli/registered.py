@@ -12,7 +12,6 @@ from lispfmc.cli.failure import CONDITION, DONE, Failure, unknown
 from lispfmc.cli.lookup import ask, located
 from lispfmc.cli.output import Format, print_items
 from lispfmc.lab.installation import Installation
-from lispfmc.runtime.client import ApiClient
 from lispfmc.wire.address import Ip, Prefix, ip_of, ip_text
 
 COLUMNS = {"XTR": "xtr", "EID-PREFIX": "eid", "REGISTERED": "registered", "LOCATORS": "locators", "RTT MS": "rtt_ms"}
@@ -25,7 +24,7 @@ async def lookup_self(lab: Installation, server: Ip, *, at: str | None, count: i
         raise unknown("xTR", str(at), (daemon.name for daemon in lab.of_role("xtr")))
     items: list[dict[str, Any]] = []
     for router in routers:
-        async with ApiClient(router.api) as api:
+        async with router.client() as api:
             status = await api.get("/v1/status")
         rlocs = {ip_of(rloc) for rloc in status["rlocs"]}
         prefixes = [Prefix.parse(text, status["instance_id"]) for text in status["prefixes"]]

@@ -15,7 +15,6 @@ from lispfmc.cli.failure import DONE
 from lispfmc.cli.output import Format, cell, print_items, print_text
 from lispfmc.cli.show import VIEWS, asked, rlocs
 from lispfmc.lab.installation import Daemon, load
-from lispfmc.runtime.client import ApiClient
 
 Rows = list[dict[str, Any]]
 
@@ -56,7 +55,7 @@ async def _pages(
     """The pages of every daemon, none of them empty."""
     left = limit
     for daemon in daemons:
-        async with ApiClient(daemon.api) as api:
+        async with daemon.client() as api:
             after: str | None = None
             while left is None or left > 0:
                 query = dict(wanted)

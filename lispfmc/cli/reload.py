@@ -8,7 +8,6 @@ from typing import Any
 from lispfmc.cli.failure import CONFIG, DONE, unknown
 from lispfmc.cli.output import Format, print_json, print_text, say
 from lispfmc.lab.installation import Daemon, load
-from lispfmc.runtime.client import ApiClient
 
 ROLE = "mapserver"  # whose configuration can change while it runs
 
@@ -32,7 +31,7 @@ def _none(at: str, daemons: list[Daemon]) -> list[Daemon]:
 
 
 async def _ask(daemon: Daemon) -> dict[str, Any]:
-    async with ApiClient(daemon.api) as api:
+    async with daemon.client() as api:
         return {"daemon": daemon.name, **await api.post("/v1/reload", {})}
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from lispfmc.cli.failure import DONE, unknown
 from lispfmc.cli.output import Format, print_items
 from lispfmc.lab.installation import Daemon, Installation, load
-from lispfmc.runtime.client import ApiClient
 
 
 class View(NamedTuple):
@@ -50,6 +49,27 @@ VIEWS: Mapping[str, View] = {
         {"SERVICE": "service", "USER": "user", "DATA CENTRE": "datacenter", "STATE": "state", "VERSION": "version",
          "EIDS": "eids"},
     ),
+    "users": View(
+        "fmcc",
+        "/v1/users",
+        {"USER": "name", "SITE": "site", "SINCE S": "since_s", "DISTANCE MS": "distance_ms", "SERVICES": "services",
+         "EIDS": "eids"},
+    ),
+    "services": View(
+        "fmcc",
+        "/v1/services",
+        {"SERVICE": "name", "USER": "user", "DATA CENTRE": "datacenter", "STATE": "state", "CLASS": "service_class",
+         "POLICY": "policy", "ALLOWED": "allowed"},
+    ),
+    "datacenters": View(
+        "fmcc",
+        "/v1/datacenters",
+        {"DATA CENTRE": "name", "RLOCS": "rlocs", "FROM": "rlocs_from", "TAKEN": "taken", "CAPACITY": "capacity",
+         "AGENT": "agent"},
+    ),
+    "distances": View(
+        "fmcc", "/v1/distances", {"A": "a", "B": "b", "MS": "ms", "SOURCE": "source", "AGE S": "age_s"}
+    ),
     "rejects": View(
         None, "/v1/rejects", {"DAEMON": "daemon", "REASON": "reason", "COUNT": "count"}
     ),
@@ -63,7 +83,7 @@ async def show(table: str, *, at: str | None, lab_name: str | None, output: Form
     answers = await asyncio.gather(*(_ask(daemon, view.path) for daemon in asked(lab, view, at)))
     rows = [row for daemon, answer in answers for row in _rows(table, daemon, answer)]
     if output is Format.table:
-        rows = [row | {"rlocs": rlocs(row.get("locators"))} for row in rows]
+        rows = [row | {"rlocs": rlocs(row["locators"])} if "locators" in row else row for row in rows]
     print_items(rows, view.columns, output, empty=f"no {table}")
     return DONE
 
@@ -79,7 +99,7 @@ def asked(lab: Installation, view: View, at: str | None) -> list[Daemon]:
 
 
 async def _ask(daemon: Daemon, path: str) -> tuple[str, dict[str, Any]]:
-    async with ApiClient(daemon.api) as api:
+    async with daemon.client() as api:
         return daemon.name, await api.get(path)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from lispfmc.cli.failure import CONDITION, DONE, UNREACHABLE
 from lispfmc.cli.output import Format, print_json, print_table
 from lispfmc.lab.installation import Daemon, Installation, NodeEntry, NotUp, load
-from lispfmc.runtime.client import ApiClient, Unreachable
+from lispfmc.runtime.client import Unreachable
 from lispfmc.runtime.node_client import call
 from lispfmc.wire.errors import LocalError
 
@@ -54,7 +54,7 @@ async def _daemon(daemon: Daemon) -> dict[str, Any]:
     if not daemon.has_local_api:
         return entry | await asyncio.to_thread(_from_outside, daemon)
     try:
-        async with ApiClient(daemon.api, timeout_s=3.0) as api:
+        async with daemon.client(timeout_s=3.0) as api:
             told: dict[str, Any] = await api.get("/v1/status")
     except LocalError as error:
         return entry | {"state": GONE, "reasons": [str(error)], "status": {}}

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lispfmc.lab.toml_text import toml_text
-from lispfmc.lab.topology import FMCC, MAPSERVER, Site, Topology, User
+from lispfmc.lab.topology import FMCC, MAPSERVER, Service, Site, Topology, User
+from lispfmc.lab.virtual import Engine, driver_settings, machine_settings
 from lispfmc.wire.address import Ip, ip_text
 from lispfmc.wire.errors import LocalError
 
@@ -52,6 +53,14 @@ class Choices:
     log_format: str = "console"
     dataplane: str = ""
     """Which plane the tunnel routers run, instead of the topology's."""
+    driver: str = "emulated"
+    """By which driver the hypervisor agents move services: `emulated` moves lab nodes, `qemu` virtual machines."""
+    engine: Engine | None = None
+    """What the driver `qemu` needs."""
+
+    def nodes(self, topology: Topology) -> tuple[User, ...]:
+        """Who is a lab node: services are virtual machines under QEMU."""
+        return topology.nodes if self.driver == "emulated" else topology.users
 
     def rlocs(self, topology: Topology, member: str) -> list[str]:
         """The member's RLOCs that exist in this kind of lab."""
@@ -209,6 +218,16 @@ class _Writer:
         if topology.subscribe:
             secret = keys.secret("publications", site.name)
             config["map_servers"][0]["subscription"] = {"key_id": SUBSCRIPTION_KEY, "secret": secret}
+        if topology.fmcc.measured and not controlled:
+            config["distances"] = {
+                "controller": f"unix:{self._choices.socket(FMCC)}",
+                "report_s": 1.0,
+                "probe_s": 1.0,
+                "targets": [
+                    {"rloc": self._rlocs(each.name)[0], "prefix": str(each.prefixes[0])}
+                    for each in topology.datacenters
+                ],
+            }
         if controlled:
             config["controllers"] = [self._controller(site, address) for address in self._rlocs(FMCC)]
         return self._plan(site.name, "xtr", site.name, "xtr", config)
@@ -309,12 +328,11 @@ class _Writer:
 
     def agent(self, site: Site) -> DaemonPlan:
         topology = self._topology
-        emulation = topology.emulation
         config: dict[str, Any] = {
             "datacenter": site.name,
             "listen": self._agent_address(site),
             "token": self._keys.secret("agent", site.name),
-            "driver": "emulated",
+            "driver": self._choices.driver,
             "peers": [
                 {
                     "datacenter": peer.name,
@@ -324,17 +342,23 @@ class _Writer:
                 for peer in topology.datacenters
                 if peer is not site
             ],
-            "machines": [
-                {
-                    "name": service.name,
-                    "node_socket": str(self._choices.socket(service.name)),
-                    "copy_s": emulation.copy_s,
-                    "pause_ms": emulation.pause_ms,
-                }
-                for service in topology.services
-            ],
+            "machines": [self._machine(service) for service in topology.services],
         }
+        if self._choices.engine is not None:
+            folder = self._choices.folder / "vm" / site.name
+            config["qemu"] = driver_settings(self._choices.engine, self._rlocs(site.name)[0], folder)
         return self._plan(f"hypervisor-{site.name}", "agent", site.name, "fmcc.hypervisor.agent", config)
+
+    def _machine(self, service: Service) -> dict[str, Any]:
+        if self._choices.engine is not None:
+            return machine_settings(self._choices.engine, service, mac_of(service.eids[0]))
+        emulation = self._topology.emulation
+        return {
+            "name": service.name,
+            "node_socket": str(self._choices.socket(service.name)),
+            "copy_s": emulation.copy_s,
+            "pause_ms": emulation.pause_ms,
+        }
 
     def _agent_address(self, site: Site) -> str:
         return f"{self._rlocs(site.name)[0]}:{AGENT_PORT}"

@@ -32,7 +32,7 @@ class Follower:
     ) -> None:
         self.phases = Phases(user.name, frozenset(_prefixes(user.eids)), site, service)
         self._user, self._site, self._on_phase, self._told = user, site, on_phase, set[str]()
-        self._apis = [ApiClient(lab.the(role).api) for role in ("mapserver", "fmcc")]
+        self._apis = [lab.the(role).client() for role in ("mapserver", "fmcc")]
         self._changed = asyncio.Event()
         self._readers: list[asyncio.Task[None]] = []
         self._to_monotonic_ns = time.monotonic_ns() - time.time_ns()
@@ -106,7 +106,7 @@ class Follower:
 
 async def service_of(lab: Installation, user: str) -> dict[str, Any] | None:
     """The controller's placement of the user's service; None when the user has none."""
-    async with ApiClient(lab.the("fmcc").api) as api:
+    async with lab.the("fmcc").client() as api:
         placements = (await api.get("/v1/placements"))["items"]
     return next((one for one in placements if one["user"] == user), None)
 

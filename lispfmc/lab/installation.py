@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from lispfmc.runtime.client import ApiClient
 from lispfmc.wire.errors import LocalError
 
 DEFAULT_RUN = "/run/lispfmc"
@@ -37,8 +38,14 @@ class Daemon(msgspec.Struct, frozen=True):
 
     @property
     def has_local_api(self) -> bool:
-        """True when its API is here; a hypervisor agent's is in the site's network and asks for a token."""
-        return self.api.startswith("unix:")
+        """True when its API is for us; a hypervisor agent's is in its site's network and asks for its own token."""
+        return self.api.startswith(("unix:", "https:"))
+
+    def client(self, *, timeout_s: float = 10.0) -> ApiClient:
+        """A client of its API, with the token in LISPFMC_TOKEN and the certificate authority in LISPFMC_CA, if set."""
+        authority = os.environ.get("LISPFMC_CA")
+        token = os.environ.get("LISPFMC_TOKEN")
+        return ApiClient(self.api, token=token, timeout_s=timeout_s, authority=Path(authority) if authority else None)
 
 
 class NodeEntry(msgspec.Struct, frozen=True):

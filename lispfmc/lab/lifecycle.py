@@ -34,10 +34,12 @@ from lispfmc.lab.configs import write_private as write
 from lispfmc.lab.installation import FILE, BadName, Daemon, Installation, NodeEntry, load, run_directory
 from lispfmc.lab.readiness import ask_node, wait_until_ready, why_not_ready
 from lispfmc.lab.topology import MAPSERVER, Topology, load_topology
+from lispfmc.lab.virtual import find_engine
 from lispfmc.wire.address import ip_text
 from lispfmc.wire.errors import LocalError
 
 _READY_SECONDS = 30.0
+_BOOT_SECONDS = 120.0  # virtual machines boot, without KVM as a rule
 _LOCK_SECONDS = 0.5  # a child of a killed `up` holds its lock until it has become what it was started for
 _NAME = re.compile(r"[a-z][a-z0-9]{0,12}")
 _LOGS = "logs"
@@ -45,8 +47,9 @@ _LOGS = "logs"
 Say = Callable[[str], None]
 
 
-def up(topology: str, name: str | None = None, say: Say = lambda _: None) -> Installation:
-    """Bring a topology up and return when every daemon is ready and every node is at its start.
+def up(topology: str, name: str | None = None, say: Say = lambda _: None, *, driver: str = "emulated") -> Installation:
+    """Bring a topology up and return when every daemon is ready and every node is at its start. `driver` "qemu": its
+    services are virtual machines.
 
     Raises LocalError: not root, something of this lab is there already, or a process did not come up (what was
     started is taken down again; the logs stay).
@@ -58,7 +61,7 @@ def up(topology: str, name: str | None = None, say: Say = lambda _: None) -> Ins
         if found := traces(name):
             raise LocalError(f"lab {name} is there already: {'; '.join(found)}; run: lispfmc lab down {name}")
         try:
-            return _up(described, name, folder, say)
+            return _up(described, name, folder, say, driver)
         except BaseException:
             _down(name, folder)
             raise
@@ -146,7 +149,7 @@ def installation_of(
             sites=[site.name for site in topology.candidates(node)],
             namespace=namespaces.namespace_of(name, node.name) if inside else None,
         )
-        for node in topology.nodes
+        for node in choices.nodes(topology)
     ]
     resolver = choices.rlocs(topology, MAPSERVER)[0]
     lookup = namespaces.namespace_of(name, topology.access[0].name) if inside else None
@@ -155,34 +158,38 @@ def installation_of(
 
 def attach_nodes(topology: Topology, lab: Installation) -> None:
     """Plug every node in where it starts."""
-    for described, node in zip(topology.nodes, lab.nodes, strict=True):
-        ask_node(node, {"do": "attach", "site": described.start})
+    starts = {node.name: node.start for node in topology.nodes}
+    for node in lab.nodes:
+        ask_node(node, {"do": "attach", "site": starts[node.name]})
 
 
 def write_installation(lab: Installation) -> None:
     write(lab.folder / FILE, msgspec.json.format(msgspec.json.encode(lab)).decode() + "\n")
 
 
-def _up(topology: Topology, name: str, folder: Path, say: Say) -> Installation:
+def _up(topology: Topology, name: str, folder: Path, say: Say, driver: str) -> Installation:
     shutil.rmtree(folder / _LOGS, ignore_errors=True)
     (folder / _LOGS).mkdir()
-    choices = Choices(folder, dataplane=os.environ.get("LISPFMC_DATAPLANE", ""))
+    engine = find_engine() if driver == "qemu" else None
+    plane = os.environ.get("LISPFMC_DATAPLANE", "")
+    choices = Choices(folder, dataplane=plane, driver=driver, engine=engine)
     plans = daemon_plans(topology, Keys(folder), choices)
     write_identity(Keys(folder), folder)
     lab = installation_of(topology, name, "namespaces", plans, choices)
-    say(f"building the network of {topology.name}: {len(topology.members)} members, {len(topology.nodes)} nodes")
+    say(f"building the network of {topology.name}: {len(topology.members)} members, {len(lab.nodes)} nodes")
     core = _network(topology, name, choices, say)
     started = []
     if core is not None:
         started.append(processes.start("wan", "lispfmc.lab.wan", ["--config", str(core)], _in(name, "core"), folder))
-    for node in topology.nodes:
+    for node in choices.nodes(topology):
         arguments = node_arguments(topology, node, choices)
         started.append(processes.start(node.name, "lispfmc.lab.node", arguments, _in(name, node.name), folder))
     for plan in plans:
         arguments = ["--config", str(write_config(plan, folder))]
         started.append(processes.start(plan.name, plan.module, arguments, _in(name, plan.member), folder))
     say(f"waiting for {len(plans)} daemons and {len(lab.nodes)} nodes")
-    wait_until_ready(lab, _READY_SECONDS, lambda: [process.name for process in started if not process.alive])
+    seconds = _READY_SECONDS if engine is None else _BOOT_SECONDS
+    wait_until_ready(lab, seconds, lambda: [process.name for process in started if not process.alive])
     attach_nodes(topology, lab)
     pids = {process.name: process.pid for process in started}
     daemons = [msgspec.structs.replace(daemon, pid=pids[daemon.name]) for daemon in lab.daemons]
@@ -193,7 +200,7 @@ def _up(topology: Topology, name: str, folder: Path, say: Say) -> Installation:
 
 def _network(topology: Topology, name: str, choices: Choices, say: Say) -> Path | None:
     """Namespaces and links; returns the forwarder's configuration, or None when the kernel delays by itself."""
-    namespaces.create(topology, name)
+    namespaces.create(topology, name, choices)
     by_kernel = netem.accepted(_in(name, "core"))
     namespaces.wire(topology, name, choices, forwarder=not by_kernel)
     if by_kernel:

@@ -17,7 +17,6 @@ from lispfmc.lab.installation import Installation, NodeEntry
 from lispfmc.lab.phases import Phase
 from lispfmc.lab.probes import Logs, Probes, new_folder
 from lispfmc.lab.report import Instants, MoveReport, figures_of
-from lispfmc.runtime.client import ApiClient
 from lispfmc.wire.errors import LocalError
 
 WARM_UP_S = 0.5  # caches fill and the interpreters warm; not part of any window
@@ -130,7 +129,7 @@ async def _with_service_move(lab: Installation, report: MoveReport, move_id: str
     """What the controller knows of the service's move: from where, to where, by which kind of hypervisor."""
     if move_id is None:
         return report
-    async with ApiClient(lab.the("fmcc").api) as api:
+    async with lab.the("fmcc").client() as api:
         moves = (await api.get("/v1/moves"))["items"]
     one = next((one for one in moves if one["id"] == move_id), None)
     if one is None:

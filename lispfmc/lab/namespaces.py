@@ -67,9 +67,9 @@ def existing(lab: str) -> list[str]:
     return sorted(path.name for path in WHERE.glob(f"{prefix_of(lab)}*"))
 
 
-def create(topology: Topology, lab: str) -> None:
+def create(topology: Topology, lab: str, choices: Choices) -> None:
     """Create the namespaces, still without links."""
-    for name in ("core", *topology.members, *(node.name for node in topology.nodes)):
+    for name in ("core", *topology.members, *(node.name for node in choices.nodes(topology))):
         netns.create(namespace_of(lab, name))
 
 
@@ -79,8 +79,8 @@ def wire(topology: Topology, lab: str, choices: Choices, *, forwarder: bool) -> 
     for member in topology.members:
         inside(namespace_of(lab, member), lambda m=member: _member(topology, m, choices, forwarder=forwarder))  # type: ignore[misc]
     for site in topology.sites:
-        inside(namespace_of(lab, site.name), lambda s=site: _site(topology, s, lab))  # type: ignore[misc]
-    for node in topology.nodes:
+        inside(namespace_of(lab, site.name), lambda s=site: _site(topology, s, lab, choices))  # type: ignore[misc]
+    for node in choices.nodes(topology):
         inside(namespace_of(lab, node.name), lambda n=node: _node(topology, n))  # type: ignore[misc]
 
 
@@ -168,7 +168,7 @@ def add_gateway(netlink: Any, index: int) -> None:
         netlink.addr("replace", index=index, address=GATEWAY6, prefixlen=64, flags=_IFA_F_NODAD)
 
 
-def _site(topology: Topology, site: Site, lab: str) -> None:
+def _site(topology: Topology, site: Site, lab: str, choices: Choices) -> None:
     """The network behind a tunnel router: a bridge with a port for each node that may come."""
     set_sysctls(_ROUTER)
     with IPRoute() as netlink:
@@ -176,7 +176,7 @@ def _site(topology: Topology, site: Site, lab: str) -> None:
         (bridge,) = netlink.link_lookup(ifname="lan")
         netlink.link("set", index=bridge, state="up")
         add_gateway(netlink, bridge)
-        for node in topology.nodes:
+        for node in choices.nodes(topology):
             candidates = [each.name for each in topology.candidates(node)]
             if site.name not in candidates:
                 continue

@@ -64,6 +64,8 @@ class Fmcc(Settings):
     rlocs: tuple[IpField, ...] = Field(min_length=1)
     mode: Literal["act", "observe"] = "act"
     policy: str = "nearest"
+    measured: bool = False
+    """Access networks measure how far the data centres are, and tell the controller."""
 
     @model_validator(mode="after")
     def _known_policy(self) -> Self:

@@ -6,11 +6,13 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncGenerator, Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import aiohttp
 
+from lispfmc.runtime.access import trust_context
 from lispfmc.wire.errors import LocalError
 
 
@@ -30,10 +32,17 @@ class ApiError(LocalError):
 
 
 class ApiClient:
-    """`async with ApiClient("unix:/run/…/access1.sock") as api: await api.get("/v1/status")`."""
+    """`async with ApiClient("unix:/run/…/access1.sock") as api: await api.get("/v1/status")`.
 
-    def __init__(self, listen: str, *, token: str | None = None, timeout_s: float = 10.0) -> None:
+    `listen` is "unix:/path", "address:port", or "https://name:port", whose certificate must be of `authority` (default:
+    one that the system knows).
+    """
+
+    def __init__(
+        self, listen: str, *, token: str | None = None, timeout_s: float = 10.0, authority: Path | None = None
+    ) -> None:
         self.listen = listen
+        self._authority = authority
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._session: aiohttp.ClientSession | None = None
@@ -58,6 +67,10 @@ class ApiClient:
     async def post(self, path: str, body: dict[str, Any]) -> Any:
         """The JSON answer to POST `path`. Raises Unreachable or ApiError."""
         return await self._request("POST", path, body)
+
+    async def delete(self, path: str) -> Any:
+        """The JSON answer to DELETE `path`. Raises Unreachable or ApiError."""
+        return await self._request("DELETE", path, None)
 
     async def events(
         self,
@@ -116,11 +129,19 @@ class ApiClient:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             unix = self.listen.startswith("unix:")
-            connector = aiohttp.UnixConnector(self.listen.removeprefix("unix:")) if unix else aiohttp.TCPConnector()
+            connector: aiohttp.BaseConnector
+            if unix:
+                connector = aiohttp.UnixConnector(self.listen.removeprefix("unix:"))
+            elif self.listen.startswith("https:"):
+                connector = aiohttp.TCPConnector(ssl=trust_context(self._authority))
+            else:
+                connector = aiohttp.TCPConnector()
             self._session = aiohttp.ClientSession(connector=connector, timeout=self._timeout)
         return self._session
 
     def _url(self, path: str) -> str:
+        if self.listen.startswith("https:"):
+            return f"{self.listen.rstrip('/')}{path}"
         host = "daemon" if self.listen.startswith("unix:") else self.listen
         return f"http://{host}{path}"
 
@@ -131,6 +152,8 @@ class ApiClient:
 def _why(error: Exception) -> str:
     """The cause in a few words: aiohttp's own texts repeat the address and speak of HTTP framing."""
     match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return f"its certificate is not to be trusted ({error.certificate_error})"
         case aiohttp.ClientConnectorError(os_error=OSError(errno=int(number))) if number > 0:
             return os.strerror(number).lower()
         case aiohttp.ClientPayloadError() | aiohttp.ServerDisconnectedError():

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import ssl
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, model_validator
 
+from lispfmc.runtime.access import Access, Role, tls_context
 from lispfmc.runtime.toml_positions import KeyPath, Place, key_places
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.errors import LocalError
@@ -83,10 +85,43 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class TokenSettings(Settings):
+    """Who shows this token may do what its role says: look, report measurements, or operate."""
+
+    name: str
+    token: str = Field(min_length=16, max_length=256)
+    role: Role = "read"
+
+
 class ApiSettings(Settings):
-    """Where the HTTP API listens: "unix:/path" or "address:port". Anything but loopback is the operator's choice."""
+    """Where the HTTP API listens: "unix:/path" or "address:port". Anything but loopback is the operator's choice, and
+    wants tokens; with a certificate and its key (PEM) it speaks TLS."""
 
     listen: Annotated[str, PlainValidator(_listen)] = "127.0.0.1:9342"
+    tokens: tuple[TokenSettings, ...] = ()
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            given, missing = ("certificate", "key") if self.key is None else ("key", "certificate")
+            raise Wrong(f"{given} without {missing}; give both for TLS, or neither", given)
+        if self.certificate is not None and self.listen.startswith("unix:"):
+            raise Wrong("a unix socket speaks no TLS; listen at address:port, or take the certificate out", "listen")
+        for index, each in enumerate(self.tokens):
+            if each.token in [other.token for other in self.tokens[:index]]:
+                raise Wrong("this token is there twice; give everybody a token of their own", "tokens", index, "token")
+        return self
+
+    def access(self) -> Access:
+        return Access((each.token, each.role) for each in self.tokens)
+
+    def tls(self) -> ssl.SSLContext | None:
+        """Raises LocalError when the files cannot be used."""
+        if self.certificate is None or self.key is None:
+            return None
+        return tls_context(self.certificate, self.key)
 
 
 class LogSettings(Settings):

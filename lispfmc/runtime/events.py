@@ -50,11 +50,12 @@ class EventLog:
     def __init__(
         self, *, capacity: int = CAPACITY, first_id: int | None = None, wall_clock: Callable[[], float] = time.time
     ) -> None:
-        """Ids start at the unix time in milliseconds, so that a reader's last id stays meaningful after a restart."""
+        """Ids start at the unix time in microseconds: a reader's last id stays meaningful after a restart, since no
+        daemon makes a million events a second."""
         self._ring: deque[Event | _Several] = deque()
         self._capacity = capacity
         self._kept = 0  # events in the ring
-        self._next_id = int(wall_clock() * 1000) if first_id is None else first_id
+        self._next_id = int(wall_clock() * 1_000_000) if first_id is None else first_id
         self._wall_clock = wall_clock
         self._waiting: set[asyncio.Future[None]] = set()
         self._log = structlog.get_logger("event")
@@ -125,7 +126,11 @@ class EventLog:
             self._unlogged += 1
 
     def since(self, after: int) -> list[Event]:
-        """The events that follow id `after`, oldest first; a `stream.gap` event first when some are no longer kept."""
+        """The events that follow id `after`, oldest first; a `stream.gap` event first when some are no longer kept.
+
+        An id that is still to come is of an earlier run whose clock was ahead: all that is kept follows it."""
+        ahead = after > self.last_id
+        seen, after = after, 0 if ahead else after
         newer: list[Event] = []
         for entry in reversed(self._ring):
             if entry.id + _size(entry) - 1 <= after:
@@ -136,15 +141,15 @@ class EventLog:
                 newer.append(_whole(entry))
         newer.reverse()
         oldest = newer[0].id if newer else self._next_id
-        if 0 < after < oldest - 1:
+        if ahead or 0 < after < oldest - 1:
             # the missing ids were dropped from the ring, or belong to an earlier run of this daemon
-            gap = Event(oldest - 1, self._wall_clock(), GAP, {"after": after, "oldest": oldest})
+            gap = Event(oldest - 1, self._wall_clock(), GAP, {"after": seen, "oldest": oldest})
             newer.insert(0, gap)
         return newer
 
     async def follow(self, after: int | None = None) -> AsyncIterator[Event]:
         """Every event after id `after` (None: from now on; 0: all that is kept), then each new one as it happens."""
-        seen = self.last_id if after is None or after > self.last_id else after
+        seen = self.last_id if after is None else after
         while True:
             for event in self.since(seen):
                 seen = event.id

@@ -1,29 +1,31 @@
 """A daemon's HTTP API: health, readiness, metrics, status, the event stream, and what the daemon adds.
 
 Errors are `{"error": {"what", "why", "do"}}`. Listens on loopback or a unix socket (mode 0600) unless configured
-otherwise; with a token, everything under /v1 asks for it.
+otherwise; with tokens, everything under /v1 asks for one whose role suffices. /v1/openapi.json describes every route.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
-import json
 import os
 import re
 import socket
+import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import msgspec
 from aiohttp import web
 
 import lispfmc
-from lispfmc.runtime.config import endpoint_of
+from lispfmc.runtime import openapi
+from lispfmc.runtime.access import Access, Role
+from lispfmc.runtime.config import ApiSettings, endpoint_of
 from lispfmc.runtime.events import GAP, Event, EventLog
 from lispfmc.runtime.metrics import CONTENT_TYPE, Metrics
+from lispfmc.runtime.openapi import Operation
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.wire.address import ip_text
 from lispfmc.wire.errors import LocalError
@@ -48,6 +50,24 @@ class Refused(Exception):  # noqa: N818 - raised by handlers, reads as the answe
         self.body = {"error": {"what": what, "why": why, "do": do}}
 
 
+B = TypeVar("B")
+Q = TypeVar("Q")
+
+
+class Call(msgspec.Struct, Generic[B, Q], frozen=True):
+    """A request as its handler sees it: what stands in the path, the query and the body, as the declared types."""
+
+    path: Mapping[str, str]
+    query: Q
+    body: B
+
+
+class EventsQuery(msgspec.Struct, frozen=True):
+    """From which event id on; 0: all that are kept. The Last-Event-ID header says the same."""
+
+    after: int | None = None
+
+
 class Api:
     """One aiohttp application. Add routes and metrics before `start`."""
 
@@ -61,7 +81,11 @@ class Api:
         not_ready: Callable[[], list[str]],
         *,
         token: str | None = None,
+        settings: ApiSettings | None = None,
+        status_type: Any = None,
     ) -> None:
+        """Who may use it is what `settings` say; `token` is one that may do everything. `status_type` is what `status`
+        returns, for the description."""
         self.metrics = Metrics(events, rejects)
         self._daemon = daemon
         self._name = name
@@ -69,35 +93,64 @@ class Api:
         self._rejects = rejects
         self._status = status
         self._not_ready = not_ready
-        self._token = token
+        self._settings = settings
+        self._access = Access([(token, "operate")]) if token is not None else (settings or ApiSettings()).access()
+        self._roles: dict[tuple[str, str], Role | None] = {}
+        self.operations: list[Operation] = []
         self._started = time.monotonic()
         self._streams: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
         self._unix_path: Path | None = None
         self.port: int | None = None
         self._app = web.Application(middlewares=[self._guard])
-        self._app.router.add_get("/healthz", self._healthz)
-        self._app.router.add_get("/readyz", self._readyz)
-        self._app.router.add_get("/metrics", self._metrics)
-        self._app.router.add_get("/v1/events", self._stream)
-        self.get("/v1/status", self._whole_status)
-        self.get("/v1/rejects", self._whole_rejects)
+        for path, handler, answers in (
+            ("/healthz", self._healthz, openapi.Health),
+            ("/readyz", self._readyz, openapi.Readiness),
+            ("/metrics", self._metrics, None),
+        ):
+            media = "text/plain" if answers is None else "application/json"
+            self._add(handler, Operation("GET", path, answers=answers, role=None, media=media))
+        stream = Operation("GET", "/v1/events", "Every event from now on, or from an id on", media="text/event-stream")
+        self._add(self._stream, msgspec.structs.replace(stream, query=EventsQuery, refuses=(400, 503)))
+        whole = openapi.DaemonStatus if status_type is None else (openapi.DaemonStatus, status_type)
+        self.get("/v1/status", self._whole_status, answers=whole, summary="What the daemon says of itself")
+        self.get("/v1/rejects", self._whole_rejects, answers=openapi.RejectCounts, summary="Refused packets")
+        self.get("/v1/openapi.json", self.document, summary="This description of the API")
 
-    def get(self, path: str, answer: Callable[[], Json]) -> None:
+    def document(self) -> Json:
+        """The OpenAPI document of every route that was added."""
+        return openapi.document(f"lispfmc {self._daemon}", lispfmc.__version__, self.operations)
+
+    def _add(self, handler: Handler, operation: Operation) -> None:
+        self._app.router.add_route(operation.method, operation.path, handler)
+        self._roles[operation.method, operation.path] = operation.role
+        self.operations.append(operation)
+
+    def serve(self, operation: Operation, act: Callable[[Call[Any, Any]], Awaitable[Json]]) -> None:
+        """The route answers with what `await act(call)` returns, as JSON."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            body = None if operation.takes is None else await _body(request, operation.takes)
+            query = None if operation.query is None else _query(request, operation.query)
+            return _json(await act(Call(request.match_info, query, body)))
+
+        self._add(handle, operation)
+
+    def get(self, path: str, answer: Callable[[], Json], *, answers: Any = None, summary: str = "") -> None:
         """GET `path` answers with what `answer()` returns, as JSON."""
 
         async def handle(_request: web.Request) -> web.StreamResponse:
             return _json(answer())
 
-        self._app.router.add_get(path, handle)
+        self._add(handle, Operation("GET", path, summary, answers))
 
-    def ask(self, path: str, answer: Callable[[], Awaitable[Json]]) -> None:
+    def ask(self, path: str, answer: Callable[[], Awaitable[Json]], *, answers: Any = None, summary: str = "") -> None:
         """GET `path` answers with what `await answer()` returns, as JSON."""
 
         async def handle(_request: web.Request) -> web.StreamResponse:
             return _json(await answer())
 
-        self._app.router.add_get(path, handle)
+        self._add(handle, Operation("GET", path, summary, answers))
 
     def query(self, path: str, answer: Callable[[Mapping[str, str]], Json]) -> None:
         """GET `path?name=value` answers with what `answer({name: value})` returns, as JSON."""
@@ -105,32 +158,19 @@ class Api:
         async def handle(request: web.Request) -> web.StreamResponse:
             return _json(answer(request.query))
 
-        self._app.router.add_get(path, handle)
+        self._add(handle, Operation("GET", path))
 
     def post(self, path: str, act: Callable[[dict[str, Json]], Awaitable[Json]]) -> None:
         """POST `path` with a JSON object answers with what `await act(object)` returns, as JSON."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            # asking for the type also keeps web pages of other origins from posting here
-            if request.content_type != "application/json":
-                raise Refused(
-                    "the body is not JSON",
-                    why=f"its type is {request.content_type}",
-                    do="send application/json",
-                    status=415,
-                )
-            try:
-                body = json.loads(await request.read() or b"{}")
-            except (ValueError, RecursionError) as error:
-                raise Refused("the body is not JSON", why=str(error), do="send one JSON object") from error
-            if not isinstance(body, dict):
-                raise Refused("the body is not a JSON object", do="send one JSON object")
-            return _json(await act(body))
+            return _json(await act(await _body(request, dict[str, Any])))
 
-        self._app.router.add_post(path, handle)
+        self._add(handle, Operation("POST", path, takes=dict[str, Any], role="operate"))
 
     async def start(self, listen: str) -> None:
         """Listen at "unix:/path" or "address:port". Raises LocalError when that cannot be had."""
+        tls: ssl.SSLContext | None = None if self._settings is None else self._settings.tls()
         self._runner = web.AppRunner(self._app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await self._runner.setup()
         try:
@@ -138,7 +178,7 @@ class Api:
                 await self._listen_unix(self._runner, Path(listen.removeprefix("unix:")))
             else:
                 endpoint = endpoint_of(listen)
-                site = web.TCPSite(self._runner, ip_text(endpoint.ip), endpoint.port)
+                site = web.TCPSite(self._runner, ip_text(endpoint.ip), endpoint.port, ssl_context=tls)
                 await site.start()
                 self.port = self._runner.addresses[0][1]
         except OSError as error:
@@ -190,12 +230,17 @@ class Api:
             return _json(Refused("internal error", why=repr(error), do="see the daemon's log").body, status=500)
 
     def _authorise(self, request: web.Request) -> None:
-        if self._token is None or not request.path.startswith("/v1/"):
+        if not self._access.asks or not request.path.startswith("/v1/"):
             return
-        given = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        # aiohttp hands bytes that are no UTF-8 on as surrogates
-        if not hmac.compare_digest(given.encode(errors="surrogateescape"), self._token.encode()):
+        role = self._access.role(request.headers.get("Authorization", ""))
+        if role is None:
             raise Refused("not authorised", why="no valid token", do="send Authorization: Bearer TOKEN", status=401)
+        resource = request.match_info.route.resource
+        # what is not there, or not with this method, is answered so to everybody with a token
+        needed = None if resource is None else self._roles.get((request.method, resource.canonical))
+        if needed is not None and not self._access.suffices(role, needed):
+            why, do = f"your token is for {role}, this takes {needed}", f"use a token with the role {needed}"
+            raise Refused("not allowed", why=why, do=do, status=403)
 
     async def _healthz(self, _request: web.Request) -> web.StreamResponse:
         return _json({"healthy": True})
@@ -244,7 +289,7 @@ class Api:
 
     async def _pump(self, response: web.StreamResponse, after: int | None) -> None:
         # the position is taken before the first byte is out: who has seen it misses nothing that follows
-        after = self._events.last_id if after is None or after > self._events.last_id else after
+        after = self._events.last_id if after is None else after
         await _write(response, f": lispfmc {self._daemon} {self._name}\nretry: {RETRY_MS}\n\n")
         following = self._events.follow(after)
         arriving = asyncio.ensure_future(anext(following))
@@ -291,6 +336,37 @@ def _event_id(text: str | None) -> int | None:
     if not _EVENT_ID.fullmatch(text):
         raise Refused(f"{text!r} is no event id", do="give the id of the last event you have seen, or 0")
     return int(text)
+
+
+async def _body(request: web.Request, takes: Any) -> Any:
+    """The request's JSON body as the type that the route takes. Raises Refused."""
+    # asking for the type also keeps web pages of other origins from posting here
+    if request.content_type != "application/json":
+        why = f"its type is {request.content_type}"
+        raise Refused("the body is not JSON", why=why, do="send application/json", status=415)
+    try:
+        return msgspec.json.decode(await request.read() or b"{}", type=takes)
+    except msgspec.ValidationError as error:
+        raise Refused("not a valid request", why=str(error), do=_wanted(takes)) from error
+    except (ValueError, RecursionError) as error:
+        raise Refused("the body is not JSON", why=str(error), do="send one JSON object") from error
+
+
+def _query(request: web.Request, query: Any) -> Any:
+    try:
+        return msgspec.convert(dict(request.query), query, strict=False)
+    except msgspec.ValidationError as error:
+        raise Refused("not a valid query", why=str(error), do="see GET /v1/openapi.json") from error
+
+
+def _wanted(takes: Any) -> str:
+    """What to send, in a person's words."""
+    if not (isinstance(takes, type) and issubclass(takes, msgspec.Struct)):
+        return "send one JSON object"
+    fields = msgspec.structs.fields(takes)
+    needed = ", ".join(each.encode_name for each in fields if each.required) or "nothing"
+    other = ", ".join(each.encode_name for each in fields if not each.required)
+    return f"send {needed}" + (f", and if you like {other}" if other else "") + "; see GET /v1/openapi.json"
 
 
 def _json(value: Json, *, status: int = 200) -> web.Response:

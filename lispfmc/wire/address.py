@@ -79,6 +79,8 @@ class Prefix(msgspec.Struct, frozen=True, gc=False, order=True):
     def of(cls, ip: Ip, length: int, iid: int = 0) -> Prefix:
         """The prefix that covers `ip`, host bits cleared. Raises LocalError for a length beyond the family's."""
         bits = len(ip) * 8
+        if length == bits:
+            return cls(iid, ip, length)
         if not 0 <= length <= bits:
             raise LocalError(f"prefix length {length} is outside 0..{bits}")
         return cls(iid, masked(ip, length), length)

@@ -1,9 +1,13 @@
-"""The controller's decisions: the closed form, the table for many users at once, one handover's work for a policy."""
+"""The controller's decisions: the closed form, the table for many users at once, a handover's work for a policy, and
+whole handovers."""
 
 from __future__ import annotations
 
 import itertools
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +19,7 @@ from fmcc.policy.models.walk import Walk
 from fmcc.policy.registry import make
 from fmcc.policy.rules import ClassRules, Rules
 from fmcc.policy.table import ThresholdTable
-from tests.bench.harness import Call, timed
+from tests.bench.harness import ROOT, Call, timed
 
 BATCH = 1_000_000
 """Users that are decided at once."""
@@ -23,12 +27,28 @@ SERVICES, DATACENTERS = 2_000, 3
 POLICIES = ("nearest", "threshold:3", "mdp", "learned")
 
 
+USERS = 100_000
+"""Known to the controller while handovers are measured."""
+
+
 def run(*, rounds: int = 15) -> dict[str, object]:
+    whole = handovers(USERS)
     return {
         "closed_form_ms_thr1000": closed_form(rounds=rounds),
         "batched_decisions_per_s": batched(rounds=rounds),
+        "decision_p99_ms": whole["decision_p99_ms"],
+        "handovers_per_s": whole["handovers_per_s"],
+        "bytes_per_user": whole["bytes_per_user"],
+        "handovers": whole,
         "policies": policies(rounds=rounds),
     }
+
+
+def handovers(users: int) -> dict[str, object]:
+    """Whole handovers, in a process of its own: its memory is measured too."""
+    command = [sys.executable, "-m", "tests.bench.handovers", str(users)]
+    told: dict[str, object] = json.loads(subprocess.run(command, cwd=ROOT, check=True, capture_output=True).stdout)
+    return told
 
 
 def closed_form(*, rounds: int) -> float:

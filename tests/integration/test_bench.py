@@ -41,6 +41,9 @@ def test_the_codec_benchmark_has_every_key() -> None:
 def test_the_controllers_benchmark_has_every_key() -> None:
     assert controller.closed_form(rounds=1) > 0
     assert controller.batched(rounds=1) > 0
+    whole = controller.handovers(400)
+    assert whole["prepared"] == 100, "each of them was followed"
+    assert {"decision_p99_ms", "handovers_per_s", "handovers_followed_per_s", "bytes_per_user"} <= set(whole)
     for figures in controller.policies(rounds=1).values():
         assert set(figures) == {"observe_us", "decide_us"}
         assert all(value > 0 for value in figures.values())

@@ -64,6 +64,7 @@ def fmcc_toml(folder: Path) -> str:
     return f"""
 name = "fmcc"
 mode = "act"
+state_dir = "{folder}/state"
 policy = "nearest"
 rlocs = ["{FMCC}"]
 ranges = {RANGES}
@@ -231,3 +232,22 @@ async def test_sigterm_ends_the_controller_at_once_and_cleanly(world: World) -> 
     assert await asyncio.wait_for(process.wait(), 5) == 0
     assert not (world.folder / "fmcc.sock").exists()
     assert "Traceback" not in (world.folder / "fmcc.log").read_text()
+
+
+async def test_a_controller_that_is_started_anew_goes_on_from_its_history(world: World) -> None:
+    added = await world.api.post("/v1/users", {"name": "bob", "eids": ["100.64.1.77/32"]})
+    assert added["added"]
+    move = await world.api.post("/v1/migrations", {"service": "app", "to": "dc2"})
+    await world.event("migration.failed")
+    last = (await world.api.get("/v1/status"))["last_event"]
+    world.processes["fmcc"].terminate()
+    assert await asyncio.wait_for(world.processes["fmcc"].wait(), 5) == 0
+    await world.start("fmcc", fmcc_toml(world.folder))
+    await world.subscribed()
+    (again,) = (await world.api.get("/v1/migrations"))["items"]
+    assert (again["id"], again["state"]) == (move["id"], "failed")
+    assert {user["name"] for user in (await world.api.get("/v1/users"))["items"]} == {"alice", "bob"}
+    async for event in world.api.events(last):
+        assert event["name"] == "stream.gap"
+        assert event["fields"]["oldest"] > last, "ids go on growing"
+        break

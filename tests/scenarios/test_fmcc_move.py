@@ -10,12 +10,14 @@ import random
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from fmcc import views
-from fmcc.controller import MOVES_KEPT, Controller, RequestRefused
+from fmcc.controller import MOVES_KEPT, Controller
 from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
 from fmcc.moves import Failed, Prepared, Progress, Resumed, State, Stopped
+from fmcc.population import RequestRefused
 from fmcc.settings import FmccSettings
 from fmcc.steering.lisp import Fig9, records_of
 from lispfmc.core.effects import Emit, Reject, Send, Transmit
@@ -261,7 +263,7 @@ def test_a_user_moves_and_its_service_follows() -> None:
     net.run(0.1)
     assert net.placement.state is State.COMMITTED
     assert (net.placement.datacenter, net.placement.version) == ("dc2", 1)
-    (move,) = views.moves(net.fmcc)["items"]
+    (move,) = msgspec.to_builtins(views.moves(net.fmcc))["items"]
     assert [phase["name"] for phase in move["phases"]] == [
         "user.moved",
         "decided",
@@ -733,3 +735,47 @@ def test_an_acknowledgement_with_a_wrong_key_does_not_end_the_retransmission() -
     net.run(0.05)
     assert net.rejects == ["bad-authentication"]
     assert "dc2" not in net.placement.move.acknowledged
+
+
+def test_a_data_centre_without_rlocs_is_found_by_its_prefix_and_moves_go_there() -> None:
+    sites = fmcc_settings().model_dump()["sites"]
+    for site in sites:
+        site["rlocs"] = [SITES[site["name"]]]
+        if site["name"] == "dc2":
+            del site["rlocs"]
+            site["prefix"] = "100.64.101.128/25"
+        for key in [key for key, value in site.items() if value is None]:
+            del site[key]
+    net = Net(sites=sites)
+    net.settles()
+    net.alice_moves()
+    net.routers["dc2"].registers(*APP, version=5)
+    net.run(1.0)
+    assert net.placement.datacenter == "dc1", "nobody knows whose RLOC that is"
+    record = EidRecord.of(Prefix.parse("100.64.101.128/25"), [Locator.of(ip_of(SITES["dc2"]))], ttl_minutes=1440)
+    notify = auth.sign(MapNotify.of(record, nonce=next(net.nonces)), Key(4, b"pubsub"))
+    net.carry(notify, ip_of(MAPSERVER), Endpoint(ip_of(FMCC), 4342))
+    net.run(2.0)
+    assert net.fields("site.located") == {"site": "dc2", "rlocs": [SITES["dc2"]]}
+    assert (net.placement.datacenter, net.placement.version) == ("dc2", 5), "everything is told again"
+
+
+def test_a_service_without_a_user_moves_when_it_is_told_to_and_never_else() -> None:
+    net = Net(services=[{"name": "app", "eids": [str(eid) for eid in APP], "datacenter": "dc1"}])
+    net.settles()
+    net.alice_moves()
+    net.run(1.0)
+    assert net.asked == []
+    net.tell(net.fmcc.requested, "app", "dc2")
+    net.hypervisor_moves()
+    net.run(1.0)
+    assert net.placement.datacenter == "dc2"
+
+
+def test_an_eid_outside_the_ranges_is_refused_with_a_reason() -> None:
+    net = Net()
+    net.settles()
+    datagram = forged(next(net.nonces), "access2", eid=Prefix.parse("10.0.0.1/32"))
+    net.carry(datagram, ip_of(MAPSERVER), Endpoint(ip_of(FMCC), 4342))
+    net.run(0.1)
+    assert net.rejects == ["foreign-prefix"]

@@ -18,7 +18,7 @@ from tests.scenarios.test_fmcc_move import Net, fmcc_settings
 
 
 def explained(net: Net) -> dict[str, Any]:
-    (item,) = views.decisions(net.fmcc, net.now)["items"]
+    (item,) = msgspec.to_builtins(views.decisions(net.fmcc, net.now))["items"]
     assert isinstance(item, dict)
     return item
 
@@ -104,6 +104,15 @@ def test_a_service_that_is_nearly_finished_stays() -> None:
     assert explained(net)["decision"] == "move"
 
 
+def test_a_partial_migration_costs_what_its_part_takes_to_copy() -> None:
+    net = Net(model={"link_mbit_s": 100}, policy="always", services=[service(size_bytes=10**9, fraction=0.5)])
+    net.settles()
+    net.fmcc.deliberation.remaining("app", 41.0, net.now)  # 40 s to copy the half
+    net.alice_moves()
+    net.run(0.1)
+    assert explained(net)["decision"] == "move"
+
+
 def service(**changes: object) -> dict[str, object]:
     eids = ["100.64.101.10/32", "fd00:0:0:101::10/128"]
     return {"name": "app", "user": "alice", "eids": eids, "datacenter": "dc1", **changes}
@@ -128,7 +137,7 @@ def test_a_user_that_goes_back_and_forth_is_counted_and_held_by_the_settling_tim
     back_and_forth(restless, 4)
     assert restless.fmcc.deliberation.ping_pongs == {"app": 3}
     assert restless.fields("migration.pingpong")["count"] == 3
-    (placement,) = views.placements(restless.fmcc)["items"]
+    (placement,) = msgspec.to_builtins(views.placements(restless.fmcc))["items"]
     assert placement["ping_pongs"] == 3
 
     held = Net(service_classes=[{"name": "calm", "settle_s": 200}], services=[service(service_class="calm")])
@@ -142,6 +151,7 @@ def test_only_a_return_is_a_ping_pong_and_only_a_soon_one() -> None:
     net = Net()
     deliberation, home = net.fmcc.deliberation, net.placement
     away, farther = (msgspec.structs.replace(home, datacenter=name) for name in ("dc2", "dc3"))
+    deliberation.heard("app")
     assert deliberation.replaced(home, away, 0.0) == []
     assert deliberation.replaced(away, farther, 1.0) == []
     assert len(deliberation.replaced(farther, away, 300.0)) == 1
@@ -180,10 +190,10 @@ def test_to_be_seen_for_the_first_time_is_no_handover() -> None:
     net = Net(policy="learned")
     net.settles()
     assert net.fmcc.whereabouts("alice").site == "access1"
-    assert net.fmcc.deliberation.state("app") is None
+    assert net.fmcc.deliberation.state("app", net.now) is None
     net.alice_moves()
     net.run(0.1)
-    state = net.fmcc.deliberation.state("app")
+    state = net.fmcc.deliberation.state("app", net.now)
     assert state is not None
     assert state["learned"]["handovers"] == 1
 
@@ -233,18 +243,21 @@ def test_what_was_learned_goes_on_after_a_restart() -> None:
     net = Net(policy="learned")
     net.settles()
     back_and_forth(net, 24, copy_s=80.0)
-    saved = json.loads(json.dumps(net.fmcc.deliberation.state("app")))
+    saved = json.loads(json.dumps(net.fmcc.deliberation.state("app", net.now)))
     assert saved["policy"] == "learned"
     assert saved["ping_pongs"] > 0
     again = Net(policy="learned").fmcc.deliberation
-    assert again.state("app") is None
-    again.restore("app", saved)
-    assert again.state("app") == saved
+    assert again.state("app", 7.0) is None
+    again.restore("app", saved, 7.0)
+    assert again.state("app", 7.0) == saved
+    later = again.state("app", 9.0)
+    assert later is not None
+    assert later["settled_s"] == saved["settled_s"] + 2.0
     view = net.fmcc.deliberation.view(net.placement, "access2", net.now)
     assert again.policy.decide(view) == net.fmcc.policy.decide(view)
     other = Net(policy="mdp").fmcc.deliberation
-    other.restore("app", saved)
-    assert other.state("app") == {**saved, "policy": "mdp", "learned": None}
+    other.restore("app", saved, 7.0)
+    assert other.state("app", 7.0) == {**saved, "policy": "mdp", "learned": None}
 
 
 @pytest.mark.parametrize(
@@ -253,10 +266,12 @@ def test_what_was_learned_goes_on_after_a_restart() -> None:
 def test_a_damaged_state_is_refused(damage: dict[str, object]) -> None:
     deliberation = Net(policy="learned").fmcc.deliberation
     with pytest.raises(LocalError, match="learned anew"):
-        deliberation.restore("app", {"policy": "learned", "copied_s": 1.0, "ping_pongs": 1, "learned": None, **damage})
-    assert deliberation.state("app") is None
+        deliberation.restore(
+            "app", {"policy": "learned", "copied_s": 1.0, "ping_pongs": 1, "learned": None, **damage}, 0.0
+        )
+    assert deliberation.state("app", 0.0) is None
     with pytest.raises(LocalError, match="not configured"):
-        deliberation.restore("nobody", {})
+        deliberation.restore("nobody", {}, 0.0)
 
 
 def test_the_load_of_a_data_centre_is_part_of_its_distance() -> None:

@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 DAEMONS = ("xtr", "mapserver", "fmcc")
 PAGES = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
 EVENT = re.compile(
-    r"(host|registration|mapping|away|peers|smr|move|subscription|publication|user|decision|migration|steering|placement"
+    r"(host|registration|mapping|away|peers|smr|move|subscription|publication|user|service|site|decision|migration|steering|placement"
     r"|hypervisor)\.[a-z]+"
 )
 
@@ -69,6 +69,8 @@ def test_every_reason_of_a_refusal_is_documented() -> None:
         ("mapserver", MapServerSettings),
         ("fmcc", FmccSettings),
         ("agent", AgentSettings),
+        ("agent-qemu", AgentSettings),
+        ("agent-libvirt", AgentSettings),
     ],
 )
 def test_the_configuration_examples_are_valid(name: str, model: type[Settings], tmp_path: Path) -> None:

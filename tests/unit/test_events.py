@@ -96,3 +96,12 @@ def test_a_lot_is_kept_until_none_of_it_is_wanted() -> None:
     for _ in range(3):
         events.append("after")
     assert [event.name for event in events.since(0)] == ["after"] * 3, "the lot is gone once it is not wanted"
+
+
+def test_an_id_of_an_earlier_run_whose_clock_was_ahead_is_a_gap_and_misses_nothing() -> None:
+    log = EventLog(first_id=100, wall_clock=lambda: 1000.0)
+    assert [event.name for event in log.since(5000)] == [GAP]
+    log.append("host.arrived")
+    assert [event.name for event in log.since(5000)] == [GAP, "host.arrived"]
+    assert log.since(5000)[0].fields == {"after": 5000, "oldest": 100}
+    assert log.since(100) == []

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from fmcc.locations import Learned, Locations, Nothing, ServicePublished, UserMoved, VersionPublished
+import msgspec
+
+from fmcc.locations import (
+    APART_S,
+    Learned,
+    Locations,
+    Nothing,
+    ServicePublished,
+    SiteLocated,
+    UserApart,
+    UserMoved,
+    VersionPublished,
+)
 from fmcc.world import DataCenter, Service, User, World
 from lispfmc.wire.address import Endpoint, Prefix, ip_of
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import EidRecord, Locator
 
-SITES = {name: (ip_of(f"198.18.0.{last}"), ip_of(f"2001:2::{last}")) for name, last in
+SITES: dict[str, tuple[bytes, ...]] = {name: (ip_of(f"198.18.0.{last}"), ip_of(f"2001:2::{last}")) for name, last in
          {"access1": 11, "access2": 12, "dc1": 21, "dc2": 22}.items()}  # fmt: skip
 ALICE4, ALICE6 = Prefix.parse("100.64.1.10/32"), Prefix.parse("fd00:0:0:1::10/128")
 APP4, APP6 = Prefix.parse("100.64.101.10/32"), Prefix.parse("fd00:0:0:101::10/128")
@@ -111,6 +123,46 @@ def test_versions_that_differ_between_address_families_give_the_newest_and_say_s
     assert story.published(APP6, "dc1", version=1) == ServicePublished("app", "dc1", 1, agreed=False)
     assert story.published(APP4, "dc1", version=0) == ServicePublished("app", "dc1", 1, agreed=False)
     assert story.published(APP4, "dc1", version=1) == ServicePublished("app", "dc1", 1)
+
+
+def test_a_user_that_stays_at_two_places_is_told_of_once_until_it_moves() -> None:
+    story = Story()
+    story.published(ALICE4, "access1")
+    story.published(ALICE6, "access1")
+    story.published(ALICE4, "access2")
+    assert story.published(ALICE6, "access1") == Nothing(), "the other half of the move may be on its way"
+    story.now += APART_S
+    assert story.published(ALICE6, "access1") == UserApart("alice", "access2", ("access1", "access2"))
+    assert story.published(ALICE6, "access1") == Nothing()
+    assert story.alice == "access2"
+    assert story.published(ALICE6, "access2") == Nothing()
+    story.published(ALICE4, "access1")
+    story.now += APART_S
+    assert isinstance(story.published(ALICE6, "access2"), UserApart)
+
+
+def test_a_site_without_rlocs_is_where_the_mapping_system_has_its_prefix() -> None:
+    sites = {**SITES, "dc2": ()}
+    own = Prefix.parse("100.64.102.0/24")
+    world = msgspec.structs.replace(WORLD, sites=sites, site_prefixes={own: "dc2"})
+    locations = Locations(world)
+    assert locations.knows(own)
+    rlocs = SITES["dc2"]
+    record = EidRecord.of(own, [Locator.of(rloc, priority=2 - n) for n, rloc in enumerate(rlocs)], ttl_minutes=1440)
+    assert locations.learn(record, 1.0) == SiteLocated("dc2", rlocs[::-1])
+    assert (world.sites["dc2"], locations.site_at(rlocs[0])) == (rlocs[::-1], "dc2")
+    assert locations.learn(record, 2.0) == Nothing()
+    gone = EidRecord.of(own, [], ttl_minutes=0)
+    assert locations.learn(gone, 3.0) == Nothing(), "it is reached where it was last"
+    assert world.sites["dc2"] == rlocs[::-1]
+
+
+def test_a_service_without_a_user_is_known_and_follows_nobody() -> None:
+    lone = Service("lone", "", (Prefix.parse("100.64.101.99/32"),), "dc1", ("dc1", "dc2"))
+    world = msgspec.structs.replace(WORLD, services={"lone": lone})
+    assert world.services_of("") == ()
+    record = EidRecord.of(lone.eids[0], [Locator.of(SITES["dc2"][0])], ttl_minutes=1440, map_version=3)
+    assert Locations(world).learn(record, 1.0) == ServicePublished("lone", "dc2", 3)
 
 
 def test_strangers_leave_no_trace() -> None:

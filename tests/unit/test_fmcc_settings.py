@@ -46,6 +46,7 @@ user = "alice"
 eids = ["100.64.101.10/32"]
 datacenter = "dc1"
 """
+TOKEN = 'name = "me"\ntoken = "the same token as another"'
 AGENT = """\
 name = "hypervisor-dc1"
 datacenter = "dc1"
@@ -112,6 +113,16 @@ def test_everything_lies_in_the_configured_instance(tmp_path: Path) -> None:
         ('datacenter = "dc1"', 'datacenter = "access1"', 33, "no data centre 'access1'"),
         ("ms = 12", "ms = -1", 25, "greater than or equal to 0"),
         ("capacity = 10", "capacities = 10", 21, "unknown key"),
+        ('rlocs = ["198.18.0.21"]', "", 14, "has neither rlocs nor prefix"),
+        ("[[rtts]]", '[api]\ncertificate = "a.pem"\n[[rtts]]', 23, "certificate without key"),
+        (
+            "[[rtts]]",
+            '[api]\nlisten = "unix:/a"\ncertificate = "a.pem"\nkey = "a.key"\n[[rtts]]',
+            23,
+            "a unix socket speaks no TLS",
+        ),
+        ("[[rtts]]", '[[api.tokens]]\nname = "me"\ntoken = "short"\n[[rtts]]', 24, "api.tokens[0].token"),
+        ("[[rtts]]", f"[[api.tokens]]\n{TOKEN}\n[[api.tokens]]\n{TOKEN}\n[[rtts]]", 27, "this token is there twice"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(tmp_path: Path, good: str, bad: str, line: int, says: str) -> None:
@@ -130,5 +141,5 @@ def test_an_agent_that_is_its_own_peer_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_agents_machines_have_defaults(tmp_path: Path) -> None:
-    machine = load_agent(written(tmp_path, AGENT)).machines_by_name()["app"]
+    machine = load_agent(written(tmp_path, AGENT)).emulated_machines()["app"]
     assert (machine.copy_s, machine.pause_ms) == (5.0, 60.0)

@@ -16,7 +16,7 @@ DC1, DC2 = ip_of("198.18.0.21"), ip_of("198.18.0.22")
 APP, HOME = Prefix.parse("100.64.101.10/32"), Prefix.parse("100.64.1.0/24")
 
 
-def router(**limits: int) -> Router:
+def router(targets: tuple[str, ...] = (), **limits: int) -> Router:
     settings = XtrSettings.model_validate(
         {
             "name": "access1",
@@ -24,6 +24,7 @@ def router(**limits: int) -> Router:
             "prefixes": ["100.64.1.0/24"],
             "map_servers": [{"address": "198.18.0.1", "key_id": 1, "secret": "k"}],
             "limits": limits,
+            "distances": {"probe_s": 5.0, "targets": [{"rloc": rloc, "prefix": str(APP)} for rloc in targets]},
         }
     )
     core = Router(settings, count(1), count(1000), lambda _: [])
@@ -188,3 +189,27 @@ def test_requests_are_answered_for_our_eids_only_and_not_faster_than_the_limit()
         request = MapRequest.of(RequestRecord.of(HOME), nonce=1, itr_rlocs=[itr])
         answered += isinstance(core.received(request, b"", Endpoint(itr, 4342), 2.0 + number / 5000)[0], Send)
     assert answered <= 1010
+
+
+def test_a_locator_whose_distance_is_wanted_is_probed_without_any_mapping_and_measured_as_it_is() -> None:
+    core = router(targets=("198.18.0.22", "198.18.0.11", "2001:2::22"))
+    now = 0.0
+    for delay_s in (0.020, 0.300, 0.300):
+        while not (sent := probes(core.expired(now))):
+            due = core.next_deadline()
+            assert due is not None
+            now = max(now, due)
+        assert set(sent) == {DC2}, "neither ourselves nor an address family that we have not"
+        now += delay_s
+        answer(core, DC2, sent[DC2], now)
+        ((last_s, at),) = core.measured().values()
+        assert (round(last_s, 6), at) == (delay_s, now), "not smoothed: that is the business of who asks"
+
+
+def test_a_locator_that_answers_no_more_is_not_measured() -> None:
+    core = router(targets=("198.18.0.22",))
+    ((at, effect),) = [each for each in until(core, 0.5) if probes([each[1]])]
+    answer(core, DC2, probes([effect])[DC2], at + 0.02)
+    assert set(core.measured()) == {DC2}
+    until(core, 30.0)
+    assert core.measured() == {}

@@ -1,0 +1,1 @@
+"""The driver for QEMU, without libvirt: one QEMU process a machine, spoken to by QMP."""
