@@ -34,7 +34,7 @@ class MachineSettings(Settings):
     """`emulated`: the part of the state that a move takes along; the copy takes that part of `copy_s`."""
     echo: EndpointField | None = None
     """A UDP echo service in the machine: it is alive where this answers (`qemu`, `libvirt`)."""
-    memory_mb: int = Field(default=128, ge=80)
+    memory_mb: int = Field(default=128, ge=96)
     mac: str = Field(default="52:54:00:00:00:01", pattern="^[0-9a-f]{2}(:[0-9a-f]{2}){5}$")
     interface: str = Field(default="", max_length=15)
     """Its port in the site's network; "vm-" and its name unless given."""
