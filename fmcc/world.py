@@ -29,7 +29,7 @@ class User(msgspec.Struct, frozen=True):
 
 class Service(msgspec.Struct, frozen=True):
     """A service that follows `user`, starts in `datacenter` and may live in `allowed` only. `size_bytes` is what a move
-    copies; None = not known until it has moved."""
+    copies; None = not known until it has moved. `scheme` leads its moves."""
 
     name: str
     user: str
@@ -38,6 +38,7 @@ class Service(msgspec.Struct, frozen=True):
     allowed: tuple[str, ...]
     service_class: str = ""
     size_bytes: int | None = None
+    scheme: str = ""
 
 
 class Limits(msgspec.Struct, frozen=True, gc=False):
