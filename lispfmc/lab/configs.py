@@ -22,7 +22,7 @@ from lispfmc.wire.errors import LocalError
 
 AGENT_PORT = 9350
 # Key-ID per kind of relation: a capture shows by which key a message was signed.
-REGISTRATION_KEY, PEER_KEY, CONTROLLER_KEY, SUBSCRIPTION_KEY, LOOKUP_KEY = 1, 2, 3, 4, 5
+REGISTRATION_KEY, PEER_KEY, CONTROLLER_KEY, SUBSCRIPTION_KEY, LOOKUP_KEY, AGENT_KEY = 1, 2, 3, 4, 5, 6
 # Who `lispfmc lookup --subscribe` is: at the first access network, beside its tunnel router.
 LOOKUP, LOOKUP_PORT = "lookup", 4344
 
@@ -211,6 +211,7 @@ class _Writer:
             config["map_servers"][0]["subscription"] = {"key_id": SUBSCRIPTION_KEY, "secret": secret}
         if controlled:
             config["controllers"] = [self._controller(site, address) for address in self._rlocs(FMCC)]
+            config["agent"] = self._agent_key(site)
         return self._plan(site.name, "xtr", site.name, "xtr", config)
 
     def _controller(self, site: Site, address: str) -> dict[str, Any]:
@@ -221,6 +222,11 @@ class _Writer:
             "ranges": self._services,
             "rlocs": [rloc for each in self._topology.datacenters for rloc in self._rlocs(each.name)],
         }
+
+    def _agent_key(self, site: Site) -> dict[str, Any]:
+        """What a data centre's router and its hypervisor agent, on the same host, share."""
+        secret = self._keys.secret("hypervisor", site.name)
+        return {"address": self._rlocs(site.name)[0], "key_id": AGENT_KEY, "secret": secret}
 
     def mapserver(self) -> DaemonPlan:
         sites = [

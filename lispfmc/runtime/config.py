@@ -8,13 +8,15 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, PlainValidator, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError
 
 from lispfmc.runtime.toml_lines import KeyPath, key_lines
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
+from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.errors import LocalError
 
 SECRET_KEYS = {"secret", "token", "agent_token"}
@@ -81,6 +83,19 @@ class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SharedKey(Settings):
+    """A secret that we share with one other party, and how it is used: the four lines of every row with a key."""
+
+    key_id: int = Field(ge=0, le=255)
+    secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
+
+    @cached_property
+    def key(self) -> Key:
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class ApiSettings(Settings):
