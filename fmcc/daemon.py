@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from fmcc import views
 from fmcc.agents import Agents
-from fmcc.controller import Controller, RequestRefused
-from fmcc.effects import AbortMigration, FmccEffect, PrepareMigration, StartMigration
+from fmcc.controller import Controller
+from fmcc.effects import AbortMigration, FmccEffect, Persist, PrepareMigration, RecallMigration, StartMigration
+from fmcc.memory import Forgetful, Journal, Memory
 from fmcc.moves import AgentReport
+from fmcc.requests import RequestRefused
 from fmcc.settings import CONTROL_PORT, FmccSettings
-from fmcc.steering.lisp import Fig9
+from fmcc.steering.registry import schemes
 from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.runtime import config, logs
 from lispfmc.runtime.client import ApiClient
@@ -38,7 +40,8 @@ class Daemon:
         self._rejects = Rejects()
         world = settings.world()
         self._nonces = ordered_nonces(settings.state_dir)
-        steering = Fig9(world.sites, world.datacenters, self._nonces)
+        steering = schemes(settings.scheme, world, self._nonces)
+        self._memory: Memory = Journal(settings.state_dir) if settings.state_dir else Forgetful()
         self._controller = Controller(world, settings.make_policy(), steering, self._nonces)
         self._clients = {
             site.name: ApiClient(str(site.agent), token=site.agent_token)
@@ -77,12 +80,15 @@ class Daemon:
                 for datacenter in self._clients:
                     tasks.create_task(self._agents.follow(datacenter), name=f"follow {datacenter}")
                 self._driver.start()
+                self._driver.tell(self._controller.restored, self._memory.load())
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
     def _perform(self, effect: FmccEffect) -> None:
         match effect:
-            case PrepareMigration() | StartMigration() | AbortMigration():
+            case Persist(service=service, standing=standing):
+                self._memory.remember(service, standing)
+            case PrepareMigration() | StartMigration() | AbortMigration() | RecallMigration():
                 assert self._tasks is not None, "effects come after the start"
                 self._tasks.create_task(self._agents.perform(effect), name=f"{type(effect).__name__} {effect.move}")
             case Send() | Emit() | Reject():
@@ -110,20 +116,30 @@ class Daemon:
         api.get("/v1/moves", lambda: views.moves(self._controller))
         api.get("/v1/decisions", lambda: views.decisions(self._controller, time.monotonic()))
         api.post("/v1/moves", self._request_move)
+        api.post("/v1/schemes", self._steer)
         api.post("/v1/distances", self._measured)
         api.post("/v1/remaining", self._remaining)
         return api
 
     async def _request_move(self, body: dict[str, Any]) -> dict[str, Any]:
-        name, datacenter = body.get("service"), body.get("to")
-        if not isinstance(name, str) or not isinstance(datacenter, str) or set(body) != {"service", "to"}:
-            raise Refused("not a valid request", why="it needs service and to", do='send {"service": …, "to": …}')
-        try:
-            self._controller.check(name, datacenter)
-        except RequestRefused as refused:
-            raise Refused(refused.what, why=refused.why, do=refused.do, status=refused.status) from refused
-        self._driver.tell(self._controller.requested, name, datacenter)
-        return views.move(self._controller.last_move(name), self._controller.steering.scheme)
+        name, datacenter, scheme = body.get("service"), body.get("to"), body.get("scheme", "")
+        known = set(body) <= {"service", "to", "scheme"}
+        if not (isinstance(name, str) and isinstance(datacenter, str) and isinstance(scheme, str) and known):
+            why, do = "it needs service and to, and may name a scheme", 'send {"service": …, "to": …}'
+            raise Refused("not a valid request", why=why, do=do)
+        with _refusals():
+            self._controller.requests.check(name, datacenter, scheme)
+        self._driver.tell(self._controller.requested, name, datacenter, scheme)
+        return views.move(self._controller.migrations.last(name))
+
+    async def _steer(self, body: dict[str, Any]) -> dict[str, Any]:
+        service, scheme = body.get("service"), body.get("scheme")
+        if not isinstance(service, str) or not isinstance(scheme, str | None) or set(body) != {"service", "scheme"}:
+            why, do = "it needs service and scheme (null: as configured)", 'send {"service": …, "scheme": "fig9"}'
+            raise Refused("not a valid request", why=why, do=do)
+        with _refusals():
+            self._controller.steered(service, scheme or "")
+        return {"service": service, "scheme": scheme}
 
     async def _measured(self, body: dict[str, Any]) -> dict[str, Any]:
         a, b, ms = body.get("a"), body.get("b"), body.get("ms")
@@ -169,6 +185,15 @@ class Daemon:
     @property
     def _ranges(self) -> list[Any]:
         return list(self._controller.world.ranges)
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """What cannot be asked, as the HTTP answer that says so."""
+    try:
+        yield
+    except RequestRefused as refused:
+        raise Refused(refused.what, why=refused.why, do=refused.do, status=refused.status) from refused
 
 
 def load(path: Path) -> FmccSettings:

@@ -90,13 +90,13 @@ def _considered(controller: Controller, considered: Considered, now: float) -> J
 
 
 def moves(controller: Controller) -> Json:
-    return {"items": [move(record, controller.steering.scheme) for record in controller.moves]}
+    return {"items": [move(record) for record in controller.moves]}
 
 
-def move(record: MoveRecord, scheme: str) -> Json:
+def move(record: MoveRecord) -> Json:
     """One move. `at_ms` counts from the first phase, which was at `started_monotonic_ns` (CLOCK_MONOTONIC)."""
     moved = record.move
-    started = moved.phases[0].at
+    started = moved.phases[0].at if moved.phases else 0.0
     return {
         "id": moved.id,
         "service": record.service,
@@ -105,7 +105,7 @@ def move(record: MoveRecord, scheme: str) -> Json:
         "version": moved.version,
         "driver": moved.driver,
         "emulated": moved.emulated,
-        "scheme": scheme,
+        "scheme": moved.scheme,
         "state": str(moved.state),
         "started_monotonic_ns": int(started * 1e9),
         "phases": [{"name": phase.name, "at_ms": round((phase.at - started) * 1000, 3)} for phase in moved.phases],

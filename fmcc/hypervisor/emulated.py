@@ -71,6 +71,7 @@ class Emulated:
 
     name = "emulated"
     emulated = True
+    tells_stop = True
 
     def __init__(
         self,
@@ -141,7 +142,7 @@ class Emulated:
         if end is None or end.migration != migration or end.role != "source" or not end.alive(time.monotonic()):
             raise CannotMigrate(what, "no such move is prepared here as the source")
         if end.state is not _State.PREPARED:
-            raise CannotMigrate(what, "it has started already")
+            return  # a controller that was restarted asks again
         end.state = _State.COPYING
         end.task = self._tasks.create_task(self._run(end), name=f"migration {migration.move}")
 
@@ -154,7 +155,7 @@ class Emulated:
         end.state = _State.ENDED
         if end.task is not None:
             end.task.cancel()
-            self._tell(end, Kind.FAILED, reason="aborted before STOP")
+            self._tell(end, Kind.FAILED, reason="aborted before STOP", runs_here=True)
 
     async def incoming(self, word: dict[str, Any]) -> dict[str, Any]:
         """The source's agent speaks: it is "ready", sends the last "state", or will not come ("cancel")."""
@@ -185,7 +186,7 @@ class Emulated:
             await self._copy(end)
         except Exception as error:  # one migration that goes wrong, in whatever way, must not end the agent
             end.state = _State.ENDED
-            self._tell(end, Kind.FAILED, reason=_text(error))
+            self._tell(end, Kind.FAILED, reason=_text(error), runs_here=True)
             return
         end.state = _State.MOVING
         try:
@@ -230,6 +231,7 @@ class Emulated:
         The node lets only one of the two ends thaw it, so a last state that arrives late resumes nothing twice.
         """
         machine = self._machines[end.migration.machine]
+        runs_here = False
         word = {"phase": "cancel", "move": end.migration.move, "machine": machine.name}
         try:
             with contextlib.suppress(LocalError, OSError, TimeoutError):
@@ -239,12 +241,13 @@ class Emulated:
             if status.get("frozen"):
                 await self._node(machine.node_socket, {"do": "thaw", "site": self._datacenter})
                 reason += f"; resumed at {self._datacenter} again"
+                runs_here = True
             elif status.get("site") == end.migration.target:
                 self._tell(end, Kind.COMPLETED, reason=f"resumed at the target, though: {reason}")
                 return
         except Exception as error:
             reason += f"; it could not be resumed at {self._datacenter}: {_text(error)}"
-        self._tell(end, Kind.FAILED, reason=reason)
+        self._tell(end, Kind.FAILED, reason=reason, runs_here=runs_here)
 
     async def _ready(self, migration: Migration, what: str) -> None:
         peer = self._peers.get(migration.target)
@@ -296,10 +299,17 @@ class Emulated:
             raise CannotMigrate(what, f"move {end.migration.move} of it is {end.state}")
 
     def _tell(
-        self, end: _End, kind: Kind, *, at_ns: int | None = None, percent: float | None = None, reason: str = ""
+        self,
+        end: _End,
+        kind: Kind,
+        *,
+        at_ns: int | None = None,
+        percent: float | None = None,
+        reason: str = "",
+        runs_here: bool = False,
     ) -> None:
         at_ns = time.monotonic_ns() if at_ns is None else at_ns
-        self._report(Happened(kind, end.migration, at_ns, percent, reason))
+        self._report(Happened(kind, end.migration, at_ns, percent, reason, runs_here))
 
 
 def _text(error: Exception) -> str:

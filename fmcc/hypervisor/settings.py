@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fmcc.hypervisor.emulated import Machine
-from lispfmc.runtime.config import EndpointField, LogSettings, Settings, Wrong
+from lispfmc.runtime.config import EndpointField, IpField, LogSettings, Settings, SharedKey, Wrong
 
 
 class PeerSettings(Settings):
@@ -28,6 +28,12 @@ class MachineSettings(Settings):
     pause_ms: float = Field(default=60.0, ge=0)
 
 
+class RouterSettings(SharedKey):
+    """Our data centre's own tunnel router, and the key that we share with it (its `[agent]`)."""
+
+    address: IpField
+
+
 class LocalApiSettings(Settings):
     """A second, read-only API without token, for tools on the machine itself: a unix socket, as "unix:/path"."""
 
@@ -35,13 +41,17 @@ class LocalApiSettings(Settings):
 
 
 class AgentSettings(Settings):
-    """The whole file. Whoever shows `token` may have machines moved: the controller and the other agents."""
+    """The whole file. Whoever shows `token` may have machines moved: the controller and the other agents.
+
+    Without `xtr` the tunnel router hears of STOP and RESUME from the controller alone, a way longer.
+    """
 
     name: str
     datacenter: str
     listen: EndpointField
     token: str = Field(min_length=1)
     driver: Literal["emulated"] = "emulated"
+    xtr: RouterSettings | None = None
     peers: tuple[PeerSettings, ...] = ()
     machines: tuple[MachineSettings, ...] = ()
     api: LocalApiSettings = LocalApiSettings()
