@@ -17,6 +17,7 @@ from lispfmc.core.effects import Emit, Reject
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.wire.address import Endpoint, Prefix
 from xtr.effects import Deliver, ProbeHost, Undeliver, XtrEffect
+from xtr.mobility import Mobilities, Sign
 from xtr.settings import XtrSettings
 
 PROBE_S = 1.0  # RFC 4861 §7.2.2 and RFC 1122 §2.3.2.1: ask one host at most once a second
@@ -29,8 +30,8 @@ MOST_PROBED = 4096  # a host of ours that sends with made-up sources must not fi
 class Activation(Enum):
     """What the appearance of an EID means."""
 
-    PRESENCE = "presence"
-    CONTROLLER = "controller"
+    PRESENCE = "presence"  # it is registered
+    CONTROLLER = "controller"  # it is registered by another sign than that (`xtr.mobility.Sign`)
     LOCAL = "local"  # covered by a fixed prefix and in no dynamic range: there is nothing more to register
     FOREIGN = "foreign"
 
@@ -58,18 +59,16 @@ class Presence:
         self._macs: dict[bytes, dict[Prefix, None]] = {}
         self._hosts: dict[Prefix, Host] = {}
         self._homes: PrefixTable[None] = PrefixTable()
-        self._dynamic: PrefixTable[Activation] = PrefixTable()
         self._probed: Deadlines[Prefix] = Deadlines()
         for prefix in settings.prefixes:
             self._homes.set(settings.placed(prefix), None)
-        for dynamic in settings.dynamic:
-            self._dynamic.set(settings.placed(dynamic.prefix), Activation(dynamic.activation))
+        self._mobilities = Mobilities(settings)
 
     def activation(self, eid: Prefix) -> Activation:
         """What it means when `eid` shows up here."""
-        found = self._dynamic.longest(eid)
-        if found:
-            return found[1]
+        mobility = self._mobilities.dynamic(eid)
+        if mobility is not None:
+            return Activation.PRESENCE if mobility.registers_on is Sign.SHOWN else Activation.CONTROLLER
         return Activation.LOCAL if self.at_home(eid) else Activation.FOREIGN
 
     def at_home(self, eid: Prefix) -> bool:

@@ -42,12 +42,12 @@ class MapResolverSettings(Settings):
 class DynamicRange(Settings):
     """EIDs that may show up here although they are no fixed prefix of ours, or that roam from here.
 
-    "presence": registered as soon as the host shows itself (users). "controller": delivered locally when the host
-    shows itself, but registered when the controller says so; at home at its first appearance (services).
+    `mobility` says what makes us register one, and what we do about one that has left (`xtr.mobility`): "presence" for
+    users, who are registered as soon as they show themselves; for services the way in which their moves are led.
     """
 
     prefix: PrefixField
-    activation: Literal["presence", "controller"]
+    mobility: Literal["presence", "lossless", "fig9", "cp", "dataplane", "pubsub", "smr"]
 
 
 class PeerKey(SharedKey):

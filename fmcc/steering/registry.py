@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from fmcc.steering.choosing import Make, Schemes
 from fmcc.steering.lisp import Fig9
 from fmcc.steering.lossless import Lossless
+from fmcc.steering.unled import Unled
 from fmcc.world import World
 
 DEFAULT = "lossless"
@@ -20,10 +21,19 @@ def _fig9(world: World, nonces: Iterator[int]) -> Fig9:
     return Fig9(world.sites, world.datacenters, nonces)
 
 
+def _unled(world: World, nonces: Iterator[int]) -> Unled:
+    return Unled()
+
+
 SCHEMES: Mapping[str, Make] = {
     "lossless": _lossless,
     "bicast": _lossless,
     "fig9": _fig9,
+    "cp": _unled,
+    "dataplane": _unled,
+    "pubsub": _unled,
+    "garp": _unled,
+    "smr": _unled,
 }
 
 

@@ -199,12 +199,13 @@ app.command("simulate", short_help="Score policies on walks and traces")(simulat
 def lab_up(
     topology: Topology = "fig5",
     name: Annotated[str | None, typer.Option("--name", help="the lab's name; the topology's unless given")] = None,
+    scheme: Annotated[str, typer.Option("--scheme", help="how services move; the topology's unless given")] = "",
     output: Output = Format.table,
 ) -> None:
     """Bring a network up in namespaces."""
     from lispfmc.cli.lab import up
 
-    raise typer.Exit(up(topology, name, output=output))
+    raise typer.Exit(up(topology, name, scheme=scheme, output=output))
 
 
 @lab_app.command("status", short_help="What of the network is there")

@@ -11,9 +11,9 @@ from lispfmc.lab.installation import Ambiguous, run_directory
 from lispfmc.lab.phases import Outcome
 
 
-def up(topology: str, name: str | None, *, output: Format) -> int:
+def up(topology: str, name: str | None, *, scheme: str = "", output: Format) -> int:
     """Exit 0 when every daemon is ready and every node is at its place."""
-    lab = lifecycle.up(topology, name, say)
+    lab = lifecycle.up(topology, name, say, scheme=scheme)
     if output is Format.json:
         import msgspec
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lispfmc.lab.schemes import mobility_of, subscribes
 from lispfmc.lab.toml_text import toml_text
 from lispfmc.lab.topology import FMCC, MAPSERVER, Site, Topology, User
 from lispfmc.wire.address import Ip, ip_text
@@ -160,6 +161,7 @@ class _Writer:
         self._topology, self._keys, self._choices = topology, keys, choices
         self._access = [str(prefix) for site in topology.access for prefix in site.prefixes]
         self._services = [str(prefix) for site in topology.datacenters for prefix in site.prefixes]
+        self._subscribe = topology.subscribe or subscribes(topology.fmcc.scheme)
 
     def _rlocs(self, member: str) -> list[str]:
         return self._choices.rlocs(self._topology, member)
@@ -189,7 +191,7 @@ class _Writer:
             ],
             "map_resolver": {"address": self._rlocs(MAPSERVER)[0]},
             "dynamic": [
-                {"prefix": prefix, "activation": "controller" if controlled else "presence"}
+                {"prefix": prefix, "mobility": mobility_of(topology.fmcc.scheme) if controlled else "presence"}
                 for prefix in (self._services if controlled else self._access)
             ],
             "keys": [
@@ -206,7 +208,7 @@ class _Writer:
                 "eid_ranges": [str(prefix) for prefix in topology.eid_ranges],
             },
         }
-        if topology.subscribe:
+        if self._subscribe:
             secret = keys.secret("publications", site.name)
             config["map_servers"][0]["subscription"] = {"key_id": SUBSCRIPTION_KEY, "secret": secret}
         if controlled:
@@ -257,7 +259,7 @@ class _Writer:
             "xtr_id": _LOOKUP_XTR_ID,
         }
         ranges = [{"prefix": prefix} for prefix in self._access + self._services]
-        subscribing = self._topology.sites if self._topology.subscribe else ()
+        subscribing = self._topology.sites if self._subscribe else ()
         config = {
             "listen": self._rlocs(MAPSERVER),
             "sites": sites,
@@ -281,6 +283,7 @@ class _Writer:
         config: dict[str, Any] = {
             "mode": topology.fmcc.mode,
             "policy": topology.fmcc.policy,
+            "scheme": topology.fmcc.scheme,
             "rlocs": self._rlocs(FMCC),
             "ranges": self._access + self._services,
             "map_server": {
@@ -321,6 +324,7 @@ class _Writer:
             "listen": self._agent_address(site),
             "token": self._keys.secret("agent", site.name),
             "driver": "emulated",
+            "xtr": self._agent_key(site),
             "peers": [
                 {
                     "datacenter": peer.name,

@@ -45,14 +45,14 @@ _LOGS = "logs"
 Say = Callable[[str], None]
 
 
-def up(topology: str, name: str | None = None, say: Say = lambda _: None) -> Installation:
+def up(topology: str, name: str | None = None, say: Say = lambda _: None, *, scheme: str = "") -> Installation:
     """Bring a topology up and return when every daemon is ready and every node is at its start.
 
-    Raises LocalError: not root, something of this lab is there already, or a process did not come up (what was
+    `scheme` leads services instead of the topology's. Raises LocalError: not root, something of this lab is there already, or a process did not come up (what was
     started is taken down again; the logs stay).
     """
     _require_root()
-    described = load_topology(topology)
+    described = load_topology(topology, scheme)
     name = name or described.name
     with _only_one(name) as folder:
         if found := traces(name):

@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from fmcc.policy.models.checks import BadParameter
 from fmcc.policy.registry import check as check_policy
+from fmcc.steering.registry import DEFAULT, SCHEMES
 from lispfmc.runtime.config import ConfigError, IpField, PrefixField, Settings, Wrong, load
 from lispfmc.wire.address import Ip, Prefix, ip_text
 
@@ -64,6 +65,8 @@ class Fmcc(Settings):
     rlocs: tuple[IpField, ...] = Field(min_length=1)
     mode: Literal["act", "observe"] = "act"
     policy: str = "nearest"
+    scheme: str = DEFAULT
+    """How services move (docs/schemes.md): the routers are configured for it as well."""
 
     @model_validator(mode="after")
     def _known_policy(self) -> Self:
@@ -71,6 +74,8 @@ class Fmcc(Settings):
             check_policy(self.policy)
         except BadParameter as error:
             raise Wrong(str(error), "policy") from error
+        if self.scheme not in SCHEMES:
+            raise Wrong(f"no scheme {self.scheme!r}; name one of {', '.join(SCHEMES)}", "scheme")
         return self
 
 
@@ -137,6 +142,12 @@ class Topology(Settings):
         """The sites that the node is wired to."""
         return self.datacenters if isinstance(node, Service) else self.access
 
+    def led_by(self, scheme: str) -> Topology:
+        """The same network with another scheme of moves. Raises ConfigError."""
+        if scheme not in SCHEMES:
+            raise ConfigError(f"no scheme {scheme!r}; name one of {', '.join(SCHEMES)}")
+        return self.model_copy(update={"fmcc": self.fmcc.model_copy(update={"scheme": scheme})})
+
     def pair(self, one: str, other: str) -> Pair:
         return next(pair for pair in self.wan.pairs if pair.members == {one, other})
 
@@ -146,8 +157,9 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-def load_topology(name_or_path: str) -> Topology:
-    """A shipped topology by its name, or a TOML file by its path. Raises ConfigError."""
+def load_topology(name_or_path: str, scheme: str = "") -> Topology:
+    """A shipped topology by its name, or a TOML file by its path; with `scheme` in place of the file's. Raises
+    ConfigError."""
     path = SHIPPED / f"{name_or_path}.toml"
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         path = Path(name_or_path)
@@ -156,7 +168,8 @@ def load_topology(name_or_path: str) -> Topology:
             f"{name_or_path}: no such topology, {', '.join(shipped())} come with lispfmc; "
             "name one of them or the path of a TOML file"
         )
-    return load(path, Topology)
+    topology = load(path, Topology)
+    return topology.led_by(scheme) if scheme else topology
 
 
 def _named(topology: Topology) -> Iterator[tuple[str, tuple[str | int, ...]]]:

@@ -50,16 +50,17 @@ def pair_secret(one: str, other: str) -> str:
     return "-".join(sorted((one, other)))
 
 
-def xtr_settings(name: str, *, peers: tuple[str, ...] = SITES, **changes: Any) -> XtrSettings:
-    """The configuration that the lab would generate for a site. `peers` are those with whom it shares a key."""
+def xtr_settings(name: str, *, peers: tuple[str, ...] = SITES, services: str = "fig9", **changes: Any) -> XtrSettings:
+    """The configuration that the lab would generate for a site. `peers` are those with whom it shares a key; `services`
+    is how services move."""
     access = name.startswith("access")
-    ranges, activation = (USERS, "presence") if access else (SERVICES, "controller")
+    ranges, mobility = (USERS, "presence") if access else (SERVICES, services)
     values: dict[str, Any] = {
         "name": name,
         "rlocs": RLOCS[name],
         "prefixes": PREFIXES[name],
         "map_servers": [{"address": RLOCS["mapserver"][0], "key_id": 1, "secret": f"site-{name}"}],
-        "dynamic": [{"prefix": prefix, "activation": activation} for prefix in ranges],
+        "dynamic": [{"prefix": prefix, "mobility": mobility} for prefix in ranges],
         "keys": [
             {"peer": address, "id": 2, "secret": pair_secret(name, other)}
             for other in peers
