@@ -13,6 +13,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from lispfmc.cli.computing import model_app, simulate
+from lispfmc.cli.experiment import experiment_app
 from lispfmc.cli.failure import CONFIG, DONE, UNREACHABLE, USAGE, Failure
 from lispfmc.cli.output import Format, say
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 lab_app = typer.Typer(help="A whole network on this machine.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(lab_app, name="lab", short_help="A whole network on this machine")
+app.add_typer(experiment_app, name="experiment", short_help="Many moves, measured and compared")
 app.add_typer(model_app, name="model", short_help="The papers' analytic models")
 
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
@@ -291,6 +293,7 @@ def _code_of(error: Exception) -> int:
     """The exit code of an error of the lab, the client or the configuration. Loaded here: only failures pay for it."""
     from fmcc.policy.models.checks import BadParameter
     from fmcc.policy.simulation.faults import TraceError
+    from lispfmc.experiment.design import BadDesign
     from lispfmc.lab.installation import Ambiguous, BadName, NotUp
     from lispfmc.runtime.client import Unreachable
     from lispfmc.runtime.config import ConfigError
@@ -299,7 +302,7 @@ def _code_of(error: Exception) -> int:
         return CONFIG
     if isinstance(error, Unreachable | NotUp):
         return UNREACHABLE
-    if isinstance(error, Ambiguous | BadName | BadParameter):
+    if isinstance(error, Ambiguous | BadDesign | BadName | BadParameter):
         return USAGE
     return 1
 

@@ -193,6 +193,25 @@ def longest_gap_ms(gaps: Iterable[Gap], interval_ns: int, window: Window) -> flo
     return max(0, max(lengths, default=0) - interval_ns) / NS_PER_MS
 
 
+def lateness(flow: Flow, window: Window, *, without: Window | None = None) -> tuple[int, int]:
+    """How well the sender kept its schedule: the worst lateness of a packet (ns), and how many slots it missed.
+
+    What falls into `without` is not the sender's fault: it was stopped. Only packets that arrived say when they left.
+    """
+    if not flow.sent:
+        return 0, 0
+    order = sorted(flow.sent.items())
+    first = min(at - slot * flow.interval_ns for slot, at in order)
+    worst = missed = 0
+    before = order[0][0] - 1
+    for slot, at in order:
+        if window.holds(at) and not (without and without.holds(at)):
+            worst = max(worst, at - first - slot * flow.interval_ns)
+            missed += slot - before - 1
+        before = slot
+    return worst, missed
+
+
 def split_ns(announced_ns: int, stopped_ns: int) -> int:
     """Where the user's move ends and the service's begins: late enough for the user's flows to have converged, and
     long enough before STOP that no packet sent before it can still be on its way then."""

@@ -58,7 +58,7 @@ def up(topology: str, name: str | None = None, say: Say = lambda _: None, *, sch
         if found := traces(name):
             raise LocalError(f"lab {name} is there already: {'; '.join(found)}; run: lispfmc lab down {name}")
         try:
-            return _up(described, name, folder, say)
+            return _up(described, name, folder, say, by_forwarder=by_forwarder)
         except BaseException:
             _down(name, folder)
             raise
@@ -163,7 +163,7 @@ def write_installation(lab: Installation) -> None:
     write(lab.folder / FILE, msgspec.json.format(msgspec.json.encode(lab)).decode() + "\n")
 
 
-def _up(topology: Topology, name: str, folder: Path, say: Say) -> Installation:
+def _up(topology: Topology, name: str, folder: Path, say: Say, *, by_forwarder: bool) -> Installation:
     shutil.rmtree(folder / _LOGS, ignore_errors=True)
     (folder / _LOGS).mkdir()
     choices = Choices(folder, dataplane=os.environ.get("LISPFMC_DATAPLANE", ""))
@@ -171,7 +171,7 @@ def _up(topology: Topology, name: str, folder: Path, say: Say) -> Installation:
     write_identity(Keys(folder), folder)
     lab = installation_of(topology, name, "namespaces", plans, choices)
     say(f"building the network of {topology.name}: {len(topology.members)} members, {len(topology.nodes)} nodes")
-    core = _network(topology, name, choices, say)
+    core = _network(topology, name, choices, say, by_forwarder=by_forwarder)
     started = []
     if core is not None:
         started.append(processes.start("wan", "lispfmc.lab.wan", ["--config", str(core)], _in(name, "core"), folder))
@@ -191,10 +191,10 @@ def _up(topology: Topology, name: str, folder: Path, say: Say) -> Installation:
     return lab
 
 
-def _network(topology: Topology, name: str, choices: Choices, say: Say) -> Path | None:
+def _network(topology: Topology, name: str, choices: Choices, say: Say, *, by_forwarder: bool) -> Path | None:
     """Namespaces and links; returns the forwarder's configuration, or None when the kernel delays by itself."""
     namespaces.create(topology, name)
-    by_kernel = netem.accepted(_in(name, "core"))
+    by_kernel = not by_forwarder and netem.accepted(_in(name, "core"))
     namespaces.wire(topology, name, choices, forwarder=not by_kernel)
     if by_kernel:
         netem.apply(_in(name, "core"), topology, choices)
@@ -202,7 +202,8 @@ def _network(topology: Topology, name: str, choices: Choices, say: Say) -> Path 
         return None
     path = choices.folder / "wan.json"
     write(path, wan_config(topology, choices, "br0"))
-    say("this kernel has no netem: the WAN's packets are delayed by a process (python -m lispfmc.lab.wan)")
+    why = "for delays that can be changed" if by_forwarder else "this kernel has no netem"
+    say(f"{why}: the WAN's packets are delayed by a process (python -m lispfmc.lab.wan)")
     return path
 
 

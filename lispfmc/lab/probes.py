@@ -1,7 +1,7 @@
 """Probes between a user and its service: starts the workers in both nodes, stops them, and reads their logs.
 
-Each direction has a sender and a receiver of its own (a round trip would mix them); beside them the user's round-trip
-probe and the heartbeat inside the service. Formats of the logs: `lispfmc.lab.workload`.
+Each direction has a sender and a receiver of its own (a round trip would mix them); beside them the heartbeat inside
+the service and, where it is wanted, the user's round-trip probe. Formats of the logs: `lispfmc.lab.workload`.
 """
 
 from __future__ import annotations
@@ -41,8 +41,19 @@ class Logs(msgspec.Struct, frozen=True):
 class Probes:
     """`start`, let the moves happen, `stop` -> Logs. `abandon` after a failure."""
 
-    def __init__(self, user: NodeEntry, service: NodeEntry, folder: Path, *, version: int = 4) -> None:
+    def __init__(
+        self,
+        user: NodeEntry,
+        service: NodeEntry,
+        folder: Path,
+        *,
+        version: int = 4,
+        interval_us: int = INTERVAL_US,
+        drain_s: float = DRAIN_S,
+        round_trips: bool = True,
+    ) -> None:
         self._user, self._service, self._folder = user, service, folder
+        self._interval_us, self._drain_s, self._round_trips = interval_us, drain_s, round_trips
         self._user_ip, self._service_ip = user.eid(version=version), service.eid(version=version)
 
     async def start(self) -> None:
@@ -52,10 +63,13 @@ class Probes:
         user, service = self._user.socket, self._service.socket
         await self._begin(user, "probe.receive", "measure-receive", port=TO_USER_PORT, log="to_user")
         await self._begin(service, "probe.receive", "measure-receive", port=TO_SERVICE_PORT, log="to_service")
-        await self._begin(service, "heartbeat.start", "measure-heartbeat", interval_us=INTERVAL_US, log="heartbeat")
         await self._begin(
-            user, "rtt.start", "measure-rtt", peer=self._service_ip, interval_us=RTT_INTERVAL_US, log="rtt"
+            service, "heartbeat.start", "measure-heartbeat", interval_us=self._interval_us, log="heartbeat"
         )
+        if self._round_trips:
+            await self._begin(
+                user, "rtt.start", "measure-rtt", peer=self._service_ip, interval_us=RTT_INTERVAL_US, log="rtt"
+            )
         await self._send(user, self._service_ip, TO_SERVICE_PORT, "to_service.sender")
         await self._send(service, self._user_ip, TO_USER_PORT, "to_user.sender")
 
@@ -64,8 +78,9 @@ class Probes:
         user, service = self._user.socket, self._service.socket
         to_service = await _end(user, "probe.stop", "measure-send")
         to_user = await _end(service, "probe.stop", "measure-send")
-        await asyncio.sleep(DRAIN_S)
-        await _end(user, "rtt.stop", "measure-rtt")
+        await asyncio.sleep(self._drain_s)
+        if self._round_trips:
+            await _end(user, "rtt.stop", "measure-rtt")
         heartbeat = await _end(service, "heartbeat.stop", "measure-heartbeat")
         await _end(user, "probe.stop", "measure-receive")
         await _end(service, "probe.stop", "measure-receive")
@@ -80,7 +95,9 @@ class Probes:
                     await call(node, {"do": "probe.stop", "id": worker["id"]})
 
     async def _send(self, node: str, peer: str, port: int, log: str) -> None:
-        await self._begin(node, "probe.start", "measure-send", log=log, peer=peer, port=port, interval_us=INTERVAL_US)
+        await self._begin(
+            node, "probe.start", "measure-send", log=log, peer=peer, port=port, interval_us=self._interval_us
+        )
 
     async def _begin(self, node: str, verb: str, name: str, *, log: str, **fields: object) -> None:
         await call(node, {"do": verb, "id": name, "log": str(self._folder / log), **fields})
@@ -116,5 +133,5 @@ async def _end(node: str, verb: str, name: str) -> dict[str, Any]:
 
 
 def _records(path: Path, form: struct.Struct) -> Iterator[tuple[int, ...]]:
-    data = path.read_bytes()
+    data = path.read_bytes() if path.exists() else b""  # round trips are not always measured
     yield from form.iter_unpack(data[: len(data) - len(data) % form.size])

@@ -14,6 +14,7 @@ from lispfmc.lab.analysis import (
     Window,
     figures,
     flow_of,
+    lateness,
     longest_gap_ms,
     longest_silence_ns,
     median_rtt_ms,
@@ -149,6 +150,15 @@ def test_the_top_figures_are_the_worse_direction() -> None:
     assert found.directions["to_service"].lost == 10
     assert found.added_ms == pytest.approx(found.gap_ms - found.blackout_ms)
     assert found.blackout_events_ms == 4.5
+
+
+def test_a_sender_that_was_late_is_told_from_one_that_was_stopped() -> None:
+    late = {0: 0, 1: MS + 400_000, 2: 2 * MS, 5: 5 * MS + 100_000, 6: 6 * MS, 50: 50 * MS}
+    path = Flow(MS, late, [])
+    assert lateness(path, ALL) == (400_000, 2 + 43)
+    assert lateness(path, ALL, without=Window(10 * MS, 60 * MS)) == (400_000, 2)
+    assert lateness(path, Window(2 * MS, 8 * MS)) == (100_000, 2)
+    assert lateness(Flow(MS, {}, []), ALL) == (0, 0)
 
 
 def test_round_trips_are_medians_of_their_window() -> None:

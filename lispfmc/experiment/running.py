@@ -1,0 +1,152 @@
+"""Carries a design out: a lab for each session, run after run, each kept as soon as it is made.
+
+A run in which the service did not move is made again; how often it took is in its record. What an interrupted
+experiment has already is not made again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from lispfmc.experiment.design import Design, Planned, Session
+from lispfmc.experiment.moving import Moves, NoMove, Runner
+from lispfmc.experiment.network import rtts_at, rtts_ms, topology_of
+from lispfmc.experiment.records import Folder, Record
+from lispfmc.lab import lifecycle
+from lispfmc.lab.impairment import impair
+from lispfmc.lab.installation import Installation
+from lispfmc.lab.measurement import environment as machine
+from lispfmc.lab.toml_text import toml_text
+
+ATTEMPTS = 3
+SETTLE_S = 0.1  # what was under way when the delays changed
+
+
+class Progress(Protocol):
+    """Who is told how far it is."""
+
+    def begin(self, there: int, total: int) -> None: ...
+
+    def session(self, session: Session, blocks: int) -> None: ...
+
+    def done(self, record: Record) -> None: ...
+
+    def say(self, text: str) -> None: ...
+
+
+def carry_out(design: Design, folder: Folder, progress: Progress) -> list[Record]:
+    """Every record of the design, those of an earlier start included. Raises LocalError."""
+    with folder.held():
+        folder.claim(design, environment())
+        there = {record.planned.number for record in folder.records()}
+        sessions = design.sessions()
+        blocks = 1 + max(session.block for session in sessions)
+        progress.begin(len(there), sum(len(session.runs) for session in sessions))
+        for session in sessions:
+            missing = tuple(planned for planned in session.runs if planned.number not in there)
+            if missing:
+                progress.session(session, blocks)
+                _session(design, msgspec.structs.replace(session, runs=missing), folder, progress)
+        return folder.records()
+
+
+def _session(design: Design, session: Session, folder: Folder, progress: Progress) -> None:
+    values = topology_of(design, session.scheme)
+    topology = folder.path / f"topology-{session.scheme}.toml"
+    folder.write_text(topology.name, toml_text(values))
+    with lab_of(topology, folder.path, progress.say) as lab:
+        asyncio.run(_runs(design, session, lab, rtts_ms(values), folder, progress))
+
+
+@contextmanager
+def lab_of(topology: Path, folder: Path, say: Callable[[str], None]) -> Iterator[Installation]:
+    """A lab of the experiment's own name; what an interrupted one left behind is removed first."""
+    name = lab_name(folder)
+    if lifecycle.traces(name):
+        lifecycle.down(name)
+    lab = lifecycle.up(str(topology.resolve()), name, by_forwarder=True)
+    try:
+        yield lab
+    finally:
+        lifecycle.down(name)
+
+
+def lab_name(folder: Path) -> str:
+    """Experiments in different folders have different labs."""
+    return f"exp{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
+
+
+async def _runs(
+    design: Design,
+    session: Session,
+    lab: Installation,
+    base: dict[frozenset[str], float],
+    folder: Folder,
+    progress: Progress,
+) -> None:
+    async with Moves(lab) as moves:
+        runner = Runner(lab, moves, design)
+        for planned in session.runs:
+            # for every run anew, also where nothing changes: the losses of each have a seed of their own
+            rtts = rtts_at(base, planned.point)
+            await impair(lab, rtts, control_loss_percent=planned.point.control_loss, seed=planned.seed)
+            await asyncio.sleep(SETTLE_S + max(rtts.values()) / 1000)
+            record = await _attempts(runner, planned, session.block, progress)
+            folder.keep(record)
+            progress.done(record)
+
+
+async def _attempts(runner: Runner, planned: Planned, block: int, progress: Progress) -> Record:
+    began, reason = time.time(), ""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return msgspec.structs.replace(await runner.run(planned, block), attempt=attempt)
+        except NoMove as error:
+            reason = str(error)
+            progress.say(f"run {planned.number}: {reason}")
+            await asyncio.sleep(1.0)
+    return Record(planned, block, f"failed: {reason}", round(began, 3), round(os.getloadavg()[0], 2), ATTEMPTS)
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to judge the figures."""
+    return machine() | {
+        "cpu": _cpu(),
+        "commit": _commit(),
+        "implementation": platform.python_implementation(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def _cpu() -> str | None:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that we run from, with "+" when it was changed; None when it is installed."""
+    here = Path(__file__).parent
+    answers = []
+    for command in (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"]):
+        try:
+            done = subprocess.run(["git", "-C", str(here), *command], capture_output=True, text=True, check=False)  # noqa: S603, S607 - fixed words
+        except OSError:
+            return None
+        if done.returncode:
+            return None
+        answers.append(done.stdout.strip())
+    return answers[0] + ("+" if answers[1] else "")
