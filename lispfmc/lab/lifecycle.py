@@ -45,11 +45,20 @@ _LOGS = "logs"
 Say = Callable[[str], None]
 
 
-def up(topology: str, name: str | None = None, say: Say = lambda _: None, *, scheme: str = "") -> Installation:
+def up(
+    topology: str,
+    name: str | None = None,
+    say: Say = lambda _: None,
+    *,
+    scheme: str = "",
+    by_forwarder: bool = False,
+) -> Installation:
     """Bring a topology up and return when every daemon is ready and every node is at its start.
 
-    `scheme` leads services instead of the topology's. Raises LocalError: not root, something of this lab is there already, or a process did not come up (what was
-    started is taken down again; the logs stay).
+    `scheme` leads services instead of the topology's. `by_forwarder`: the WAN is the forwarder, even where the kernel
+    could delay packets by itself: its delays and losses can be changed while the lab runs (`lispfmc.lab.impairment`).
+    Raises LocalError: not root, something of this lab is there already, or a process did not come up (what was started
+    is taken down again; the logs stay).
     """
     _require_root()
     described = load_topology(topology, scheme)
