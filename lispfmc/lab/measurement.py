@@ -139,6 +139,7 @@ async def _with_service_move(lab: Installation, report: MoveReport, move_id: str
         report,
         service_from=one["from"],
         service_to=one["to"],
+        scheme=one.get("scheme"),
         driver=one.get("driver"),
         emulated=one.get("emulated"),
     )
