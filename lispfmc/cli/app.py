@@ -37,6 +37,7 @@ app.add_typer(lab_app, name="lab", short_help="A whole network on this machine")
 app.add_typer(experiment_app, name="experiment", short_help="Many moves, measured and compared")
 app.add_typer(model_app, name="model", short_help="The papers' analytic models")
 
+Scheme = Annotated[str, typer.Option("--scheme", help="how services move, for example fig9")]
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
 Lab = Annotated[str | None, typer.Option("--lab", envvar="LISPFMC_LAB", help="which lab, when several are up")]
 Name = Annotated[str | None, typer.Argument(metavar="[NAME]", help="which lab, when several are up")]
@@ -61,6 +62,7 @@ def move(
     to: Annotated[str, typer.Option("--to", metavar="SITE", help="the access network to move to")],
     wait: Annotated[bool, typer.Option("--wait", help="until the service has followed, or will not")] = False,  # noqa: FBT002 - typer's way to declare a flag
     measure: Annotated[bool, typer.Option("--measure", help="probe both directions through both moves")] = False,  # noqa: FBT002 - likewise
+    scheme: Scheme = "",
     timeout: Timeout = 60.0,
     lab: Lab = None,
     output: Output = Format.table,
@@ -68,7 +70,8 @@ def move(
     """Move a user's link to another site and tell each phase with its milliseconds."""
     from lispfmc.cli.move import move as verb
 
-    _finish(verb(user, to, lab_name=lab, wait=wait, measure=measure, timeout_s=timeout, output=output))
+    asked = verb(user, to, lab_name=lab, wait=wait, measure=measure, timeout_s=timeout, scheme=scheme, output=output)
+    _finish(asked)
 
 
 @app.command(short_help="Is every daemon and node there and ready?")
@@ -201,7 +204,7 @@ app.command("simulate", short_help="Score policies on walks and traces")(simulat
 def lab_up(
     topology: Topology = "fig5",
     name: Annotated[str | None, typer.Option("--name", help="the lab's name; the topology's unless given")] = None,
-    scheme: Annotated[str, typer.Option("--scheme", help="how services move; the topology's unless given")] = "",
+    scheme: Scheme = "",
     output: Output = Format.table,
 ) -> None:
     """Bring a network up in namespaces."""
@@ -244,11 +247,11 @@ def lab_exec(
 
 
 @lab_app.command("demo", short_help="Build, move, measure, remove")
-def lab_demo(topology: Topology = "fig5", output: Output = Format.table) -> None:
+def lab_demo(topology: Topology = "fig5", scheme: Scheme = "", output: Output = Format.table) -> None:
     """Build the network, move a user, watch the service follow, say what it cost, remove the network."""
     from lispfmc.cli.lab import demo
 
-    raise typer.Exit(demo(topology, output=output))
+    raise typer.Exit(demo(topology, scheme=scheme, output=output))
 
 
 def run(arguments: Sequence[str]) -> int:

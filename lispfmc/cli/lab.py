@@ -72,13 +72,13 @@ def execute(place: str, command: list[str], name: str | None, *, output: Format)
     return lifecycle.execute(place, command, name)
 
 
-def demo(topology: str, *, output: Format) -> int:
+def demo(topology: str, *, scheme: str = "", output: Format) -> int:
     """Exit 0 when the service has followed the user."""
     from lispfmc.cli.story import phase_text, print_report
     from lispfmc.lab.demo import run
 
     tell = say if output is Format.json else print_text  # as they happen; for programs they are in the JSON too
-    report = run(topology, say=say, on_phase=lambda phase: tell(phase_text(phase)))
+    report = run(topology, scheme=scheme, say=say, on_phase=lambda phase: tell(phase_text(phase)))
     if output is Format.json:
         print_json(report.document())
     else:

@@ -27,13 +27,16 @@ NAME = "demo"
 TIMEOUT_S = 45.0
 
 
-def run(topology: str, *, say: Callable[[str], None], on_phase: Callable[[Phase], None]) -> MoveReport:
-    """The report of the first user's move to the other access network. Raises LocalError when it cannot be had."""
+def run(
+    topology: str, *, scheme: str = "", say: Callable[[str], None], on_phase: Callable[[Phase], None]
+) -> MoveReport:
+    """The report of the first user's move to the other access network; its service follows by `scheme`, or else by the
+    topology's. Raises LocalError when it cannot be had."""
     with _the_only_demo(), _interruptible():
         if lifecycle.traces(NAME):
             say("removing what an earlier demo left behind")
             lifecycle.down(NAME)
-        lab = lifecycle.up(topology, NAME, say)  # what fails half-way cleans up after itself
+        lab = lifecycle.up(topology, NAME, say, scheme=scheme)  # what fails half-way cleans up after itself
         try:
             return asyncio.run(_measure(lab, say, on_phase))
         finally:
