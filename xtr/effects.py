@@ -24,12 +24,14 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
     """Encapsulate to one of `hops`, chosen by flow hash; with `replicate` to each of them.
 
     `away` marks an EID that was here and has moved: packets that still arrive encapsulated for it are re-encapsulated
-    (outer TTL - 1, RFC 9300 §5.3), and each sender is reported so that it can be told.
+    (outer TTL - 1, RFC 9300 §5.3), and each sender is reported so that it can be told. With `sink` such packets are
+    dropped instead, and their senders reported just so; the site's own packets go to `hops` in any case.
     """
 
     hops: tuple[Hop, ...]
     away: bool = False
     replicate: bool = False
+    sink: bool = False
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):

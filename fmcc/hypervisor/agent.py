@@ -83,7 +83,8 @@ class Agent:
 
     async def _reach(self, router: RouterSettings, stack: contextlib.AsyncExitStack) -> None:
         """From now on our tunnel router is told of machines that stop, resume and are taken back."""
-        telling = Telling(Endpoint(router.address, CONTROL_PORT), router.key, ordered_nonces())
+        eids = {machine.name: machine.eids for machine in self._settings.machines}
+        telling = Telling(Endpoint(router.address, CONTROL_PORT), router.key, ordered_nonces(), eids)
         driver: Driver[TelEffect] = Driver(
             telling,
             perform=_nothing_else,

@@ -8,7 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from fmcc.hypervisor.emulated import Machine
-from lispfmc.runtime.config import EndpointField, IpField, LogSettings, Settings, SharedKey, Wrong
+from lispfmc.runtime.config import EndpointField, IpField, LogSettings, PrefixField, Settings, SharedKey, Wrong
 
 
 class PeerSettings(Settings):
@@ -20,9 +20,13 @@ class PeerSettings(Settings):
 
 
 class MachineSettings(Settings):
-    """A machine that may be here or come here. Both ends list it, with the same node socket."""
+    """A machine that may be here or come here. Both ends list it, with the same node socket.
+
+    `eids` are told to the tunnel router where nobody else does (scheme `cp`): as many as one message holds.
+    """
 
     name: str
+    eids: tuple[PrefixField, ...] = Field(default=(), max_length=11)
     node_socket: Path
     copy_s: float = Field(default=5.0, ge=0)
     pause_ms: float = Field(default=60.0, ge=0)

@@ -1,26 +1,35 @@
 """What an agent tells its own data centre's tunnel router of a move: stopped, resumed, taken back. Pure.
 
-A move message without records (the router knows the plan by the move's id), signed with the key that the two share, and
-sent again by the round-trip time until it is answered. So the switch-over waits for no controller.
+A move message, signed with the key that the two share, and sent again by the round-trip time until it is answered. So
+the switch-over waits for no controller. Where the routers have been prepared it has no records, they know the plan by
+the move's id; in change priority they have not, and it names the machine's EIDs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 
 from fmcc.hypervisor import Happened, Kind
 from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.core.exchanges import LONGEST_WAIT_S, RoundTrips
+from lispfmc.core.plans import TTL_MINUTES
 from lispfmc.core.retransmission import Retransmissions, Schedule
-from lispfmc.wire.address import Endpoint
+from lispfmc.wire.address import Endpoint, Prefix
 from lispfmc.wire.auth import Key, verify
-from lispfmc.wire.messages import Message
+from lispfmc.wire.messages import EidRecord, Message
 from lispfmc.wire.moves import MoveMessage, MovePhase, Verdict
 
-LED_BY_ROUTERS = frozenset({"lossless", "bicast"})
-"""The schemes whose routers want to hear it from the hypervisor."""
+_EVERYTHING = frozenset({MovePhase.FREEZE, MovePhase.ACTIVATE, MovePhase.ABORT})
+TOLD: Mapping[str, frozenset[MovePhase]] = {
+    "lossless": _EVERYTHING,
+    "bicast": _EVERYTHING,
+    "cp": frozenset({MovePhase.ACTIVATE}),
+}
+"""What the routers want to hear from the hypervisor, by scheme."""
+NAMES_EIDS = frozenset({"cp"})
+"""The schemes in which the router has not heard of the move before."""
 MOST_MOVES = 1024  # a router that never answers must not fill the memory: the oldest is given up
 
 TelEffect = Send | Emit | Reject
@@ -35,7 +44,11 @@ class _Told(msgspec.Struct, frozen=True, gc=False):
 class Telling:
     """See the module. Of each move the newest phase alone is told."""
 
-    def __init__(self, router: Endpoint, key: Key, nonces: Iterator[int]) -> None:
+    def __init__(
+        self, router: Endpoint, key: Key, nonces: Iterator[int], eids: Mapping[str, tuple[Prefix, ...]] | None = None
+    ) -> None:
+        """`eids`: those of each machine."""
+        self._eids = eids or {}
         self._router = router
         self._key = key
         self._nonces = nonces
@@ -47,7 +60,8 @@ class Telling:
     def tell(self, happened: Happened, now: float) -> list[TelEffect]:
         """Say it, if the router has to know."""
         phase = phase_of(happened)
-        if phase is None or happened.migration.scheme not in LED_BY_ROUTERS:
+        scheme = happened.migration.scheme
+        if phase is None or phase not in TOLD.get(scheme, ()):
             return []
         move = happened.migration.move
         past = [nonce for nonce, one in self._told.items() if one.move == move]
@@ -55,7 +69,9 @@ class Telling:
             self._forget(nonce)
         nonce = next(self._nonces)
         self._told[nonce] = _Told(move, phase, now)
-        message = MoveMessage.of(phase, nonce=nonce, move=int(move, 16), epoch=0)
+        eids = self._eids.get(happened.migration.machine, ()) if scheme in NAMES_EIDS else ()
+        records = [EidRecord.of(eid, ttl_minutes=TTL_MINUTES) for eid in eids]
+        message = MoveMessage.of(phase, *records, nonce=nonce, move=int(move, 16), epoch=0)
         schedule = Schedule(first_s=self._round_trips.first_wait_s(self._router.ip), longest_s=LONGEST_WAIT_S)
         return [*self._sent.start(nonce, [Send(message, self._router, self._key)], schedule, now)]
 

@@ -337,6 +337,7 @@ class _Writer:
             "machines": [
                 {
                     "name": service.name,
+                    "eids": _hosts(service),
                     "node_socket": str(self._choices.socket(service.name)),
                     "copy_s": emulation.copy_s,
                     "pause_ms": emulation.pause_ms,

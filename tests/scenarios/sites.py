@@ -181,7 +181,10 @@ class XtrNode(Node):
             return
         found = self.table.longest(eid)
         way = found[1] if found else None
-        if way is None or (sender is not None and not (isinstance(way, Forward) and way.away)):
+        if sender is not None and isinstance(way, Forward) and way.sink:
+            self.talkers.setdefault(eid, {})[sender] = None
+            self.apply(self.core.moved_away(eid, sender, self.network.now))
+        elif way is None or (sender is not None and not (isinstance(way, Forward) and way.away)):
             self._miss(packet)
         elif isinstance(way, Forward) and packet.ttl > 1:
             if sender is not None:

@@ -12,7 +12,7 @@ from fmcc.hypervisor.telling import MOST_MOVES, Telling
 from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.core.exchanges import LEAST_WAIT_S
 from lispfmc.wire import decode
-from lispfmc.wire.address import Endpoint, ip_of
+from lispfmc.wire.address import Endpoint, Prefix, ip_of
 from lispfmc.wire.auth import Key, sign
 from lispfmc.wire.moves import MoveMessage, MovePhase, Verdict
 
@@ -50,6 +50,16 @@ def answer(telling: Telling, message: MoveMessage, verdict: Verdict, now: float,
 def test_what_happens_to_the_machine_becomes_a_phase(happened: Happened, phase: MovePhase) -> None:
     message = only(new().tell(happened, 0.0))
     assert (message.phase, message.move, message.records) == (phase, 7, ())
+
+
+def test_in_change_priority_the_router_has_not_been_prepared_and_is_told_the_eids_that_have_come() -> None:
+    eids = (Prefix.parse("100.64.101.10/32"), Prefix.parse("fd00:0:0:101::10/128"))
+    telling = Telling(ROUTER, KEY, itertools.count(1), {"app": eids, "another": (Prefix.parse("100.64.101.20/32"),)})
+    move = Migration("0000000000000007", "app", "dc1", "dc2", "cp")
+    assert telling.tell(Happened(Kind.STOPPED, move, 1), 0.0) == []
+    message = only(telling.tell(Happened(Kind.RESUMED, move, 1), 0.1))
+    assert message.phase == MovePhase.ACTIVATE
+    assert tuple(record.prefix for record in message.records) == eids
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ class Path:
 class Entry:
     """What happens to a destination's packets: paths by flow hash, or a reason to drop them."""
 
-    __slots__ = ("away", "dropped", "local", "native", "paths", "replicas", "used")
+    __slots__ = ("away", "dropped", "local", "native", "paths", "replicas", "sink", "used")
 
     def __init__(
         self,
@@ -53,6 +53,8 @@ class Entry:
         self.dropped = dropped
         self.local = local
         self.native = native
+        self.sink = False
+        """What comes for it by a tunnel is dropped."""
         self.replicas: tuple[Path, ...] = ()
         """Each packet goes to all of these, and `paths` is not looked at."""
         self.used: float | None = None
@@ -94,11 +96,12 @@ class Shared:
                 return Entry(native=True)
             case Drop(native=native):
                 return Entry(dropped="dropped.native" if native else "dropped.negative")
-            case Forward(hops=hops, away=away, replicate=replicate):
+            case Forward(hops=hops, away=away, replicate=replicate, sink=sink):
                 if any(hop.rloc in self.rlocs for hop in hops):
                     return Entry(local=True)  # encapsulating to ourselves would go round in circles
                 usable = [hop for hop in hops if len(hop.rloc) in self.outers]
         entry = Entry(self._paths(tuple(usable)), away=away, dropped="dropped.no-locator")
+        entry.sink = sink
         if replicate and len(usable) > 1:
             entry.replicas = tuple(Path(hop.rloc, self.outers[len(hop.rloc)]) for hop in usable)
         return entry

@@ -141,6 +141,8 @@ class Outbound:
         """RFC 9300 §5.3: the new outer TTL is the old one less one, which ends loops between xTRs."""
         if outer_ttl <= 1:
             self._count["dropped.ttl"] += 1
+        elif entry.sink:
+            self._count["dropped.moved"] += 1
         elif entry.native:
             self.to_site(packet)
         elif not entry.paths:
