@@ -49,12 +49,14 @@ def moves(
     sweep: Sweep = None,
     runs: Runs = None,
     loss: Loss = None,
+    tcp: Annotated[bool, typer.Option("--tcp", help="also moves under TCP connections")] = False,  # noqa: FBT002 - typer's way to declare a flag
+    users: Annotated[bool, typer.Option("--users", help="also users' moves")] = False,  # noqa: FBT002 - likewise
     plane: Annotated[Plane | None, typer.Option("--plane", help="the tunnel routers' data plane")] = None,
     topology: Annotated[str | None, typer.Option("--topology", help="metro unless given")] = None,
     interval_us: Interval = None,
     seed: Annotated[int | None, typer.Option("--seed", help="of the order and the losses")] = None,
     out: Out = None,
-    no_plot: Annotated[bool, typer.Option("--no-plot", help="no pictures (they need matplotlib)")] = False,  # noqa: FBT002 - typer's way to declare a flag
+    no_plot: Annotated[bool, typer.Option("--no-plot", help="no pictures (they need matplotlib)")] = False,  # noqa: FBT002 - likewise
     output: Annotated[
         Format, typer.Option("-o", "--output", help="table for people, json for programs")
     ] = Format.table,
@@ -74,5 +76,7 @@ def moves(
         topology=topology,
         interval_us=interval_us,
         seed=seed,
+        tcp=tcp,
+        users=users,
     )
     raise typer.Exit(verb(design, out, plot=not no_plot, output=output))

@@ -31,21 +31,28 @@ def design_of(
     topology: str | None,
     interval_us: int | None,
     seed: int | None,
+    tcp: bool,
+    users: bool,
 ) -> Design:
     """What the options ask for; they change a preset where both speak. Raises BadDesign."""
+    base = headline() if preset == "headline" else Design(schemes=("lossless", "fig9"), fmcc_rtts_ms=(50.0,))
     changes: dict[str, Any] = {
         "schemes": None if schemes is None else tuple(schemes.split(",")),
         "fmcc_rtts_ms": None if sweep is None else swept(sweep),
         "losses": None if loss is None else numbers(loss, "--loss"),
-        "runs": runs,
-        "null_runs": runs,
         "plane": plane,
         "topology": topology,
         "interval_us": interval_us,
         "seed": seed,
     }
+    if runs is not None:
+        parts = ("null_runs", "case_runs", "tcp_runs", "user_runs")
+        changes |= {"runs": runs} | {part: min(runs, getattr(base, part)) for part in parts}
+    if tcp:
+        changes["tcp_runs"] = runs or base.runs
+    if users:
+        changes["user_runs"] = runs or base.runs
     changes = {name: value for name, value in changes.items() if value is not None}
-    base = headline() if preset == "headline" else Design(schemes=("lossless", "fig9"), fmcc_rtts_ms=(50.0,))
     return msgspec.structs.replace(base, **changes).checked()
 
 
@@ -130,6 +137,15 @@ def _print(found: dict[str, Any]) -> None:
             ("Fig. 9", "from", "to", "controller-target ms", "n", "predicted ms", "measured p50", "as predicted"),
             [[one[key] for key in _PREDICTED] for one in found["predictions"]],
         )
+    for scheme, tcp in found["tcp"].items():
+        if scheme != "runs":
+            print_text(f"TCP, {scheme}: stalls beyond B at most {tcp['stall_max']:.2f} ms, {tcp['resets']} resets")
+    for name in ("inbound", "outbound"):
+        if "beyond_p95" in (flowing := found["user_moves"].get(name, {})):
+            print_text(
+                f"a user's move, {name}: flows {flowing['beyond_p50']:.2f} ms after the least time (median), "
+                f"{flowing['beyond_p95']:.2f} (95th percentile)"
+            )
     missed = [check for check in found["checks"] if not check["kept"]]
     for check in missed:
         print_text(f"not kept: {check['what']}: {check['value']:g} {check['unit']}, at most {check['bound']:g}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from enum import StrEnum
 
 import msgspec
 
@@ -16,7 +17,7 @@ from lispfmc.wire.errors import LocalError
 
 SCHEMES = ("lossless", "fig9", "cp", "dataplane", "pubsub", "garp", "bicast", "smr")
 ABLATIONS = ("lossless-no-replay", "lossless-no-hold", "lossless-no-prepare")
-NULL = "null-move"
+NULL, USER = "null-move", "user-move"
 BLOCKS = 5
 RUNS_A_BLOCK = 5
 """At least, of each point: a lab for fewer is not worth its building."""
@@ -27,6 +28,18 @@ class BadDesign(LocalError):  # noqa: N818 - reads as the answer that it is
     """An experiment that cannot be, and why."""
 
 
+class Kind(StrEnum):
+    """What happens in a run."""
+
+    MOVE = "move"
+    TCP = "tcp"
+    """The same, and the probes travel in TCP connections."""
+    NULL = "null"
+    """The service is stopped and resumed where it is."""
+    USER = "user"
+    """The user moves to the other access network."""
+
+
 class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     """One setting. `datacenters_ms`: round-trip times from the controller to dc1 and dc2, where they are not the same
     as to everybody else (the papers' two cases)."""
@@ -35,7 +48,7 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     fmcc_rtt_ms: float
     control_loss: float = 0.0
     datacenters_ms: tuple[float, float] | None = None
-    null: bool = False
+    kind: Kind = Kind.MOVE
 
 
 class Planned(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -65,11 +78,14 @@ class Design(msgspec.Struct, frozen=True):
     cases_ms: tuple[tuple[float, float], ...] = ()
     case_scheme: str = "fig9"
     case_runs: int = 20
+    tcp_runs: int = 0
+    user_runs: int = 0
     seed: int = 1
     topology: str = "metro"
     plane: str = "auto"
     user: str = "alice"
     interval_us: int = 250
+    tcp_interval_us: int = 1000
     copy_s: float = 0.2
     pause_ms: float = 60.0
 
@@ -130,8 +146,11 @@ class Design(msgspec.Struct, frozen=True):
         for point in self.points(scheme):
             runs = self.runs if point.datacenters_ms is None else min(self.runs, self.case_runs)
             yield from [point] * _part(runs, block, blocks)
-        nulls = _part(self.null_runs, self.schemes.index(scheme), len(self.schemes))
-        yield from [Point(NULL, self.loss_rtt_ms, null=True)] * _part(nulls, block, blocks)
+        yield from [Point(scheme, self.loss_rtt_ms, kind=Kind.TCP)] * _part(self.tcp_runs, block, blocks)
+        # these have nothing to do with the scheme: its labs share them
+        for name, kind, total in ((NULL, Kind.NULL, self.null_runs), (USER, Kind.USER, self.user_runs)):
+            runs = _part(total, self.schemes.index(scheme), len(self.schemes))
+            yield from [Point(name, self.loss_rtt_ms, kind=kind)] * _part(runs, block, blocks)
 
 
 def headline(**changes: object) -> Design:
@@ -142,6 +161,8 @@ def headline(**changes: object) -> Design:
         losses=(0.0, 5.0, 20.0),
         # RTT of the controller to dc1 and dc2 in the papers' Fig. 6; the way back swaps source and target
         cases_ms=((100.0, 10.0), (50.0, 50.0)),
+        tcp_runs=20,
+        user_runs=50,
     )
     return msgspec.structs.replace(design, **changes)
 

@@ -1,5 +1,5 @@
-"""One run: probes begin, the service moves (or is stopped and resumed in place), probes end, and what they saw is
-reckoned. The controller is asked for the move as an operator would, by its API.
+"""One run: probes begin, the service moves (or is stopped and resumed in place, or its user moves), probes end, and
+what they saw is reckoned. The controller is asked for the move as an operator would, by its API.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from lispfmc.experiment.design import Design, Planned
-from lispfmc.experiment.network import DATACENTERS
+import msgspec
+
+from lispfmc.experiment.design import Design, Kind, Planned
 from lispfmc.experiment.records import Lateness, Record
-from lispfmc.lab.analysis import NS_PER_MS, Flow, Window, lateness, longest_gap_ms, move_figures
+from lispfmc.lab.analysis import NS_PER_MS, Flow, Window, first_arrival_ns, lateness, longest_gap_ms, move_figures
 from lispfmc.lab.following import site_of
 from lispfmc.lab.installation import Installation, NodeEntry
 from lispfmc.lab.probes import Logs, Probes
@@ -102,8 +104,18 @@ class Moves:
                     self._changed.notify_all()
 
 
+class Happening(msgspec.Struct, frozen=True):
+    """What happened in a run, and when: `down_ns` until `up_ns` is what the mover itself could not help."""
+
+    outcome: str
+    places: tuple[str, str]
+    down_ns: int
+    up_ns: int
+    phases_ms: dict[str, float] = {}
+
+
 class Runner:
-    """Makes runs on one lab. Its service goes back and forth between the data centres."""
+    """Makes runs on one lab, whose service goes back and forth between the data centres, its user between accesses."""
 
     def __init__(self, lab: Installation, moves: Moves, design: Design) -> None:
         self._lab, self._moves, self._design = lab, moves, design
@@ -112,23 +124,14 @@ class Runner:
 
     async def run(self, planned: Planned, block: int) -> Record:
         """The record of one run. Raises LocalError when the lab failed, or the service did not move."""
-        began, folder = time.time(), self._lab.folder / "measurement"
-        probes = Probes(
-            self._user, self._service, folder, interval_us=self._design.interval_us, drain_s=DRAIN_S, round_trips=False
-        )
-        here = await site_of(self._service)
-        if here is None:
-            raise LocalError(f"{self._service.name} is nowhere; an earlier move left it so")
+        began, folder, kind = time.time(), self._lab.folder / "measurement", planned.point.kind
+        probes = self._probes(kind, folder)
         try:
             await probes.start()
             await asyncio.sleep(WARM_UP_S)
             begin = time.monotonic_ns()
             await asyncio.sleep(BEFORE_S)
-            if planned.point.null:
-                there, told = here, await self._stop_and_resume(here)
-            else:
-                there = next(name for name in DATACENTERS if name != here)
-                told = await self._move(there)
+            happened = await self._happen(kind)
             await asyncio.sleep(AFTER_S)
             window = Window(begin, time.monotonic_ns())
             logs = await probes.stop()
@@ -137,66 +140,104 @@ class Runner:
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        return _record(planned, block, began, (here, there), told, logs, window)
+        return _record(planned, block, began, happened, logs, window)
 
-    async def _move(self, there: str) -> dict[str, Any]:
+    def _probes(self, kind: Kind, folder: Path) -> Probes:
+        tcp = kind is Kind.TCP
+        return Probes(
+            self._user,
+            self._service,
+            folder,
+            interval_us=self._design.tcp_interval_us if tcp else self._design.interval_us,
+            drain_s=DRAIN_S,
+            round_trips=False,
+            transport="tcp" if tcp else "udp",
+        )
+
+    async def _happen(self, kind: Kind) -> Happening:
+        match kind:
+            case Kind.MOVE | Kind.TCP:
+                return await self._move()
+            case Kind.NULL:
+                return await self._stop_and_resume()
+            case Kind.USER:
+                return await self._attach()
+
+    async def _move(self) -> Happening:
+        here, there = await _here_and_there(self._service)
         move = await self._moves.request(self._service.name, there)
         try:
             said = await self._moves.over(move)
         except TimeoutError as error:
             raise NoMove(f"the move to {there} was not over after {MOVE_S:g} s") from error
         told = await self._moves.told(move)
-        if said == "migration.failed" or told["resumed_monotonic_ns"] is None:
-            raise NoMove(f"the move to {there} failed: {told['reason']}")
-        return told
+        if said == "migration.failed" or told["resumed_monotonic_ns"] is None or told["stopped_monotonic_ns"] is None:
+            raise NoMove(f"the move to {there} failed: {told['reason'] or said}")
+        return Happening(
+            told["state"],
+            (here, there),
+            told["stopped_monotonic_ns"],
+            told["resumed_monotonic_ns"],
+            {phase["name"]: phase["at_ms"] for phase in told["phases"]},
+        )
 
-    async def _stop_and_resume(self, here: str) -> dict[str, Any]:
+    async def _stop_and_resume(self) -> Happening:
         """The null move: the same STOP and RESUME, and nothing that goes anywhere."""
+        here, _ = await _here_and_there(self._service)
         frozen = await call(self._service.socket, {"do": "freeze"})
         left_ns = frozen["stopped_ns"] + self._design.pause_ms * NS_PER_MS - time.monotonic_ns()
         await asyncio.sleep(max(0.0, left_ns / 1e9))
         thawed = await call(self._service.socket, {"do": "thaw", "site": here})
-        return {
-            "state": "null",
-            "stopped_monotonic_ns": frozen["stopped_ns"],
-            "resumed_monotonic_ns": thawed["resumed_ns"],
-            "phases": [],
-        }
+        return Happening("null", (here, here), frozen["stopped_ns"], thawed["resumed_ns"])
+
+    async def _attach(self) -> Happening:
+        here, there = await _here_and_there(self._user)
+        moved = await call(self._user.socket, {"do": "attach", "site": there})
+        return Happening("attached", (here, there), moved["down_ns"], moved["announced_ns"])
 
 
-def _record(
-    planned: Planned,
-    block: int,
-    began: float,
-    places: tuple[str, str],
-    told: dict[str, Any],
-    logs: Logs,
-    window: Window,
-) -> Record:
-    stopped, resumed = told["stopped_monotonic_ns"], told["resumed_monotonic_ns"]
-    blackout = longest_gap_ms(logs.gaps, logs.heartbeat_interval_ns, window)
-    by_events = None if stopped is None else (resumed - stopped) / NS_PER_MS
-    still = Window(resumed - int((blackout + 10) * NS_PER_MS), resumed + 10 * NS_PER_MS)
+def _record(planned: Planned, block: int, began: float, happened: Happening, logs: Logs, window: Window) -> Record:
+    is_user = planned.point.kind is Kind.USER
+    by_events = (happened.up_ns - happened.down_ns) / NS_PER_MS
+    blackout = by_events if is_user else longest_gap_ms(logs.gaps, logs.heartbeat_interval_ns, window)
+    still = Window(happened.down_ns - 5 * NS_PER_MS, happened.up_ns + 10 * NS_PER_MS)
     return Record(
         planned=planned,
         block=block,
-        outcome=told["state"],
+        outcome=happened.outcome,
         began=round(began, 3),
         load_1m=round(os.getloadavg()[0], 2),
-        service_from=places[0],
-        service_to=places[1],
+        origin=happened.places[0],
+        target=happened.places[1],
         figures=move_figures(logs.flows, window, blackout, by_events),
-        lateness=_lateness(logs.flows, window, still),
-        phases_ms={phase["name"]: phase["at_ms"] for phase in told["phases"]},
+        lateness=_lateness(logs.flows, window, "to_service" if is_user else "to_user", still),
+        phases_ms=happened.phases_ms,
         realtime=logs.realtime,
+        resets=logs.resets,
+        flowing_ms=_flowing(logs.flows, happened.up_ns) if is_user else {},
     )
 
 
-def _lateness(flows: Mapping[str, Flow], window: Window, still: Window) -> dict[str, Lateness]:
-    """The user's sender never stops; the service's does, by design, while the service stands still."""
-    pauses = {"to_service": None, "to_user": still}
-    found = {name: lateness(flow, window, without=pauses.get(name)) for name, flow in flows.items()}
+def _flowing(flows: Mapping[str, Flow], announced_ns: int) -> dict[str, float | None]:
+    """From the user's announcement until the first packet reached her, and until the first of hers was received."""
+    arrived = {
+        "inbound": first_arrival_ns(flows["to_user"], announced_ns),
+        "outbound": first_arrival_ns(flows["to_service"], announced_ns, sent_after=True),
+    }
+    return {name: None if at is None else round((at - announced_ns) / NS_PER_MS, 3) for name, at in arrived.items()}
+
+
+def _lateness(flows: Mapping[str, Flow], window: Window, stopped: str, still: Window) -> dict[str, Lateness]:
+    """One of the senders had no link or did not run for a while: that is not its fault."""
+    found = {name: lateness(flow, window, without=still if name == stopped else None) for name, flow in flows.items()}
     return {name: Lateness(round(worst / NS_PER_MS, 3), late) for name, (worst, late) in found.items()}
+
+
+async def _here_and_there(node: NodeEntry) -> tuple[str, str]:
+    here = await site_of(node)
+    if here is None:
+        raise LocalError(f"{node.name} is nowhere; an earlier move left it so")
+    return here, next(site for site in node.sites if site != here)
 
 
 def _only(nodes: list[NodeEntry]) -> NodeEntry:

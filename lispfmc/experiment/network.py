@@ -1,7 +1,7 @@
 """The network of an experiment: a shipped topology made fit for comparing, and its delays at a point. Pure.
 
-Three things are changed, and the report says so. The user's access network is equally far from both data centres: else
-the longer way of the new place would count as added to one direction, and be a gain in the other. The controller moves
+Three things are changed, and the report says so. Access networks are equally far from both data centres: else the
+longer way of the new place would count as added to one direction, and be a gain in the other. The controller moves
 nothing on its own. The copy is short, since nothing that is measured depends on it.
 """
 
@@ -45,7 +45,7 @@ def topology_of(design: Design, scheme: str) -> dict[str, Any]:
     if service is None:
         raise BadDesign(f"{design.user} has no service in {design.topology}; choose another user")
     values["users"], values["services"] = [user], [service]
-    rtts = rtts_ms(values) | _equidistant(values, str(user["start"]))
+    rtts = rtts_ms(values) | _equidistant(values)
     values["wan"]["pairs"] = [{"between": sorted(pair), "rtt_ms": rtt} for pair, rtt in rtts.items()]
     return values
 
@@ -54,7 +54,7 @@ def steering_of(scheme: str) -> dict[str, Any]:
     """What the topology file says about a scheme or an ablation."""
     if scheme in ABLATIONS:
         return {"scheme": "lossless", "without": [scheme.removeprefix("lossless-no-")]}
-    return {} if scheme == "fig9" else {"scheme": scheme}
+    return {"scheme": scheme}
 
 
 def rtts_ms(values: Mapping[str, Any]) -> dict[frozenset[str], float]:
@@ -72,11 +72,11 @@ def rtts_at(base: Mapping[frozenset[str], float], point: Point) -> dict[frozense
     return changed
 
 
-def _equidistant(values: Mapping[str, Any], access: str) -> dict[frozenset[str], float]:
+def _equidistant(values: Mapping[str, Any]) -> dict[frozenset[str], float]:
     rtts = rtts_ms(values)
-    pairs = [frozenset((access, datacenter)) for datacenter in DATACENTERS]
-    mean = sum(rtts[pair] for pair in pairs) / len(pairs)
-    return dict.fromkeys(pairs, mean)
+    access = [site["name"] for site in values["sites"] if site["kind"] == "access"]
+    pairs = [frozenset((one, datacenter)) for one in access for datacenter in DATACENTERS]
+    return dict.fromkeys(pairs, sum(rtts[pair] for pair in pairs) / len(pairs))
 
 
 def _user(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

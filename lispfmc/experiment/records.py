@@ -44,12 +44,15 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     began: float
     load_1m: float
     attempt: int = 1
-    service_from: str = ""
-    service_to: str = ""
+    origin: str = ""
+    target: str = ""
     figures: MoveFigures | None = None
     lateness: dict[str, Lateness] = {}
     phases_ms: dict[str, float] = {}
     realtime: bool = True
+    resets: int = 0
+    flowing_ms: dict[str, float | None] = {}
+    """Of a user's move: from her announcement until packets flow, `inbound` to her and `outbound` from her router."""
 
 
 class Folder:
@@ -120,9 +123,9 @@ class Folder:
 
 _FIGURES = Figures.__struct_fields__
 COLUMNS = (
-    "run", "block", "scheme", "fmcc_rtt_ms", "control_loss", "fmcc_dc1_ms", "fmcc_dc2_ms", "seed", "outcome", "attempt",
-    "began", "load_1m", "from", "to", "blackout_events_ms", "direction", *_FIGURES,
-    "probe_worst_late_ms", "probes_late",
+    "run", "block", "kind", "scheme", "fmcc_rtt_ms", "control_loss", "fmcc_dc1_ms", "fmcc_dc2_ms", "seed", "outcome",
+    "attempt", "began", "load_1m", "from", "to", "blackout_events_ms", "direction", *_FIGURES,
+    "probe_worst_late_ms", "probes_late", "resets", "flowing_ms",
 )  # fmt: skip
 
 
@@ -130,9 +133,10 @@ def _lines(record: Record) -> Iterator[list[object]]:
     point = record.planned.point
     one, other = point.datacenters_ms or (point.fmcc_rtt_ms, point.fmcc_rtt_ms)
     head: list[object] = [
-        record.planned.number, record.block, point.scheme, point.fmcc_rtt_ms, point.control_loss, one, other,
+        record.planned.number, record.block, point.kind.value, point.scheme, point.fmcc_rtt_ms, point.control_loss,
+        one, other,
         record.planned.seed, record.outcome, record.attempt, f"{record.began:.3f}", record.load_1m,
-        record.service_from, record.service_to,
+        record.origin, record.target,
     ]  # fmt: skip
     if record.figures is None:
         yield [*head, *([""] * (len(COLUMNS) - len(head)))]
@@ -140,7 +144,11 @@ def _lines(record: Record) -> Iterator[list[object]]:
     for direction, figures in record.figures.directions.items():
         late = record.lateness.get(direction, Lateness(0.0, 0))
         values = [getattr(figures, name) for name in _FIGURES]
-        yield [*head, record.figures.blackout_events_ms, direction, *values, late.worst_ms, late.late]
+        flowing = record.flowing_ms.get("inbound" if direction == "to_user" else "outbound")
+        yield [
+            *head, record.figures.blackout_events_ms, direction, *values, late.worst_ms, late.late, record.resets,
+            flowing,
+        ]  # fmt: skip
 
 
 def _read(path: Path, kind: type[T]) -> T:

@@ -10,11 +10,12 @@ from typing import Any
 
 import msgspec
 
-from lispfmc.experiment.design import NULL, Design, Point
-from lispfmc.experiment.network import rtts_at, rtts_ms, topology_of
+from lispfmc.experiment.design import Design, Kind, Point
+from lispfmc.experiment.network import DATACENTERS, Delays, rtts_at, rtts_ms, topology_of
 from lispfmc.experiment.prediction import fig9
 from lispfmc.experiment.records import Record
-from lispfmc.experiment.statistics import Outcome, Summary, median, summary
+from lispfmc.experiment.statistics import Outcome, Summary, median, quantile, summary
+from lispfmc.lab.topology import MAPSERVER
 
 EMULATED = (
     'The "VM" is emulated: a process in a network namespace that is stopped and continued, its link taken down and up; '
@@ -22,13 +23,15 @@ EMULATED = (
 )
 MEDIAN_MS, ABOVE_NULL_MS = 1.0, 2.0
 """What a lossless move may add: the median, and the pooled 95th percentile above the null move's."""
+STALL_MS, USER_MS = 5.0, 5.0
+"""How long a TCP connection may stall beyond B; how long after the least time a user's packets flow (95 %)."""
 
 
 def document(design: Design, records: Sequence[Record], environment: Mapping[str, Any]) -> dict[str, Any]:
     """The whole result as one JSON object."""
     measured = [record for record in records if record.figures is not None]
-    moves = [record for record in measured if not record.planned.point.null]
-    nulls = [record for record in measured if record.planned.point.null]
+    by_kind = {kind: [record for record in measured if record.planned.point.kind is kind] for kind in Kind}
+    moves, nulls = by_kind[Kind.MOVE], by_kind[Kind.NULL]
     swept = [record for record in moves if _swept(record.planned.point)]
     at_loss = [
         record
@@ -46,12 +49,15 @@ def document(design: Design, records: Sequence[Record], environment: Mapping[str
         "pooled": _pooled(design, swept, null),
         "control": {"null_move": None if null is None else msgspec.to_builtins(null)},
         "predictions": _predictions(design, moves),
+        "tcp": _tcp(design, by_kind[Kind.TCP]),
+        "user_moves": user_moves(design, by_kind[Kind.USER]),
         "probes": probes(measured),
         "failed": [{"run": record.planned.number, "why": record.outcome} for record in records if not record.figures],
     }
     found["checks"] = checks(found)
     found["runs"] = [_run(record) for record in moves]
-    found["control"]["runs"] = [_run(record) for record in nulls]
+    for key, kind in (("control", Kind.NULL), ("tcp", Kind.TCP), ("user_moves", Kind.USER)):
+        found[key]["runs"] = [_run(record) for record in by_kind[kind]]
     return found
 
 
@@ -60,14 +66,17 @@ def _run(record: Record) -> dict[str, Any]:
     figures = msgspec.to_builtins(record.figures)
     return {
         "run": record.planned.number,
-        "scheme": NULL if point.null else point.scheme,
+        "kind": point.kind,
+        "scheme": point.scheme,
         "fmcc_rtt_ms": point.fmcc_rtt_ms,
         "control_loss": point.control_loss,
         "datacenters_ms": point.datacenters_ms,
-        "from": record.service_from,
-        "to": record.service_to,
+        "from": record.origin,
+        "to": record.target,
         **figures,
         "probes": msgspec.to_builtins(record.lateness),
+        "resets": record.resets,
+        "flowing_ms": record.flowing_ms,
         "attempt": record.attempt,
         "load_1m": record.load_1m,
         "phases_ms": record.phases_ms,
@@ -132,7 +141,7 @@ def _predictions(design: Design, moves: Sequence[Record]) -> list[dict[str, Any]
     for record in moves:
         point = record.planned.point
         if point.scheme == design.case_scheme and point.control_loss == 0 and record.figures is not None:
-            place = (point, record.service_from, record.service_to)
+            place = (point, record.origin, record.target)
             groups.setdefault(place, []).append(record.figures.added_ms)
     found = []
     for (point, source, target), added in groups.items():
@@ -153,6 +162,46 @@ def _predictions(design: Design, moves: Sequence[Record]) -> list[dict[str, Any]
             }
         )
     return sorted(found, key=lambda one: (one["case"], one["fmcc_target_rtt_ms"], one["from"]))
+
+
+def _tcp(design: Design, records: Sequence[Record]) -> dict[str, Any]:
+    """Through TCP connections: the longest stall beyond B, and the connections that broke."""
+    found: dict[str, Any] = {}
+    for scheme in design.schemes:
+        mine = [record for record in records if record.planned.point.scheme == scheme]
+        if mine:
+            figures = summary(_outcomes(mine), design.seed)
+            found[scheme] = {
+                "n": figures.n,
+                **{f"stall_{name}": getattr(figures, f"added_{name}") for name in ("p50", "p95", "p99", "max")},
+                "resets": sum(record.resets for record in mine),
+            }
+    return found
+
+
+def user_moves(design: Design, records: Sequence[Record]) -> dict[str, Any]:
+    """How long after her announcement a user's packets flow, beside what the delays alone make of it."""
+    if not records:
+        return {}
+    d = Delays(rtts_at(rtts_ms(topology_of(design, design.schemes[0])), records[0].planned.point)).between
+    beyond: dict[str, list[float]] = {"inbound": [], "outbound": []}
+    lost = 0
+    for record in records:
+        new, router = record.target, DATACENTERS[0]  # either: they are equally far from both accesses
+        least = {
+            "inbound": d(new, MAPSERVER) + d(MAPSERVER, router) + d(router, new),
+            "outbound": 2 * d(new, MAPSERVER) + d(new, router),
+        }
+        lost += _total(record, "lost")
+        for name, flowing in record.flowing_ms.items():
+            if flowing is not None:
+                beyond[name].append(round(flowing - least[name], 3))
+    found: dict[str, Any] = {"n": len(records), "lost": lost}
+    for name, values in beyond.items():
+        never = sum(record.flowing_ms.get(name) is None for record in records)
+        shares = {"p50": median(values), "p95": quantile(values, 0.95), "max": max(values)} if values else {}
+        found[name] = {**{f"beyond_{key}": round(value, 3) for key, value in shares.items()}, "never": never}
+    return found
 
 
 def probes(measured: Sequence[Record]) -> dict[str, Any]:
@@ -185,6 +234,13 @@ def checks(found: Mapping[str, Any]) -> list[dict[str, Any]]:
         if loss != "0" and (figures := schemes.get("lossless")):
             rows.append(_check(f"lossless, {loss} % control loss: median added", figures["added_p50"], MEDIAN_MS, "ms"))
             rows.append(_check(f"lossless, {loss} % control loss: packets lost", figures["lost"], 0, "packets"))
+    if tcp := found["tcp"].get("lossless"):
+        rows.append(_check("lossless, TCP: longest stall beyond B", tcp["stall_max"], STALL_MS, "ms"))
+        rows.append(_check("lossless, TCP: connections reset", tcp["resets"], 0, "connections"))
+    for name in ("inbound", "outbound"):
+        if "beyond_p95" in (flowing := found["user_moves"].get(name, {})):
+            what = f"a user's move, {name}: 95th percentile beyond the least time"
+            rows.append(_check(what, flowing["beyond_p95"], USER_MS, "ms"))
     return rows
 
 

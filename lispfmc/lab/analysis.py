@@ -193,6 +193,16 @@ def longest_gap_ms(gaps: Iterable[Gap], interval_ns: int, window: Window) -> flo
     return max(0, max(lengths, default=0) - interval_ns) / NS_PER_MS
 
 
+def first_arrival_ns(flow: Flow, after_ns: int, *, sent_after: bool = False) -> int | None:
+    """When the first packet came at or after an instant; `sent_after`: of those that also left after it."""
+    times = (
+        arrival.received_ns
+        for arrival in flow.arrivals
+        if arrival.received_ns >= after_ns and (not sent_after or arrival.sent_ns >= after_ns)
+    )
+    return min(times, default=None)
+
+
 def lateness(flow: Flow, window: Window, *, without: Window | None = None) -> tuple[int, int]:
     """How well the sender kept its schedule: the worst lateness of a packet (ns), and how many slots it missed.
 

@@ -14,6 +14,7 @@ Requests -> replies ({"ok": true, ...}; errors {"ok": false, "error": "what, why
 * {"do":"status"}            -> name, role, site, frozen, eids, sites, workers [{id, kind, pid, log}]
 * {"do":"probe.start","id":I,"peer":IP,"port":P,"interval_us":1000,"log":PATH}   -> pid   sends probes
 * {"do":"probe.receive","id":I,"port":P,"log":PATH}                              -> pid   receives them
+  (both: with "transport":"tcp" in a connection, see streams.py)
 * {"do":"rtt.start","id":I,"peer":IP,"port":7007,"interval_us":20000,"log":PATH} -> pid   RTT by UDP echo
 * {"do":"heartbeat.start","id":I,"interval_us":1000,"log":PATH}                  -> pid
 * {"do":"probe.stop" | "rtt.stop" | "heartbeat.stop","id":I} -> summary (also in PATH.json; log formats: workload.py)
@@ -37,7 +38,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lispfmc.lab import workload
+from lispfmc.lab import streams, workload
 from lispfmc.lab.link import Rtnetlink, SiteLink, prepare_node, site_link, switch_on
 
 Request = dict[str, Any]
@@ -236,12 +237,14 @@ class Node:
     def _start_probe(self, request: Request) -> Reply:
         log, peer = Path(request["log"]), (str(request["peer"]), int(request["port"]))
         interval, source = int(request.get("interval_us", 1000)), self._source(peer[0])
-        work = functools.partial(workload.send_probes, interval_us=interval, source=source, peer=peer)
+        send = streams.send_stream if request.get("transport") == "tcp" else workload.send_probes
+        work = functools.partial(send, interval_us=interval, source=source, peer=peer)
         return self._start(request["id"], "probe", log, work)
 
     def _start_receiver(self, request: Request) -> Reply:
         log = Path(request["log"])
-        work = functools.partial(workload.receive_probes, log=log, port=int(request["port"]))
+        receive = streams.receive_stream if request.get("transport") == "tcp" else workload.receive_probes
+        work = functools.partial(receive, log=log, port=int(request["port"]))
         return self._start(request["id"], "receiver", log, work)
 
     def _start_rtt(self, request: Request) -> Reply:

@@ -36,6 +36,8 @@ class Logs(msgspec.Struct, frozen=True):
     gaps: list[Gap]
     heartbeat_interval_ns: int
     realtime: bool
+    resets: int = 0
+    """Ends of TCP connections that broke."""
 
 
 class Probes:
@@ -51,9 +53,11 @@ class Probes:
         interval_us: int = INTERVAL_US,
         drain_s: float = DRAIN_S,
         round_trips: bool = True,
+        transport: str = "udp",
     ) -> None:
         self._user, self._service, self._folder = user, service, folder
         self._interval_us, self._drain_s, self._round_trips = interval_us, drain_s, round_trips
+        self._transport = transport
         self._user_ip, self._service_ip = user.eid(version=version), service.eid(version=version)
 
     async def start(self) -> None:
@@ -61,8 +65,8 @@ class Probes:
         await self.abandon()
         self._folder.mkdir(parents=True, exist_ok=True)
         user, service = self._user.socket, self._service.socket
-        await self._begin(user, "probe.receive", "measure-receive", port=TO_USER_PORT, log="to_user")
-        await self._begin(service, "probe.receive", "measure-receive", port=TO_SERVICE_PORT, log="to_service")
+        await self._receive(user, TO_USER_PORT, "to_user")
+        await self._receive(service, TO_SERVICE_PORT, "to_service")
         await self._begin(
             service, "heartbeat.start", "measure-heartbeat", interval_us=self._interval_us, log="heartbeat"
         )
@@ -82,9 +86,10 @@ class Probes:
         if self._round_trips:
             await _end(user, "rtt.stop", "measure-rtt")
         heartbeat = await _end(service, "heartbeat.stop", "measure-heartbeat")
-        await _end(user, "probe.stop", "measure-receive")
-        await _end(service, "probe.stop", "measure-receive")
-        return read_logs(self._folder, {"to_service": to_service, "to_user": to_user}, heartbeat)
+        receivers = [await _end(node, "probe.stop", "measure-receive") for node in (user, service)]
+        resets = sum(summary.get("resets", 0) for summary in (*receivers, to_service, to_user))
+        logs = read_logs(self._folder, {"to_service": to_service, "to_user": to_user}, heartbeat)
+        return msgspec.structs.replace(logs, resets=resets)
 
     async def abandon(self) -> None:
         """Stop whatever of ours runs in the two nodes."""
@@ -95,9 +100,11 @@ class Probes:
                     await call(node, {"do": "probe.stop", "id": worker["id"]})
 
     async def _send(self, node: str, peer: str, port: int, log: str) -> None:
-        await self._begin(
-            node, "probe.start", "measure-send", log=log, peer=peer, port=port, interval_us=self._interval_us
-        )
+        fields = {"peer": peer, "port": port, "interval_us": self._interval_us, "transport": self._transport}
+        await self._begin(node, "probe.start", "measure-send", log=log, **fields)
+
+    async def _receive(self, node: str, port: int, log: str) -> None:
+        await self._begin(node, "probe.receive", "measure-receive", port=port, log=log, transport=self._transport)
 
     async def _begin(self, node: str, verb: str, name: str, *, log: str, **fields: object) -> None:
         await call(node, {"do": verb, "id": name, "log": str(self._folder / log), **fields})

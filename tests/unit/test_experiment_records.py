@@ -28,7 +28,7 @@ def figures(added_ms: float, lost: int) -> MoveFigures:
 
 def record(planned: Planned, added_ms: float = 0.3, lost: int = 0) -> Record:
     return Record(
-        planned, 0, "committed", 1.0, 0.5, service_from="dc1", service_to="dc2", figures=figures(added_ms, lost),
+        planned, 0, "committed", 1.0, 0.5, origin="dc1", target="dc2", figures=figures(added_ms, lost),
         lateness={"to_service": Lateness(0.1, 0), "to_user": Lateness(0.2, 3)},
     )  # fmt: skip
 
