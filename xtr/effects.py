@@ -11,6 +11,8 @@ import msgspec
 
 from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.wire.address import Ip, Prefix
+from xtr.roles.peer import Await, Mark
+from xtr.roles.state import Release, Remember, Switch
 
 
 class Hop(msgspec.Struct, frozen=True, gc=False):
@@ -96,5 +98,10 @@ class TakeOver(msgspec.Struct, frozen=True, gc=False):
     eid: Prefix
 
 
-XtrEffect: TypeAlias = Send | Emit | Reject | Install | Remove | Deliver | Undeliver | ProbeHost | StandIn | TakeOver
+MoveEffect: TypeAlias = Switch | Release | Mark | Await | Remember
+"""What a lossless move asks of the data plane and of the memory that survives the process (`xtr.roles`)."""
+
+XtrEffect: TypeAlias = (
+    Send | Emit | Reject | Install | Remove | Deliver | Undeliver | ProbeHost | StandIn | TakeOver | MoveEffect
+)
 """Everything that the tunnel router's core can ask for."""

@@ -31,7 +31,7 @@ class Activation(Enum):
     """What the appearance of an EID means."""
 
     PRESENCE = "presence"  # it is registered
-    CONTROLLER = "controller"  # it is registered by another sign than that (`xtr.mobility.Sign`)
+    CONTROLLER = "controller"  # somebody else has to say that it is registered here
     LOCAL = "local"  # covered by a fixed prefix and in no dynamic range: there is nothing more to register
     FOREIGN = "foreign"
 
@@ -68,8 +68,13 @@ class Presence:
         """What it means when `eid` shows up here."""
         mobility = self._mobilities.dynamic(eid)
         if mobility is not None:
-            return Activation.PRESENCE if mobility.registers_on is Sign.SHOWN else Activation.CONTROLLER
+            return Activation.PRESENCE if mobility.registers_on in (Sign.SHOWN, Sign.SENT) else Activation.CONTROLLER
         return Activation.LOCAL if self.at_home(eid) else Activation.FOREIGN
+
+    def must_speak(self, eid: Prefix) -> bool:
+        """Only what `eid` sends itself shows that it is here; announcements may be its hypervisor's."""
+        mobility = self._mobilities.dynamic(eid)
+        return mobility is not None and mobility.registers_on is Sign.SENT
 
     def at_home(self, eid: Prefix) -> bool:
         """True inside a fixed prefix of ours."""

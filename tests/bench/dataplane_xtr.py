@@ -15,7 +15,7 @@ import struct
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -63,6 +63,8 @@ class Evidence:
     def outdated(self, eid: Prefix, sender: Ip) -> None: ...
 
     def newer_source(self, eid: Prefix) -> None: ...
+
+    def worked_off(self, eids: tuple[Prefix, ...], packets: Mapping[str, int]) -> None: ...
 
     def version(self, eid: Prefix) -> int | None:
         return None

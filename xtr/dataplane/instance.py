@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lispfmc.wire.address import Ip, Prefix
 from lispfmc.wire.encap import header
@@ -16,6 +17,10 @@ from xtr.dataplane.outer import Outer
 from xtr.dataplane.tables import Budget, ForwardingTable, Held, OnceInAWhile, Talkers, Waiting
 from xtr.effects import Drop, Forward, Forwarding, Hop, Native
 from xtr.settings import XtrSettings
+
+if TYPE_CHECKING:
+    from xtr.dataplane.handover import Handover
+    from xtr.dataplane.moving import Moving
 
 SLOTS = 32  # a mapping's locators, each as often as its weight says
 SHARED_PATHS = 4096  # locator sets that mappings share; the network fills it, and starts it anew
@@ -75,6 +80,7 @@ class Shared:
         self.misses = Budget(MISSES_PER_S)
         self.limit = OnceInAWhile(EVIDENCE_SECONDS)
         self.evidence: Evidence
+        self.moving: Moving
         self._shared_entries: dict[Forwarding, Entry] = {}
         self._shared_paths: dict[tuple[Hop, ...], tuple[Path, ...]] = {}
 
@@ -144,6 +150,8 @@ class Instance:
         self.talkers = Talkers()
         self.here: set[Ip] = set()
         self.heard: dict[Ip, float] = {}
+        self.led: dict[Ip, Handover] = {}
+        """EIDs that move: their packets go by it, whatever the other tables say."""
 
     def find(self, destination: Ip) -> Entry | None:
         return self.table.hosts.get(destination) or self.table.find(destination)

@@ -183,6 +183,10 @@ class Outbound:
         if source not in instance.here and not instance.may_send(source, now):
             self._count["dropped.foreign-source"] += 1
             return None
+        led = instance.led.get(destination)
+        if led is not None:
+            self._shared.moving.packet(led, packet, None, ttl or 1)
+            return None
         entry = instance.find(destination)
         if entry is None or entry.local:
             if destination not in instance.here:
