@@ -51,6 +51,7 @@ def moves(
     loss: Loss = None,
     tcp: Annotated[bool, typer.Option("--tcp", help="also moves under TCP connections")] = False,  # noqa: FBT002 - typer's way to declare a flag
     users: Annotated[bool, typer.Option("--users", help="also users' moves")] = False,  # noqa: FBT002 - likewise
+    services: Annotated[int | None, typer.Option("--services", min=2, help="also so many services at once")] = None,
     plane: Annotated[Plane | None, typer.Option("--plane", help="the tunnel routers' data plane")] = None,
     topology: Annotated[str | None, typer.Option("--topology", help="metro unless given")] = None,
     interval_us: Interval = None,
@@ -78,5 +79,6 @@ def moves(
         seed=seed,
         tcp=tcp,
         users=users,
+        services=services,
     )
     raise typer.Exit(verb(design, out, plot=not no_plot, output=output))

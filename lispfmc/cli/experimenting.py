@@ -33,6 +33,7 @@ def design_of(
     seed: int | None,
     tcp: bool,
     users: bool,
+    services: int | None,
 ) -> Design:
     """What the options ask for; they change a preset where both speak. Raises BadDesign."""
     base = headline() if preset == "headline" else Design(schemes=("lossless", "fig9"), fmcc_rtts_ms=(50.0,))
@@ -44,9 +45,10 @@ def design_of(
         "topology": topology,
         "interval_us": interval_us,
         "seed": seed,
+        "services": services,
     }
     if runs is not None:
-        parts = ("null_runs", "case_runs", "tcp_runs", "user_runs")
+        parts = ("null_runs", "case_runs", "tcp_runs", "user_runs", "service_rounds")
         changes |= {"runs": runs} | {part: min(runs, getattr(base, part)) for part in parts}
     if tcp:
         changes["tcp_runs"] = runs or base.runs
@@ -140,6 +142,11 @@ def _print(found: dict[str, Any]) -> None:
     for scheme, tcp in found["tcp"].items():
         if scheme != "runs":
             print_text(f"TCP, {scheme}: stalls beyond B at most {tcp['stall_max']:.2f} ms, {tcp['resets']} resets")
+    for scheme, crowd in found["services"].items():
+        print_text(
+            f"{crowd['services']} services at once, {scheme}: A {crowd['added_p50']:.2f} ms (median), "
+            f"{crowd['added_p95']:.2f} (95th percentile), {crowd['lost']} packets lost"
+        )
     for name in ("inbound", "outbound"):
         if "beyond_p95" in (flowing := found["user_moves"].get(name, {})):
             print_text(

@@ -22,6 +22,7 @@ BLOCKS = 5
 RUNS_A_BLOCK = 5
 """At least, of each point: a lab for fewer is not worth its building."""
 LOSS_RTT_MS = 50.0
+MAX_SERVICES = 200
 
 
 class BadDesign(LocalError):  # noqa: N818 - reads as the answer that it is
@@ -38,6 +39,8 @@ class Kind(StrEnum):
     """The service is stopped and resumed where it is."""
     USER = "user"
     """The user moves to the other access network."""
+    CROWD = "crowd"
+    """All services of a lab of their own move at once."""
 
 
 class Point(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -65,6 +68,8 @@ class Session(msgspec.Struct, frozen=True):
     block: int
     scheme: str
     runs: tuple[Planned, ...]
+    services: int = 1
+    """On its lab."""
 
 
 class Design(msgspec.Struct, frozen=True):
@@ -80,12 +85,15 @@ class Design(msgspec.Struct, frozen=True):
     case_runs: int = 20
     tcp_runs: int = 0
     user_runs: int = 0
+    services: int = 0
+    service_rounds: int = 3
     seed: int = 1
     topology: str = "metro"
     plane: str = "auto"
     user: str = "alice"
     interval_us: int = 250
     tcp_interval_us: int = 1000
+    service_interval_us: int = 5000
     copy_s: float = 0.2
     pause_ms: float = 60.0
 
@@ -106,6 +114,8 @@ class Design(msgspec.Struct, frozen=True):
             raise BadDesign(f"--sweep: {_list(self.fmcc_rtts_ms)}: a round-trip time is not below 0")
         if self.runs < 1 or self.null_runs < 0:
             raise BadDesign("--runs: at least one run a point")
+        if not 0 <= self.services <= MAX_SERVICES:
+            raise BadDesign(f"--services: {self.services}: at most {MAX_SERVICES} fit into the data centre's prefix")
         if not 100 <= self.interval_us <= 5000:
             raise BadDesign(f"--interval: {self.interval_us} us: probes are sent every 100 to 5000 us")
         return self
@@ -140,6 +150,11 @@ class Design(msgspec.Struct, frozen=True):
                     runs.append(Planned(number, point, lot.getrandbits(31)))
                     number += 1
                 sessions.append(Session(block, scheme, tuple(runs)))
+        for scheme in self.schemes if self.services else ():
+            point = Point(scheme, self.loss_rtt_ms, kind=Kind.CROWD)
+            runs = [Planned(number + at, point, lot.getrandbits(31)) for at in range(self.service_rounds)]
+            number += len(runs)
+            sessions.append(Session(blocks - 1, scheme, tuple(runs), self.services))
         return sessions
 
     def _share(self, scheme: str, block: int, blocks: int) -> Iterator[Point]:
@@ -163,6 +178,7 @@ def headline(**changes: object) -> Design:
         cases_ms=((100.0, 10.0), (50.0, 50.0)),
         tcp_runs=20,
         user_runs=50,
+        services=100,
     )
     return msgspec.structs.replace(design, **changes)
 

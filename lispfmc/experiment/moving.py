@@ -162,9 +162,11 @@ class Runner:
                 return await self._stop_and_resume()
             case Kind.USER:
                 return await self._attach()
+            case Kind.CROWD:
+                raise LocalError("one service is no crowd: see lispfmc.experiment.crowding")
 
     async def _move(self) -> Happening:
-        here, there = await _here_and_there(self._service)
+        here, there = await here_and_there(self._service)
         move = await self._moves.request(self._service.name, there)
         try:
             said = await self._moves.over(move)
@@ -183,7 +185,7 @@ class Runner:
 
     async def _stop_and_resume(self) -> Happening:
         """The null move: the same STOP and RESUME, and nothing that goes anywhere."""
-        here, _ = await _here_and_there(self._service)
+        here, _ = await here_and_there(self._service)
         frozen = await call(self._service.socket, {"do": "freeze"})
         left_ns = frozen["stopped_ns"] + self._design.pause_ms * NS_PER_MS - time.monotonic_ns()
         await asyncio.sleep(max(0.0, left_ns / 1e9))
@@ -191,7 +193,7 @@ class Runner:
         return Happening("null", (here, here), frozen["stopped_ns"], thawed["resumed_ns"])
 
     async def _attach(self) -> Happening:
-        here, there = await _here_and_there(self._user)
+        here, there = await here_and_there(self._user)
         moved = await call(self._user.socket, {"do": "attach", "site": there})
         return Happening("attached", (here, there), moved["down_ns"], moved["announced_ns"])
 
@@ -233,7 +235,8 @@ def _lateness(flows: Mapping[str, Flow], window: Window, stopped: str, still: Wi
     return {name: Lateness(round(worst / NS_PER_MS, 3), late) for name, (worst, late) in found.items()}
 
 
-async def _here_and_there(node: NodeEntry) -> tuple[str, str]:
+async def here_and_there(node: NodeEntry) -> tuple[str, str]:
+    """Where it is, and where it could be. Raises LocalError."""
     here = await site_of(node)
     if here is None:
         raise LocalError(f"{node.name} is nowhere; an earlier move left it so")

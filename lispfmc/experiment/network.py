@@ -16,6 +16,7 @@ from lispfmc.experiment.design import ABLATIONS, BadDesign, Design, Point
 from lispfmc.lab.topology import FMCC, MAPSERVER, SHIPPED
 
 DATACENTERS = ("dc1", "dc2")
+CROWD_COPY_S = 1.0  # all are prepared before the first one stops
 
 
 class Delays:
@@ -28,8 +29,8 @@ class Delays:
         return 0.0 if one == other else self._rtts_ms[frozenset((one, other))] / 2
 
 
-def topology_of(design: Design, scheme: str) -> dict[str, Any]:
-    """The topology file of the labs of one scheme, as its values. Raises BadDesign."""
+def topology_of(design: Design, scheme: str, services: int = 1) -> dict[str, Any]:
+    """The topology file of a lab of one scheme, as its values. Raises BadDesign."""
     path = SHIPPED / f"{design.topology}.toml"
     if "/" in design.topology or design.topology.endswith(".toml"):
         path = Path(design.topology)
@@ -45,6 +46,9 @@ def topology_of(design: Design, scheme: str) -> dict[str, Any]:
     if service is None:
         raise BadDesign(f"{design.user} has no service in {design.topology}; choose another user")
     values["users"], values["services"] = [user], [service]
+    if services > 1:
+        values["services"] = [_one_of_many(service, at) for at in range(1, services + 1)]
+        values["emulation"]["copy_s"] = CROWD_COPY_S
     rtts = rtts_ms(values) | _equidistant(values)
     values["wan"]["pairs"] = [{"between": sorted(pair), "rtt_ms": rtt} for pair, rtt in rtts.items()]
     return values
@@ -77,6 +81,15 @@ def _equidistant(values: Mapping[str, Any]) -> dict[frozenset[str], float]:
     access = [site["name"] for site in values["sites"] if site["kind"] == "access"]
     pairs = [frozenset((one, datacenter)) for one in access for datacenter in DATACENTERS]
     return dict.fromkeys(pairs, sum(rtts[pair] for pair in pairs) / len(pairs))
+
+
+def _one_of_many(service: Mapping[str, Any], number: int) -> dict[str, Any]:
+    """The service again, with a name and with addresses of its own in the same prefixes."""
+    eids = []
+    for eid in service["eids"]:
+        network, separator, _ = eid.rpartition(":" if ":" in eid else ".")
+        eids.append(f"{network}{separator}{number + 20:{'x' if separator == ':' else 'd'}}")
+    return {**service, "name": f"service-{number}", "eids": eids}
 
 
 def _user(values: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -54,6 +54,9 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     flowing_ms: dict[str, float | None] = {}
     """Of a user's move: from her announcement until packets flow, `inbound` to her and `outbound` from her router."""
 
+    services: dict[str, MoveFigures] = {}
+    """Of many that moved at once."""
+
 
 class Folder:
     """`with Folder(path).held(): ...` while it is written to."""
@@ -138,16 +141,20 @@ def _lines(record: Record) -> Iterator[list[object]]:
         record.planned.seed, record.outcome, record.attempt, f"{record.began:.3f}", record.load_1m,
         record.origin, record.target,
     ]  # fmt: skip
-    if record.figures is None:
+    moves = [record.figures] if record.figures is not None else list(record.services.values())
+    if not moves:
         yield [*head, *([""] * (len(COLUMNS) - len(head)))]
-        return
-    for direction, figures in record.figures.directions.items():
+    for move in moves:
+        yield from ([*head, *line] for line in _directions(record, move))
+
+
+def _directions(record: Record, move: MoveFigures) -> Iterator[list[object]]:
+    for direction, figures in move.directions.items():
         late = record.lateness.get(direction, Lateness(0.0, 0))
         values = [getattr(figures, name) for name in _FIGURES]
         flowing = record.flowing_ms.get("inbound" if direction == "to_user" else "outbound")
         yield [
-            *head, record.figures.blackout_events_ms, direction, *values, late.worst_ms, late.late, record.resets,
-            flowing,
+            move.blackout_events_ms, direction, *values, late.worst_ms, late.late, record.resets, flowing
         ]  # fmt: skip
 
 

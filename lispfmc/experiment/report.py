@@ -23,8 +23,9 @@ EMULATED = (
 )
 MEDIAN_MS, ABOVE_NULL_MS = 1.0, 2.0
 """What a lossless move may add: the median, and the pooled 95th percentile above the null move's."""
-STALL_MS, USER_MS = 5.0, 5.0
-"""How long a TCP connection may stall beyond B; how long after the least time a user's packets flow (95 %)."""
+STALL_MS, USER_MS, CROWD_MS = 5.0, 5.0, 10.0
+"""How long a TCP connection may stall beyond B; how long after the least time a user's packets flow (95 %); what
+is added to many services that move at once (95 %)."""
 
 
 def document(design: Design, records: Sequence[Record], environment: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,7 +53,12 @@ def document(design: Design, records: Sequence[Record], environment: Mapping[str
         "tcp": _tcp(design, by_kind[Kind.TCP]),
         "user_moves": user_moves(design, by_kind[Kind.USER]),
         "probes": probes(measured),
-        "failed": [{"run": record.planned.number, "why": record.outcome} for record in records if not record.figures],
+        "services": _crowds(design, records),
+        "failed": [
+            {"run": record.planned.number, "why": record.outcome}
+            for record in records
+            if record.figures is None and not record.services
+        ],
     }
     found["checks"] = checks(found)
     found["runs"] = [_run(record) for record in moves]
@@ -179,6 +185,19 @@ def _tcp(design: Design, records: Sequence[Record]) -> dict[str, Any]:
     return found
 
 
+def _crowds(design: Design, records: Sequence[Record]) -> dict[str, Any]:
+    """Many services that moved at once: each service's move in each round is one of `n`."""
+    found: dict[str, Any] = {}
+    for scheme in design.schemes:
+        rounds = [record for record in records if record.services and record.planned.point.scheme == scheme]
+        moves = [figures for record in rounds for figures in record.services.values()]
+        if moves:
+            outcomes = [Outcome(each.added_ms, each.lost, each.duplicated, each.reordered) for each in moves]
+            figures = msgspec.to_builtins(summary(outcomes, design.seed))
+            found[scheme] = {"services": design.services, "rounds": len(rounds), **figures}
+    return found
+
+
 def user_moves(design: Design, records: Sequence[Record]) -> dict[str, Any]:
     """How long after her announcement a user's packets flow, beside what the delays alone make of it."""
     if not records:
@@ -237,6 +256,10 @@ def checks(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     if tcp := found["tcp"].get("lossless"):
         rows.append(_check("lossless, TCP: longest stall beyond B", tcp["stall_max"], STALL_MS, "ms"))
         rows.append(_check("lossless, TCP: connections reset", tcp["resets"], 0, "connections"))
+    if crowd := found["services"].get("lossless"):
+        what = f"lossless, {crowd['services']} services at once"
+        rows.append(_check(f"{what}: 95th percentile added", crowd["added_p95"], CROWD_MS, "ms"))
+        rows.append(_check(f"{what}: packets lost", crowd["lost"], 0, "packets"))
     for name in ("inbound", "outbound"):
         if "beyond_p95" in (flowing := found["user_moves"].get(name, {})):
             what = f"a user's move, {name}: 95th percentile beyond the least time"

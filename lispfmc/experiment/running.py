@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from lispfmc.experiment.crowding import CrowdRunner
 from lispfmc.experiment.design import Design, Planned, Session
 from lispfmc.experiment.moving import Moves, NoMove, Runner
 from lispfmc.experiment.network import rtts_at, rtts_ms, topology_of
@@ -62,8 +63,9 @@ def carry_out(design: Design, folder: Folder, progress: Progress) -> list[Record
 
 
 def _session(design: Design, session: Session, folder: Folder, progress: Progress) -> None:
-    values = topology_of(design, session.scheme)
-    topology = folder.path / f"topology-{session.scheme}.toml"
+    values = topology_of(design, session.scheme, session.services)
+    many = f"-{session.services}" if session.services > 1 else ""
+    topology = folder.path / f"topology-{session.scheme}{many}.toml"
     folder.write_text(topology.name, toml_text(values))
     with lab_of(topology, folder.path, progress.say) as lab:
         asyncio.run(_runs(design, session, lab, rtts_ms(values), folder, progress))
@@ -96,7 +98,7 @@ async def _runs(
     progress: Progress,
 ) -> None:
     async with Moves(lab) as moves:
-        runner = Runner(lab, moves, design)
+        runner = (CrowdRunner if session.services > 1 else Runner)(lab, moves, design)
         for planned in session.runs:
             # for every run anew, also where nothing changes: the losses of each have a seed of their own
             rtts = rtts_at(base, planned.point)
@@ -107,7 +109,7 @@ async def _runs(
             progress.done(record)
 
 
-async def _attempts(runner: Runner, planned: Planned, block: int, progress: Progress) -> Record:
+async def _attempts(runner: Runner | CrowdRunner, planned: Planned, block: int, progress: Progress) -> Record:
     began, reason = time.time(), ""
     for attempt in range(1, ATTEMPTS + 1):
         try:

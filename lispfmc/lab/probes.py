@@ -10,7 +10,7 @@ import asyncio
 import json
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +94,7 @@ class Probes:
     async def abandon(self) -> None:
         """Stop whatever of ours runs in the two nodes."""
         for node in (self._user.socket, self._service.socket):
-            status = await call(node, {"do": "status"})
-            for worker in status["workers"]:
-                if worker["id"] in _IDS:
-                    await call(node, {"do": "probe.stop", "id": worker["id"]})
+            await _abandon(node)
 
     async def _send(self, node: str, peer: str, port: int, log: str) -> None:
         fields = {"peer": peer, "port": port, "interval_us": self._interval_us, "transport": self._transport}
@@ -108,6 +105,47 @@ class Probes:
 
     async def _begin(self, node: str, verb: str, name: str, *, log: str, **fields: object) -> None:
         await call(node, {"do": verb, "id": name, "log": str(self._folder / log), **fields})
+
+
+class ManyProbes:
+    """One direction to many services at once: `start`, let them move, `stop` -> the flow of each, by its name."""
+
+    def __init__(self, user: NodeEntry, services: list[NodeEntry], folder: Path, interval_us: int) -> None:
+        self._user, self._services, self._folder, self._interval_us = user, services, folder, interval_us
+
+    async def start(self) -> None:
+        await self.abandon()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.gather(*map(self._receive, self._services))
+        request = {
+            "do": "probe.start",
+            "id": "measure-send",
+            "log": str(self._folder / "sender"),
+            "peers": [service.eid() for service in self._services],
+            "port": TO_SERVICE_PORT,
+            "interval_us": self._interval_us,
+        }
+        await call(self._user.socket, request)
+
+    async def stop(self) -> dict[str, Flow]:
+        summary = await _end(self._user.socket, "probe.stop", "measure-send")
+        await asyncio.sleep(DRAIN_S)
+        await asyncio.gather(*(_end(each.socket, "probe.stop", "measure-receive") for each in self._services))
+        flows = {}
+        for service in self._services:
+            arrivals = (Arrival(*record) for record in _records(self._folder / service.name, _RECORD))
+            flows[service.name] = _flow(summary, arrivals)
+        return flows
+
+    async def abandon(self) -> None:
+        """Stop whatever of ours runs in the nodes."""
+        for node in (self._user, *self._services):
+            await _abandon(node.socket)
+
+    async def _receive(self, service: NodeEntry) -> None:
+        log = str(self._folder / service.name)
+        request = {"do": "probe.receive", "id": "measure-receive", "port": TO_SERVICE_PORT, "log": log, "quiet": True}
+        await call(service.socket, request)
 
 
 def new_folder(run: Path, user: str) -> Path:
@@ -121,9 +159,7 @@ def read_logs(folder: Path, senders: Mapping[str, dict[str, Any]], heartbeat: di
     flows = {}
     for direction, summary in senders.items():
         arrivals = (Arrival(*record) for record in _records(folder / direction, _RECORD))
-        skips = [Skip(due, slots) for due, slots in summary["skips"]]
-        interval_ns = int(summary["interval_us"]) * 1000
-        flows[direction] = flow_of(summary["first_ns"], summary["sent"], skips, interval_ns, arrivals)
+        flows[direction] = _flow(summary, arrivals)
     return Logs(
         flows=flows,
         echoes=[Echo(sent, received - sent) for _, sent, received in _records(folder / "rtt", _RECORD)],
@@ -131,6 +167,18 @@ def read_logs(folder: Path, senders: Mapping[str, dict[str, Any]], heartbeat: di
         heartbeat_interval_ns=int(heartbeat["interval_us"]) * 1000,
         realtime=all(summary.get("realtime", False) for summary in (*senders.values(), heartbeat)),
     )
+
+
+def _flow(summary: dict[str, Any], arrivals: Iterable[Arrival]) -> Flow:
+    skips = [Skip(due, slots) for due, slots in summary["skips"]]
+    return flow_of(summary["first_ns"], summary["sent"], skips, int(summary["interval_us"]) * 1000, arrivals)
+
+
+async def _abandon(node: str) -> None:
+    status = await call(node, {"do": "status"})
+    for worker in status["workers"]:
+        if worker["id"] in _IDS:
+            await call(node, {"do": "probe.stop", "id": worker["id"]})
 
 
 async def _end(node: str, verb: str, name: str) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def test_the_order_is_drawn_by_lot_and_the_same_again() -> None:
 
 
 def test_blocks_hold_every_scheme_once_and_an_equal_share_of_each_point() -> None:
-    sessions = headline().sessions()
+    sessions = [session for session in headline().sessions() if session.services == 1]
     assert len(sessions) == 5 * 2
     for block in range(5):
         mine = [session for session in sessions if session.block == block]
@@ -114,3 +114,17 @@ def test_a_user_without_a_service_and_a_topology_that_is_not_there_are_told() ->
         topology_of(headline(user="carol"), "fig9")
     with pytest.raises(BadDesign, match="nowhere"):
         topology_of(headline(topology="nowhere"), "fig9")
+
+
+def test_many_services_have_a_lab_of_their_own_and_move_at_once(tmp_path: Path) -> None:
+    design = headline(services=120).checked()
+    (session, other) = [session for session in design.sessions() if session.services > 1]
+    assert {session.scheme, other.scheme} == {"lossless", "fig9"}
+    assert [planned.point.kind for planned in session.runs] == [Kind.CROWD] * 3
+    path = tmp_path / "topology.toml"
+    path.write_text(toml_text(topology_of(design, "fig9", session.services)))
+    topology = load_topology(str(path))
+    assert len(topology.services) == 120
+    assert len({eid for service in topology.services for eid in service.eids}) == 240
+    with pytest.raises(BadDesign, match="at most 200"):
+        headline(services=300).checked()

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from lispfmc.experiment.design import Design, Planned, Point
+from lispfmc.experiment.design import Design, Kind, Planned, Point
 from lispfmc.experiment.records import Folder, Lateness, OtherDesign, Record
 from lispfmc.experiment.report import document
 from lispfmc.lab.analysis import Figures, MoveFigures
@@ -147,3 +147,33 @@ def test_a_run_that_failed_is_named_and_counts_nowhere() -> None:
     total = sum(point["n"] for points in found["summary"].values() for point in points.values())
     assert len(found["runs"]) + len(found["control"]["runs"]) == len(records) - 1
     assert total <= len(found["runs"])
+
+
+def test_tcp_users_and_crowds_stand_apart_from_the_sweep() -> None:
+    design = msgspec.structs.replace(DESIGN, tcp_runs=2, user_runs=2, services=2, service_rounds=1)
+    found = []
+    for planned in (planned for session in design.sessions() for planned in session.runs):
+        one = msgspec.structs.replace(record(planned, 3.0), resets=int(planned.point.scheme == "fig9"))
+        match planned.point.kind:
+            case Kind.USER:
+                # metro: least 2 + 2 + 2.5 inbound, 2 * 2 + 2.5 outbound
+                one = msgspec.structs.replace(
+                    one, origin="access1", target="access2", flowing_ms={"inbound": 8.0, "outbound": None}
+                )
+            case Kind.CROWD:
+                both = {"service-1": figures(1.0, 0), "service-2": figures(9.0, 2)}
+                one = msgspec.structs.replace(one, figures=None, services=both)
+        found.append(one)
+    said = document(design, found, {})
+    assert said["complete"]
+    assert not said["failed"]
+    assert {name: (each["stall_max"], each["resets"]) for name, each in said["tcp"].items() if name != "runs"} == {
+        "lossless": (3.0, 0),
+        "fig9": (3.0, 2),
+    }
+    assert said["user_moves"]["inbound"]["beyond_p95"] == 1.5
+    assert said["user_moves"]["outbound"] == {"never": 2}
+    crowd = said["services"]["lossless"]
+    assert (crowd["services"], crowd["rounds"], crowd["n"], crowd["lost"], crowd["added_max"]) == (2, 1, 2, 2, 9.0)
+    assert said["summary"]["lossless"]["50"]["n"] == 2, "none of them counts in the sweep"
+    assert {"lossless, 2 services at once: packets lost"} <= {c["what"] for c in said["checks"] if not c["kept"]}
