@@ -19,7 +19,7 @@ from lispfmc.core.plans import Ask, Party, Plan, Restarted, Settle, TimedOut, pl
 from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.auth import Key
-from lispfmc.wire.messages import EidRecord
+from lispfmc.wire.messages import EidRecord, Locator
 from lispfmc.wire.moves import MoveMessage, MovePhase, in_parts
 from xtr.roles import Role, State, peer, step
 from xtr.roles.state import (
@@ -303,7 +303,8 @@ class Lossless:
 
     def _export(self, plan: Plan, now: float) -> list[Send]:
         talkers = list(dict.fromkeys(rloc for eid in plan.eids for rloc in self._peers(eid)))[:MOST_PEERS]
-        records = [record for rloc in talkers for record in self._mappings(rloc)]
+        # as in an SMR, its RLOC stands for a peer that sends and is sent nothing
+        records = [record for rloc in talkers for record in self._mappings(rloc) or [_standing_for(rloc)]]
         if not records:
             return []
         parts = in_parts(records)[:255]
@@ -325,3 +326,7 @@ class Lossless:
             self._deadlines.cancel(eids)
         else:
             self._deadlines.set(eids, role.deadline)
+
+
+def _standing_for(rloc: Ip) -> EidRecord:
+    return EidRecord.of(Prefix.host(rloc), [Locator.of(rloc)], ttl_minutes=1)

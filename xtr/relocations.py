@@ -212,7 +212,7 @@ class Relocations:
         eid = record.prefix
         known = eid is None or self._forwarding.cache.get(eid) is not None or self._presence.at_home(eid)
         rlocs = [one.address for one in record.locators if isinstance(one.address, bytes)]
-        if eid is None or known or not rlocs or self._forwarding.ours(rlocs) or self._registrar.answer(eid):
+        if eid is None or known or not rlocs or eid.ip in rlocs or self._forwarding.ours(rlocs) or self._registrar.answer(eid):
             return []
         return self._ownership.learn(eid, record, "peer", now)
 

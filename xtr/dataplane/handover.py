@@ -82,6 +82,11 @@ class Handover:
         return self.mode in (Mode.DELIVER, Mode.MIRROR)
 
     @property
+    def away(self) -> bool:
+        """The service runs at the other site, and whoever sends here should know."""
+        return self.mode is Mode.FORWARD and not self._copies
+
+    @property
     def settled(self) -> bool:
         """Everything is worked off, and the plane's tables can do alone what remains."""
         return self.mode is Mode.DELIVER and not self.todo and not self._waited

@@ -150,7 +150,7 @@ class Moving:
     def packet(self, handover: Handover, packet: bytes, sender: Ip | None, ttl: int, number: int | None = None) -> None:
         """A packet for an EID that moves."""
         handover.packet(packet, sender, ttl, self._shared.now(), number)
-        if sender is not None and handover.mode is Mode.FORWARD and sender not in handover.to:
+        if sender is not None and handover.away and sender not in handover.to:
             eid = Prefix.host(_destination(packet), handover.eids[0].iid)
             if self._shared.limit.allows((eid.iid, eid.ip, sender), self._shared.now()):
                 self._shared.evidence.moved_away(eid, sender)
