@@ -150,6 +150,8 @@ class Lossless:
 
     def reported(self, message: MoveMessage, key: Key, source: Endpoint, now: float) -> list[LosslessEffect]:
         """The hypervisor agent of this site speaks, authenticated, of a move by its id."""
+        if message.is_acknowledgement:  # we ask it nothing; to answer one would be answered for ever
+            return [Reject("unusable-move", source)]
         said = _SAID.get(MovePhase(message.phase)) if message.phase in list(MovePhase) else None
         if said is None:
             return [Reject("unusable-move", source)]

@@ -6,6 +6,8 @@ import pytest
 
 from fmcc.moves import Failed, State
 from fmcc.requests import RequestRefused
+from lispfmc.wire.auth import Key, sign
+from lispfmc.wire.moves import MoveMessage, MovePhase, Verdict
 from tests.scenarios.led import COPY_S, PAUSE_S, Fmcc, LedWorld
 from tests.scenarios.led_nodes import OTHER_FMCC
 from tests.scenarios.network import Faults
@@ -229,6 +231,14 @@ def test_two_controllers_that_move_one_service_at_once_end_with_one_owner() -> N
     assert world.deliverers(ALICE_APP) == ["dc2"]
     assert world.registered_at(ALICE_APP) == rloc("dc2")
     assert world.lost() == []
+
+
+def test_an_acknowledgement_by_the_agents_key_is_not_answered() -> None:
+    world = LedWorld()
+    router = world.router("dc1")
+    answer = MoveMessage.of(MovePhase.FREEZE, nonce=1, move=7, epoch=0).acknowledgement(Verdict.DONE)
+    router.datagram(sign(answer, Key(6, b"agent-dc1")), router.agent_at)
+    assert router.rejects == {"unusable-move": 1}
 
 
 def test_nothing_is_refused_when_nothing_is_wrong() -> None:
