@@ -27,6 +27,7 @@ from lispfmc.experiment.records import Folder, Record
 from lispfmc.lab import lifecycle
 from lispfmc.lab.impairment import impair
 from lispfmc.lab.installation import Installation
+from lispfmc.lab.interruption import interruptible, uninterrupted
 from lispfmc.lab.measurement import environment as machine
 from lispfmc.lab.toml_text import toml_text
 
@@ -48,7 +49,7 @@ class Progress(Protocol):
 
 def carry_out(design: Design, folder: Folder, progress: Progress) -> list[Record]:
     """Every record of the design, those of an earlier start included. Raises LocalError."""
-    with folder.held():
+    with folder.held(), interruptible():
         folder.claim(design, environment())
         there = {record.planned.number for record in folder.records()}
         sessions = design.sessions()
@@ -81,7 +82,8 @@ def lab_of(topology: Path, folder: Path, say: Callable[[str], None]) -> Iterator
     try:
         yield lab
     finally:
-        lifecycle.down(name)
+        with uninterrupted():
+            lifecycle.down(name)
 
 
 def lab_name(folder: Path) -> str:
