@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from lispfmc.core.plans import Plan
+from lispfmc.runtime.events import Event
 from lispfmc.wire import decode
 from lispfmc.wire.address import Prefix, ip_of, ip_text
 from lispfmc.wire.auth import Key, sign, verify
@@ -152,8 +153,8 @@ class World:
         self.plan = Plan(7, 1, (SERVICE,), (ip_of(RLOC["source"]),), (ip_of(RLOC["target"]),))
 
     async def start(self) -> None:
-        run(f"ip -n {named('before')} link set eth0 up")
-        run(f"ip -n {named('before')} route replace default via 169.254.1.1 dev eth0 onlink src 100.64.101.10")
+        for place in ("before", "after"):
+            self.link_up(place)
         with inside("core"):
             await self.server.start()
         for name in self.xtrs:
@@ -189,28 +190,45 @@ class World:
     def _mac(self, host: str) -> str:
         return MACHINE if host in ("before", "after") else f"02:00:00:00:01:{len(host):02x}"
 
-    def stops(self) -> None:
+    def stops(self, place: str = "before") -> None:
         """The machine: from now on what is sent to it is lost."""
-        run(f"ip -n {named('before')} link set eth0 down")
+        run(f"ip -n {named(place)} link set eth0 down")
+
+    def link_up(self, place: str) -> None:
+        run(f"ip -n {named(place)} link set eth0 up")
+        run(
+            f"ip -n {named(place)} neigh replace 169.254.1.1 lladdr {GATEWAY} dev eth0 nud permanent",
+            f"ip -n {named(place)} route replace default via 169.254.1.1 dev eth0 onlink src 100.64.101.10",
+        )
+
+    def runs(self, place: str) -> None:
+        """The machine again, where it had stopped."""
+        self.link_up(place)
+        self.announces(place)
 
     # --- the controller and the agents
 
-    async def controller(self, site: str, phase: MovePhase) -> Verdict:
-        return await self._asks("core", FMCC, site, Key(3, secret(site, "fmcc").encode()), phase, whole=True)
+    async def controller(self, site: str, phase: MovePhase, plan: Plan | None = None) -> Verdict:
+        message = (plan or self.plan).message(phase, self._next())
+        return await self._asks("core", FMCC, site, Key(3, secret(site, "fmcc").encode()), message)
 
     async def agent(self, site: str, phase: MovePhase) -> Verdict:
-        return await self._asks(site, RLOC[site], site, Key(6, f"agent-{site}".encode()), phase, whole=False)
+        message = MoveMessage.of(phase, nonce=self._next(), move=self.plan.move, epoch=self.plan.epoch)
+        return await self._asks(site, RLOC[site], site, Key(6, f"agent-{site}".encode()), message)
 
-    async def prepare(self) -> None:
-        assert await self.controller("target", MovePhase.PREPARE) is Verdict.DONE
-        assert await self.controller("source", MovePhase.PREPARE) is Verdict.DONE
+    async def prepare(self, source: str = "source", target: str = "target") -> None:
+        assert await self.controller(target, MovePhase.PREPARE) is Verdict.DONE
+        assert await self.controller(source, MovePhase.PREPARE) is Verdict.DONE
 
-    async def _asks(self, at: str, address: str, site: str, key: Key, phase: MovePhase, *, whole: bool) -> Verdict:
-        self._nonce += 1
+    def plan_back(self) -> Plan:
         plan = self.plan
-        message = plan.message(phase, self._nonce)
-        if not whole:
-            message = MoveMessage.of(phase, nonce=self._nonce, move=plan.move, epoch=plan.epoch)
+        return Plan(plan.move + 1, plan.epoch + 1, plan.eids, plan.target, plan.source)
+
+    def _next(self) -> int:
+        self._nonce += 1
+        return self._nonce
+
+    async def _asks(self, at: str, address: str, site: str, key: Key, message: MoveMessage) -> Verdict:
         with inside(at):
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         sock.setblocking(False)
@@ -228,13 +246,17 @@ class World:
                 assert answer.is_acknowledgement
                 assert verify(answer, data, key)
                 return Verdict(answer.verdict)
-        raise AssertionError(f"{site} does not answer {phase.name}")
+        raise AssertionError(f"{site} does not answer {message}")
 
     # --- views
 
     def state(self, site: str) -> str:
         moves = self.xtrs[site]._router.moves(lambda _: {}, 0.0)
         return str(moves[0]["state"]) if moves else "none"
+
+    def told(self, site: str, name: str) -> list[Event]:
+        """The events of this name."""
+        return [event for event in self.xtrs[site].events._ring if event.name == name]
 
     def packets(self, site: str) -> dict[str, int]:
         return self.xtrs[site]._plane.moved((SERVICE,))
@@ -288,6 +310,10 @@ class Stream:
             task.cancel()
         self._tasks.clear()
 
+    def burst(self, count: int) -> None:
+        for _ in range(count):
+            self._one()
+
     async def arrived(self, count: int) -> None:
         """So many more have come."""
         wanted = len(self.got) + count
@@ -300,10 +326,13 @@ class Stream:
     def at(self, place: str) -> list[int]:
         return [number for number, each in zip(self.got, self.got_at, strict=True) if each == place]
 
+    def _one(self) -> None:
+        self._sender.sendto(self.sent.to_bytes(8, "big"), self._to)
+        self.sent += 1
+
     async def _send(self) -> None:
         while True:
-            self._sender.sendto(self.sent.to_bytes(8, "big"), self._to)
-            self.sent += 1
+            self._one()
             await asyncio.sleep(self.pause_s)
 
     def _readable(self, sock: socket.socket, place: str) -> None:
