@@ -125,6 +125,7 @@ class Host:
         self.mac = mac
         self.site: XtrNode | None = None
         self.got: list[Packet] = []
+        self.got_at: list[float] = []
 
 
 class XtrNode(Node):
@@ -221,23 +222,32 @@ class XtrNode(Node):
         host = self.world.host_of(packet.destination)
         if host is not None and host.site is self:  # a link that is down takes it and nobody gets it
             host.got.append(packet)
+            host.got_at.append(self.network.now)
 
 
 class World:
     """The papers' network, started."""
 
-    def __init__(self, seed: int = 1, faults: Faults = Faults(), keys: bool = True) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        seed: int = 1,
+        faults: Faults = Faults(),  # noqa: B008 - frozen
+        keys: bool = True,
+        served: MapServerSettings | None = None,
+    ) -> None:
         self.network = Network(seed, faults)
-        core = MapServer(mapserver_settings(), self.network.nonces())
+        core = MapServer(served or mapserver_settings(), self.network.nonces())
         self.mapserver = Node(self.network, "mapserver", tuple(ip_of(text) for text in RLOCS["mapserver"]), core)
         self.server = core
-        peers = SITES if keys else ()
-        self.xtrs = {name: XtrNode(self, name, xtr_settings(name, peers=peers)) for name in SITES}
+        self.xtrs = {name: XtrNode(self, name, self.settings_of(name, SITES if keys else ())) for name in SITES}
         self.hosts: dict[Prefix, Host] = {}
         self._number = 0
         for xtr in self.xtrs.values():
             xtr.start()
         self.run(0.5)
+
+    def settings_of(self, name: str, peers: tuple[str, ...]) -> XtrSettings:
+        return xtr_settings(name, peers=peers)
 
     def run(self, seconds: float) -> None:
         self.network.run(seconds)
