@@ -12,7 +12,7 @@ import msgspec
 
 from lispfmc.experiment.design import Design, Kind, Point
 from lispfmc.experiment.network import DATACENTERS, Delays, rtts_at, rtts_ms, topology_of
-from lispfmc.experiment.prediction import fig9
+from lispfmc.experiment.prediction import agrees, fig9
 from lispfmc.experiment.records import Record
 from lispfmc.experiment.statistics import Outcome, Summary, median, quantile, summary
 from lispfmc.lab.topology import MAPSERVER
@@ -99,7 +99,13 @@ def _outcomes(records: Iterable[Record]) -> list[Outcome]:
         figures = record.figures
         assert figures is not None, "only measured runs are summed up"
         outcomes.append(
-            Outcome(figures.added_ms, _total(record, "lost"), _total(record, "duplicated"), _total(record, "reordered"))
+            Outcome(
+                figures.added_ms,
+                _total(record, "lost"),
+                _total(record, "duplicated"),
+                _total(record, "reordered"),
+                figures.added_new_ms,
+            )
         )
     return outcomes
 
@@ -161,10 +167,9 @@ def _predictions(design: Design, moves: Sequence[Record]) -> list[dict[str, Any]
                 "fmcc_source_rtt_ms": rtts[frozenset(("fmcc", source))],
                 "fmcc_target_rtt_ms": rtts[frozenset(("fmcc", target))],
                 "n": len(added),
-                "predicted_ms": predicted.added_ms,
-                "predicted_forwarding_ms": predicted.forwarding_ms,
+                "predicted_ms": predicted,
                 "measured_p50": round(median(added), 3),
-                "within": predicted.holds(median(added)),
+                "within": agrees(median(added), predicted),
             }
         )
     return sorted(found, key=lambda one: (one["case"], one["fmcc_target_rtt_ms"], one["from"]))
@@ -192,7 +197,9 @@ def _crowds(design: Design, records: Sequence[Record]) -> dict[str, Any]:
         rounds = [record for record in records if record.services and record.planned.point.scheme == scheme]
         moves = [figures for record in rounds for figures in record.services.values()]
         if moves:
-            outcomes = [Outcome(each.added_ms, each.lost, each.duplicated, each.reordered) for each in moves]
+            outcomes = [
+                Outcome(each.added_ms, each.lost, each.duplicated, each.reordered, each.added_new_ms) for each in moves
+            ]
             figures = msgspec.to_builtins(summary(outcomes, design.seed))
             found[scheme] = {"services": design.services, "rounds": len(rounds), **figures}
     return found

@@ -31,6 +31,7 @@ class Outcome(msgspec.Struct, frozen=True):
     lost: int
     duplicated: int
     reordered: int
+    added_new_ms: float = 0.0
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -47,6 +48,8 @@ class Summary(msgspec.Struct, frozen=True):
     duplicated: int
     reordered: int
     runs_with_loss: int
+    added_new_p50: float
+    added_new_p95: float
 
 
 def quantile(values: Sequence[float], share: float) -> float:
@@ -85,6 +88,8 @@ def summary(runs: Sequence[Outcome], seed: int) -> Summary:
         duplicated=sum(run.duplicated for run in runs),
         reordered=sum(run.reordered for run in runs),
         runs_with_loss=sum(run.lost > 0 for run in runs),
+        added_new_p50=round(median([run.added_new_ms for run in runs]), 3),
+        added_new_p95=quantile([run.added_new_ms for run in runs], 0.95),
     )
 
 

@@ -101,6 +101,8 @@ class Figures(msgspec.Struct, frozen=True):
     duplicated: int
     reordered: int
     not_sent: int
+    added_new_ms: float = 0.0
+    """The same with first copies alone: a duplicate ends a silence, but tells nothing new."""
 
 
 class MoveFigures(msgspec.Struct, frozen=True):
@@ -115,6 +117,7 @@ class MoveFigures(msgspec.Struct, frozen=True):
     not_sent: int
     directions: Mapping[str, Figures]
     blackout_events_ms: float | None = None
+    added_new_ms: float = 0.0
 
 
 class RttMs(msgspec.Struct, frozen=True):
@@ -131,6 +134,8 @@ def figures(flow: Flow, window: Window, blackout_ms: float) -> Figures:
     copies = [arrival for arrival in flow.arrivals if arrival.number in numbers]
     first_copies = {arrival.number for arrival in copies}
     gap_ms = max(0, longest_silence_ns(flow, window) - flow.interval_ns) / NS_PER_MS
+    new = msgspec.structs.replace(flow, arrivals=_firsts(flow.arrivals))
+    new_gap_ms = max(0, longest_silence_ns(new, window) - flow.interval_ns) / NS_PER_MS
     return Figures(
         gap_ms=_ms(gap_ms),
         blackout_ms=_ms(blackout_ms),
@@ -140,6 +145,7 @@ def figures(flow: Flow, window: Window, blackout_ms: float) -> Figures:
         duplicated=len(copies) - len(first_copies),
         reordered=sum(1 for number in _reordered(flow.arrivals) if number in numbers),
         not_sent=_skipped_slots(flow, window),
+        added_new_ms=_ms(new_gap_ms - blackout_ms),
     )
 
 
@@ -159,6 +165,7 @@ def move_figures(
         not_sent=max(one.not_sent for one in every),
         directions=directions,
         blackout_events_ms=None if blackout_events_ms is None else _ms(blackout_events_ms),
+        added_new_ms=max(one.added_new_ms for one in every),
     )
 
 
@@ -234,15 +241,22 @@ def median_rtt_ms(echoes: Sequence[Echo], window: Window) -> float | None:
     return _ms(median(inside) / NS_PER_MS) if inside else None
 
 
+def _firsts(arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """The first copy of each packet, in the order of arrival."""
+    seen: set[int] = set()
+    firsts = []
+    for arrival in sorted(arrivals, key=lambda arrival: arrival.received_ns):
+        if arrival.number not in seen:
+            seen.add(arrival.number)
+            firsts.append(arrival)
+    return firsts
+
+
 def _reordered(arrivals: Sequence[Arrival]) -> list[int]:
     """Numbers whose first copy came after a later packet's (RFC 4737 §3: a number below the next expected one)."""
-    seen: set[int] = set()
     late: list[int] = []
     highest = -1
-    for arrival in sorted(arrivals, key=lambda arrival: arrival.received_ns):
-        if arrival.number in seen:
-            continue
-        seen.add(arrival.number)
+    for arrival in _firsts(arrivals):
         if arrival.number < highest:
             late.append(arrival.number)
         highest = max(highest, arrival.number)

@@ -62,6 +62,13 @@ def test_a_duplicate_is_no_second_packet_and_does_not_hide_a_loss() -> None:
     assert (found.lost, found.duplicated, found.reordered) == (1, 2, 0)
 
 
+def test_a_duplicate_ends_a_silence_but_brings_nothing_new() -> None:
+    again = tuple((number, 150 + number - 90) for number in range(90, 100))
+    found = figures(flow(sent=range(1000), lost=range(100, 170), extra=again), ALL, 40.0)
+    assert found.gap_ms == 150 - 105 - 1
+    assert (found.added_ms, found.added_new_ms) == (4.0, 30.0)
+
+
 def test_a_packet_overtaken_by_later_ones_is_reordered_once() -> None:
     found = figures(flow(sent=range(1000), lost=(50,), extra=((50, 300),)), ALL, 0.0)
     assert (found.lost, found.reordered, found.duplicated) == (0, 1, 0)
