@@ -105,7 +105,8 @@ class Relocations:
         effects = self._presence.seen(eid, interface, mac, now)
         if eid not in self._presence:
             return effects
-        return [*effects, *self._performed(self._lossless.announced(eid, now), now)]
+        effects += self._performed(self._lossless.announced(eid, now), now)
+        return sorted(effects, key=lambda effect: isinstance(effect, Emit))  # packets first: logging takes its time
 
     def mac_announced(self, mac: bytes, interface: str, iid: int, now: float) -> list[XtrEffect]:
         """A machine showed its MAC address only (RARP): evidence if it is known, else worth a question."""
@@ -210,9 +211,10 @@ class Relocations:
     def _warmed(self, record: EidRecord, now: float) -> list[XtrEffect]:
         """A mapping that the source uses: taken where we know nothing of our own."""
         eid = record.prefix
-        known = eid is None or self._forwarding.cache.get(eid) is not None or self._presence.at_home(eid)
         rlocs = [one.address for one in record.locators if isinstance(one.address, bytes)]
-        if eid is None or known or not rlocs or eid.ip in rlocs or self._forwarding.ours(rlocs) or self._registrar.answer(eid):
+        if eid is None or not rlocs or eid.ip in rlocs or self._forwarding.ours(rlocs):
+            return []
+        if self._forwarding.cache.get(eid) is not None or self._registrar.answer(eid):
             return []
         return self._ownership.learn(eid, record, "peer", now)
 

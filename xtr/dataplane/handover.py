@@ -72,6 +72,7 @@ class Handover:
         self._ring = ReplayRing(self.most, RECENT_S, first=int(now * _MICROSECONDS) % SEQUENCES)
         self._gate = MarkerGate(self.most, MARKER_WAIT_S)
         self.counters.clear()
+        self._accounted: dict[str, int] = {}
 
     @property
     def eids(self) -> tuple[Prefix, ...]:
@@ -188,6 +189,12 @@ class Handover:
         always = ("held", "forwarded", "replayed")
         named = {name: count for name, count in (found | lost).items() if count or name in always}
         return {**named, "lost": sum(count for name, count in named.items() if name.startswith("lost."))}
+
+    def newly_lost(self) -> list[tuple[str, int]]:
+        """What was lost since this was asked last, by reason."""
+        lost = {name: count for name, count in self.packets().items() if name.startswith("lost.")}
+        before, self._accounted = self._accounted, lost
+        return [(name, count - before.get(name, 0)) for name, count in lost.items() if count > before.get(name, 0)]
 
     # --- steps --------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ way. `tell` is told when the usual tables (and a faster plane's) can take over a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from lispfmc.core.plans import Plan
@@ -73,6 +73,7 @@ class Moving:
         if handover is None:
             handover = self._handovers[plan.eids] = Handover(plan, now)
             self._by_eid.update(dict.fromkeys(plan.eids, handover))
+        self._account(handover)
         before = handover.plan.move
         instance = self._instance(handover)
         self._changed(instance.iid)
@@ -94,6 +95,7 @@ class Moving:
         handover = self._handovers.pop(plan.eids, None)
         if handover is None:
             return
+        self._account(handover)
         self._by_move.pop(handover.plan.move, None)
         instance = self._instance(handover)
         self._changed(instance.iid)
@@ -194,8 +196,9 @@ class Moving:
     def sweep(self, now: float) -> None:
         """What has waited too long."""
         for handover in list(self._handovers.values()):
-            handover.expire(now)
-            self._work(handover)
+            if not handover.settled:
+                handover.expire(now)
+                self._work(handover)
 
     def close(self) -> None:
         for timer in (*self._timers.values(), *self._waits.values()):
@@ -205,12 +208,14 @@ class Moving:
         handover = self._handovers.get(eids)
         return handover.packets() if handover else {}
 
-    def lost(self) -> Iterator[tuple[str, int]]:
-        """Packets that moves have cost so far, by reason."""
+    def account(self) -> None:
+        """What moves have cost so far goes into the plane's counters."""
         for handover in self._handovers.values():
-            for name, count in handover.packets().items():
-                if name.startswith("lost."):
-                    yield name.replace("lost.", "dropped."), count
+            self._account(handover)
+
+    def _account(self, handover: Handover) -> None:
+        for name, count in handover.newly_lost():
+            self._count[name.replace("lost.", "dropped.")] += count
 
     # --- working off --------------------------------------------------------------------------------------------------
 

@@ -277,9 +277,8 @@ class TunPlane:
 
     def counters(self) -> dict[str, int]:
         failed = self._reassembly.failed() if self._reassembly is not None and self._started else 0
+        self.moving.account()
         found = self._shared.count | ({"dropped.outer-fragments": failed} if failed else {})
-        for name, count in self.moving.lost():
-            found[name] += count
         return dict(sorted(found.items()))
 
     # --- time ----------------------------------------------------------------------------------------------------
