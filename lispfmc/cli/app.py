@@ -246,6 +246,27 @@ def lab_exec(
     raise typer.Exit(execute(place, command, lab, output=output))
 
 
+@lab_app.command("impair", short_help="Change a round-trip time, lose control packets")
+def lab_impair(
+    between: Annotated[
+        list[str] | None, typer.Argument(metavar="[A B]", help="two members; fmcc and mapserver are some")
+    ] = None,
+    rtt: Annotated[float | None, typer.Option("--rtt", metavar="MS", min=0, max=10_000, help="between A and B")] = None,
+    control_loss: Annotated[
+        float,
+        typer.Option("--control-loss", metavar="PERCENT", min=0, max=99, help="everywhere, of all but users' data"),
+    ] = 0.0,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Change what the WAN of a running lab does: until the next time, the rest stays as it is."""
+    from lispfmc.cli.lab import impair
+
+    if (rtt is None) != (not between) or (between and len(between) != 2):
+        raise typer.BadParameter("name two members and give --rtt, or neither")
+    _finish(impair(tuple(between or ()), rtt, control_loss, lab, output=output))
+
+
 @lab_app.command("demo", short_help="Build, move, measure, remove")
 def lab_demo(topology: Topology = "fig5", scheme: Scheme = "", output: Output = Format.table) -> None:
     """Build the network, move a user, watch the service follow, say what it cost, remove the network."""

@@ -1,13 +1,13 @@
-"""`lispfmc lab up|status|down|exec|demo`: the whole network on this machine."""
+"""`lispfmc lab up|status|down|exec|impair|demo`: the whole network on this machine."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lispfmc.cli.failure import CONDITION, DONE, Failure
+from lispfmc.cli.failure import CONDITION, DONE, Failure, unknown
 from lispfmc.cli.output import Format, print_json, print_table, print_text, say
 from lispfmc.lab import lifecycle
-from lispfmc.lab.installation import Ambiguous, run_directory
+from lispfmc.lab.installation import Ambiguous, load, run_directory
 from lispfmc.lab.phases import Outcome
 
 
@@ -53,6 +53,27 @@ def down(name: str | None, *, output: Format) -> int:
         print_text(f"lab {name} was not up" if name else "no lab was up")
     else:
         print_text(f"lab {name} is down; removed: {'; '.join(found)}")
+    return DONE
+
+
+async def impair(
+    between: tuple[str, ...], rtt_ms: float | None, control_loss: float, name: str | None, *, output: Format
+) -> int:
+    """Exit 0 when the WAN works so."""
+    from lispfmc.lab.impairment import impair as change
+    from lispfmc.lab.impairment import members
+
+    lab = load(name)
+    for member in between:
+        if member not in members(lab):
+            raise unknown("member of the WAN", member, members(lab))
+    rtts = {} if rtt_ms is None else {frozenset(between): rtt_ms}
+    await change(lab, rtts, control_loss_percent=control_loss)
+    if output is Format.json:
+        print_json({"lab": lab.name, "between": between, "rtt_ms": rtt_ms, "control_loss_percent": control_loss})
+    else:
+        changed = "" if rtt_ms is None else f"{' and '.join(between)} are {rtt_ms:g} ms apart, "
+        print_text(f"lab {lab.name}: {changed}{control_loss:g} % of control packets are lost")
     return DONE
 
 

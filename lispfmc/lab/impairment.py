@@ -34,15 +34,18 @@ async def impair(lab: Installation, rtts_ms: RttsMs, *, control_loss_percent: fl
     Raises LocalError when the lab's WAN is the kernel's, or does not take the change.
     """
     path = lab.folder / "wan.json"
+    config = impaired(_config(lab), rtts_ms, control_loss_percent, seed)
     wan = next((each for each in processes.recorded(lab.folder) if each.name == "wan" and each.alive), None)
-    if wan is None or not path.exists():
-        raise LocalError(
-            f"lab {lab.name} has no WAN forwarder, the kernel delays its packets; bring it up with the forwarder"
-        )
-    config = impaired(json.loads(path.read_text()), rtts_ms, control_loss_percent, seed)
+    if wan is None:
+        raise LocalError(f"the WAN forwarder of lab {lab.name} does not run; see logs/wan.log in {lab.folder}")
     write_private(path, json.dumps(config, indent=1))
     os.kill(wan.pid, signal.SIGHUP)
     await _applied(path.with_suffix(".applied"), str(config["generation"]), path)
+
+
+def members(lab: Installation) -> list[str]:
+    """Whom the WAN connects. Raises LocalError as `impair` does."""
+    return sorted(_config(lab)["members"])
 
 
 def impaired(config: dict[str, Any], rtts_ms: RttsMs, control_loss_percent: float, seed: int) -> dict[str, Any]:
@@ -56,6 +59,15 @@ def impaired(config: dict[str, Any], rtts_ms: RttsMs, control_loss_percent: floa
         for pair in config["pairs"]
     ]
     return {**config, "pairs": pairs, "seed": seed, "generation": config.get("generation", 0) + 1}
+
+
+def _config(lab: Installation) -> dict[str, Any]:
+    try:
+        config: dict[str, Any] = json.loads((lab.folder / "wan.json").read_text())
+    except OSError as error:
+        why = "the kernel delays its packets, or it runs in containers"
+        raise LocalError(f"lab {lab.name} has no WAN forwarder of its own: {why}; experiments bring theirs") from error
+    return config
 
 
 async def _applied(path: Path, generation: str, config: Path) -> None:
