@@ -98,9 +98,9 @@ class Moves:
             return self._relocations.announced(eid, interface, mac, now)
         was_here = eid in self._presence
         if not was_here and self._presence.must_speak(eid) and not self._first_at_home(eid):
+            self._presence.remember_mac(mac, eid)
             if eid not in self._spoke:
                 return []
-            self._spoke.cancel(eid)
         if not was_here and self._presence.activation(eid) is Activation.PRESENCE:
             taken, alarms = self._damping.arrives(eid, now)
             if not taken:
@@ -109,6 +109,7 @@ class Moves:
         if was_here or eid not in self._presence:
             return effects
         effects += self._contradiction(eid, mac, now)
+        effects += self._beside(eid, mac, now)
         effects += self._ownership.showed(eid)
         activation = self._presence.activation(eid)
         if activation is Activation.PRESENCE:
@@ -139,6 +140,18 @@ class Moves:
             return []
         self._heard_from(eid, now)
         return self.announced(eid, interface, mac, now)
+
+    def _beside(self, eid: Prefix, mac: bytes, now: float) -> list[XtrEffect]:
+        """`eid` has sent something itself: its machine is here, and is asked for what else was announced for it."""
+        if eid not in self._spoke:
+            return []
+        self._spoke.cancel(eid)
+        effects: list[XtrEffect] = []
+        for other in self._presence.with_mac(mac):
+            if other not in self._presence and self._presence.must_speak(other):
+                self._heard_from(other, now)
+                effects += self._presence.probe(other, now)
+        return effects
 
     def _heard_from(self, eid: Prefix, now: float) -> None:
         for _ in self._spoke.pop_expired(now):

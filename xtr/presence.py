@@ -95,7 +95,7 @@ class Presence:
             return [Reject("too-many-hosts", Endpoint(eid.ip, 0), f"there are {self._most} already")]
         self._hosts[eid] = Host(eid, interface, mac, before.since if before else now)
         self._heard[eid] = now
-        self._remember_mac(mac, eid)
+        self.remember_mac(mac, eid)
         if self._silence_s and before is None:
             self._quiet.set(eid, now + self._silence_s)
         effects: list[XtrEffect] = [Deliver(eid, interface, mac)]
@@ -152,7 +152,8 @@ class Presence:
                 effects.append(ProbeHost(eid))
         return effects, given_up
 
-    def _remember_mac(self, mac: bytes, eid: Prefix) -> None:
+    def remember_mac(self, mac: bytes, eid: Prefix) -> None:
+        """`mac` says that it has `eid`."""
         eids = self._macs.pop(mac, {})
         eids.pop(eid, None)
         eids[eid] = None

@@ -161,7 +161,8 @@ class _Writer:
         self._topology, self._keys, self._choices = topology, keys, choices
         self._access = [str(prefix) for site in topology.access for prefix in site.prefixes]
         self._services = [str(prefix) for site in topology.datacenters for prefix in site.prefixes]
-        self._subscribe = topology.subscribe or subscribes(topology.fmcc.scheme)
+        schemes = {topology.fmcc.scheme, *(each.scheme for each in topology.services)}
+        self._subscribe = topology.subscribe or any(map(subscribes, schemes))
 
     def _rlocs(self, member: str) -> list[str]:
         return self._choices.rlocs(self._topology, member)
@@ -190,10 +191,7 @@ class _Writer:
                 }
             ],
             "map_resolver": {"address": self._rlocs(MAPSERVER)[0]},
-            "dynamic": [
-                {"prefix": prefix, "mobility": mobility_of(topology.fmcc.scheme) if controlled else "presence"}
-                for prefix in (self._services if controlled else self._access)
-            ],
+            "dynamic": self._service_ranges() if controlled else [_range(each, "presence") for each in self._access],
             "keys": [
                 {"peer": rloc, "id": PEER_KEY, "secret": keys.secret(site.name, peer.name)}
                 for peer in topology.sites
@@ -215,6 +213,13 @@ class _Writer:
             config["controllers"] = [self._controller(site, address) for address in self._rlocs(FMCC)]
             config["agent"] = self._agent_key(site)
         return self._plan(site.name, "xtr", site.name, "xtr", config)
+
+    def _service_ranges(self) -> list[dict[str, str]]:
+        """How services move, and those that move in another way."""
+        topology = self._topology
+        ranges = [_range(prefix, mobility_of(topology.fmcc.scheme)) for prefix in self._services]
+        apart = [each for each in topology.services if each.scheme]
+        return ranges + [_range(eid, mobility_of(each.scheme)) for each in apart for eid in _hosts(each)]
 
     def _controller(self, site: Site, address: str) -> dict[str, Any]:
         return {
@@ -300,6 +305,7 @@ class _Writer:
             "users": [{"name": user.name, "eids": _hosts(user)} for user in topology.users],
             "services": [
                 {"name": each.name, "user": each.user, "eids": _hosts(each), "datacenter": each.start}
+                | ({"scheme": each.scheme} if each.scheme else {})
                 for each in topology.services
             ],
         }
@@ -349,6 +355,10 @@ class _Writer:
 
     def _agent_address(self, site: Site) -> str:
         return f"{self._rlocs(site.name)[0]}:{AGENT_PORT}"
+
+
+def _range(prefix: str, mobility: str) -> dict[str, str]:
+    return {"prefix": prefix, "mobility": mobility}
 
 
 def _hosts(node: User) -> list[str]:

@@ -95,6 +95,14 @@ class User(Settings):
 
 class Service(User):
     user: NodeName
+    scheme: str = ""
+    """Leads its moves instead of the controller's."""
+
+    @model_validator(mode="after")
+    def _known_scheme(self) -> Self:
+        if self.scheme and self.scheme not in SCHEMES:
+            raise Wrong(f"no scheme {self.scheme!r}; name one of {', '.join(SCHEMES)}", "scheme")
+        return self
 
 
 class Topology(Settings):

@@ -32,6 +32,7 @@ from tests.scenarios.schemes_world import (
 )
 from tests.scenarios.sites import ALICE_APP, BOB, pair_secret, rloc
 
+APP6 = Prefix.parse("fd00:0:0:101::10/128")
 REGISTERED = ("dc2 register mapserver", "mapserver notify dc1", "mapserver notify dc2", "dc1 ack mapserver")
 """RFC 9301 §8.2: the new router registers, the Map-Server acknowledges that and tells the old one."""
 ASKED = ("dc2 request mapserver", "mapserver reply dc2")
@@ -172,6 +173,15 @@ def test_a_machine_that_asks_for_a_mac_address_is_found_by_that() -> None:
     router.apply(router.core.sought(BOB, "lan", ALICE_APP.ip, world.app.mac, world.network.now))
     world.run(1)
     assert world.registered_at(ALICE_APP) == rloc(NEW)
+
+
+def test_a_machine_that_has_sent_something_is_asked_for_its_other_addresses() -> None:
+    world = SchemeWorld("dataplane", mobility_of("dataplane"))
+    both = world.app.eids = (ALICE_APP, APP6)
+    world.hosts[APP6] = world.app
+    world.attach(world.app, OLD)
+    world.move()
+    assert [world.registered_at(eid) for eid in both] == [rloc(NEW), rloc(NEW)]
 
 
 # --- who may change priorities ----------------------------------------------------------------------------------------
