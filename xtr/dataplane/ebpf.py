@@ -46,6 +46,7 @@ class EbpfPlane:
         self._shadowed: dict[Prefix, tuple[bytes, bool]] = {}
         self._away: set[Prefix] = set()
         self._mirrored: set[Prefix] = set()
+        self._opening: set[Prefix] = set()
         self._unconfirmed_hosts: set[Prefix] = set()
         self._unconfirmed: set[Prefix] = set()
         self._timers: list[asyncio.TimerHandle] = []
@@ -144,7 +145,7 @@ class EbpfPlane:
         kernel = self._running()
         entry = tables.mapping(forwarding, self._families, self._own)
         away = isinstance(forwarding, Forward) and forwarding.away
-        if eid in self._hosts:
+        if eid in self._hosts or self._slow.moving.leads(eid):
             self._shadowed[eid] = entry, away
             self._slow.install(eid, forwarding)
             return
@@ -161,8 +162,6 @@ class EbpfPlane:
 
     def _send_on(self, eid: Prefix, *, away: bool) -> None:
         """Packets from the core for an EID that has left go on in the kernel, too."""
-        if self._slow.moving.leads(eid):
-            return  # the slow path knows which of them must not
         if away and eid not in self._away:
             self._running().local_eids.update(eid, tables.local(Local(Delivery.FORWARD)))
             self._away.add(eid)
@@ -171,7 +170,7 @@ class EbpfPlane:
             self._running().local_eids.delete(eid)
 
     def remove(self, eid: Prefix) -> None:
-        if eid in self._hosts:
+        if eid in self._hosts or self._slow.moving.leads(eid):
             self._shadowed.pop(eid, None)
         else:
             self._running().map_cache.delete(eid)
@@ -202,19 +201,23 @@ class EbpfPlane:
 
     def undeliver(self, eid: Prefix) -> None:
         if self._hosts.pop(eid, None) is not None:
-            kernel = self._running()
             if self._slow.moving.leads(eid):
-                kernel.local_eids.update(eid, tables.local(Local(Delivery.PUNT)))
+                self._running().local_eids.update(eid, tables.local(Local(Delivery.PUNT)))
             else:
-                kernel.local_eids.delete(eid)
-            shadowed = self._shadowed.pop(eid, None)
-            if shadowed is None:
-                kernel.map_cache.delete(eid)
-            else:
-                kernel.map_cache.update(eid, shadowed[0])
-                self._send_on(eid, away=shadowed[1])
+                self._unshadow(eid)
         self._mirrored.discard(eid)
         self._slow.undeliver(eid)
+
+    def _unshadow(self, eid: Prefix) -> None:
+        """The host is not here: its mapping counts again."""
+        kernel = self._running()
+        kernel.local_eids.delete(eid)
+        shadowed = self._shadowed.pop(eid, None)
+        if shadowed is None:
+            kernel.map_cache.delete(eid)
+        else:
+            kernel.map_cache.update(eid, shadowed[0])
+            self._send_on(eid, away=shadowed[1])
 
     # --- moves -----------------------------------------------------------------------------------------------------
 
@@ -225,11 +228,13 @@ class EbpfPlane:
             if switch.mode is Mode.DELIVER and eid in self._unconfirmed_hosts and not self._slow.moving.leads(eid):
                 continue  # a killed run left it delivered, and so it is to be
             self._slow.drain()
-            self._away.discard(eid)
             entry = self._entry(eid, Delivery.PUNT) if eid in self._hosts else Local(Delivery.PUNT)
             kernel.local_eids.update(eid, tables.local(entry))
-            if eid in self._hosts:
-                kernel.map_cache.update(eid, tables.STACK)  # the site's own packets go by the slow path as well
+            before = kernel.map_cache.get(eid)
+            if before is not None and eid not in self._hosts and not self._slow.moving.leads(eid):
+                self._shadowed[eid] = before, eid in self._away
+            self._away.discard(eid)
+            kernel.map_cache.update(eid, tables.STACK)  # the site's own packets go by the slow path as well
             if switch.mode is Mode.DELIVER:
                 self._mirrored.discard(eid)  # rather twice than never
             self._slow.drain()  # copies that were on their way: they are replayed with the others
@@ -238,25 +243,28 @@ class EbpfPlane:
 
     def _opened(self, eid: Prefix, mode: Mode) -> None:
         """The slow path has nothing left to do for an EID that it delivers."""
-        if eid not in self._hosts or (mode is Mode.MIRROR and eid in self._mirrored):
+        if eid not in self._hosts or eid in self._opening or (mode is Mode.MIRROR and eid in self._mirrored):
             return
         mirrors = mode is Mode.MIRROR
-        if mirrors:
-            self._mirrored.add(eid)
         delivery = Delivery.DELIVER_AND_MIRROR if mirrors else Delivery.DELIVER
+        self._opening.add(eid)  # what is drained here brings us here again
         self._slow.drain()
         self._running().local_eids.update(eid, tables.local(self._entry(eid, delivery)))
         self._running().map_cache.update(eid, tables.STACK)
+        # what waits was given to us alone, but for the kernel's first copies: rather twice than never
         self._slow.drain()
+        self._opening.discard(eid)
+        if mirrors:
+            self._mirrored.add(eid)
 
     def release(self, plan: Plan) -> None:
-        kernel = self._running()
         for eid in plan.eids:
             self._mirrored.discard(eid)
             if eid in self._hosts:
-                kernel.local_eids.update(eid, tables.local(self._entry(eid, Delivery.DELIVER)))
+                self._running().local_eids.update(eid, tables.local(self._entry(eid, Delivery.DELIVER)))
             else:
-                kernel.local_eids.delete(eid)
+                self._slow.drain()
+                self._unshadow(eid)
         self._slow.release(plan)
 
     def mark(self, mark: Mark) -> None:
