@@ -6,6 +6,7 @@ Their blackouts are those of the hypervisors' events: a heartbeat in each would 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import time
@@ -17,6 +18,7 @@ from lispfmc.experiment.records import Record
 from lispfmc.lab.analysis import NS_PER_MS, Flow, MoveFigures, Window, move_figures
 from lispfmc.lab.installation import Installation
 from lispfmc.lab.probes import ManyProbes
+from lispfmc.wire.errors import LocalError
 
 AFTER_S = 0.5
 
@@ -43,7 +45,8 @@ class CrowdRunner:
             window = Window(begin, time.monotonic_ns())
             flows = await self._probes.stop()
         except BaseException:
-            await asyncio.shield(self._probes.abandon())
+            with contextlib.suppress(LocalError):  # why it failed is what counts
+                await asyncio.shield(self._probes.abandon())
             raise
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)

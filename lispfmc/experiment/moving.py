@@ -136,7 +136,8 @@ class Runner:
             window = Window(begin, time.monotonic_ns())
             logs = await probes.stop()
         except BaseException:
-            await asyncio.shield(probes.abandon())
+            with contextlib.suppress(LocalError):  # why it failed is what counts
+                await asyncio.shield(probes.abandon())
             raise
         finally:
             shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,7 @@
 """Carries a design out: a lab for each session, run after run, each kept as soon as it is made.
 
-A run in which the service did not move is made again; how often it took is in its record. What an interrupted
-experiment has already is not made again.
+A run in which the service did not move is made again, on a fresh lab; how often it took is in its record. What an
+interrupted experiment has already is not made again.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import os
 import platform
 import subprocess
 import time
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ import msgspec
 
 from lispfmc.experiment.crowding import CrowdRunner
 from lispfmc.experiment.design import Design, Planned, Session
-from lispfmc.experiment.moving import Moves, NoMove, Runner
+from lispfmc.experiment.moving import Moves, Runner
 from lispfmc.experiment.network import rtts_at, rtts_ms, topology_of
 from lispfmc.experiment.records import Folder, Record
 from lispfmc.lab import lifecycle
@@ -30,6 +31,7 @@ from lispfmc.lab.installation import Installation
 from lispfmc.lab.interruption import interruptible, uninterrupted
 from lispfmc.lab.measurement import environment as machine
 from lispfmc.lab.toml_text import toml_text
+from lispfmc.wire.errors import LocalError
 
 ATTEMPTS = 3
 SETTLE_S = 0.1  # what was under way when the delays changed
@@ -68,8 +70,15 @@ def _session(design: Design, session: Session, folder: Folder, progress: Progres
     many = f"-{session.services}" if session.services > 1 else ""
     topology = folder.path / f"topology-{session.scheme}{many}.toml"
     folder.write_text(topology.name, toml_text(values))
-    with lab_of(topology, folder.path, progress.say) as lab:
-        asyncio.run(_runs(design, session, lab, rtts_ms(values), folder, progress))
+    left, attempts = deque(session.runs), Counter[int]()
+    while left:
+        with lab_of(topology, folder.path, progress.say) as lab:
+            try:
+                asyncio.run(_runs(design, session, lab, left, attempts, rtts_ms(values), folder, progress))
+            except LabFailure as failure:  # whatever state it left behind: the next one begins on a fresh lab
+                progress.say(f"run {failure.planned.number}, attempt {attempts[failure.planned.number]}: {failure}")
+                if attempts[failure.planned.number] == ATTEMPTS:
+                    folder.keep(_failed(left.popleft(), session.block, str(failure)))
 
 
 @contextmanager
@@ -91,36 +100,47 @@ def lab_name(folder: Path) -> str:
     return f"exp{hashlib.sha256(str(folder.resolve()).encode()).hexdigest()[:8]}"
 
 
+class LabFailure(LocalError):  # noqa: N818 - reads as what it is
+    """A run that came to nothing."""
+
+    def __init__(self, planned: Planned, error: LocalError) -> None:
+        super().__init__(str(error))
+        self.planned = planned
+
+
 async def _runs(
     design: Design,
     session: Session,
     lab: Installation,
+    left: deque[Planned],
+    attempts: Counter[int],
     base: dict[frozenset[str], float],
     folder: Folder,
     progress: Progress,
 ) -> None:
+    """All that is left, in order. Raises LabFailure."""
     async with Moves(lab) as moves:
         runner = (CrowdRunner if session.services > 1 else Runner)(lab, moves, design)
-        for planned in session.runs:
+        while left:
+            planned = left[0]
+            attempts[planned.number] += 1
             # for every run anew, also where nothing changes: the losses of each have a seed of their own
             rtts = rtts_at(base, planned.point)
-            await impair(lab, rtts, control_loss_percent=planned.point.control_loss, seed=planned.seed)
-            await asyncio.sleep(SETTLE_S + max(rtts.values()) / 1000)
-            record = await _attempts(runner, planned, session.block, progress)
+            try:
+                await impair(lab, rtts, control_loss_percent=planned.point.control_loss, seed=planned.seed)
+                await asyncio.sleep(SETTLE_S + max(rtts.values()) / 1000)
+                record = await runner.run(planned, session.block)
+            except LocalError as error:
+                raise LabFailure(planned, error) from error
+            record = msgspec.structs.replace(record, attempt=attempts[planned.number])
             folder.keep(record)
+            left.popleft()
             progress.done(record)
 
 
-async def _attempts(runner: Runner | CrowdRunner, planned: Planned, block: int, progress: Progress) -> Record:
-    began, reason = time.time(), ""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return msgspec.structs.replace(await runner.run(planned, block), attempt=attempt)
-        except NoMove as error:
-            reason = str(error)
-            progress.say(f"run {planned.number}: {reason}")
-            await asyncio.sleep(1.0)
-    return Record(planned, block, f"failed: {reason}", round(began, 3), round(os.getloadavg()[0], 2), ATTEMPTS)
+def _failed(planned: Planned, block: int, why: str) -> Record:
+    load = round(os.getloadavg()[0], 2)
+    return Record(planned, block, f"failed: {why}", round(time.time(), 3), load, ATTEMPTS)
 
 
 def environment() -> dict[str, Any]:
