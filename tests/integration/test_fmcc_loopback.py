@@ -65,6 +65,7 @@ def fmcc_toml(folder: Path) -> str:
 name = "fmcc"
 mode = "act"
 policy = "nearest"
+scheme = "fig9"
 rlocs = ["{FMCC}"]
 ranges = {RANGES}
 {sites}
