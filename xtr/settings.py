@@ -115,6 +115,8 @@ class DataPlaneSettings(Settings):
     eid_ranges: tuple[PrefixField, ...] = ()
     queue_packets: int = Field(default=4096, ge=1)
     queue_seconds: float = Field(default=3.0, gt=0)
+    replay_ms: float = Field(default=50.0, ge=0, le=1000)
+    hold_bytes: int = Field(default=64 << 20, ge=0)
 
 
 class TimerSettings(Settings):

@@ -16,7 +16,7 @@ import msgspec
 from lispfmc.wire.errors import LocalError
 
 SCHEMES = ("lossless", "fig9", "cp", "dataplane", "pubsub", "garp", "bicast", "smr")
-ABLATIONS = ("lossless-no-replay", "lossless-no-hold", "lossless-no-prepare")
+ABLATIONS = ("lossless-no-replay", "lossless-no-hold")
 NULL, USER = "null-move", "user-move"
 BLOCKS = 5
 RUNS_A_BLOCK = 5

@@ -39,9 +39,10 @@ def topology_of(design: Design, scheme: str, services: int = 1) -> dict[str, Any
     except (OSError, ValueError) as error:
         raise BadDesign(f"--topology {design.topology}: {error}; name metro, fig5 or a TOML file") from error
     user = _user(values, design.user)
+    steering, values["without"] = steering_of(scheme)
     values["dataplane"] = design.plane
     values["emulation"] = {"copy_s": design.copy_s, "pause_ms": design.pause_ms}
-    values["fmcc"] = {**values["fmcc"], "mode": "act", "policy": "never", **steering_of(scheme)}
+    values["fmcc"] = {**values["fmcc"], "mode": "act", "policy": "never"} | steering
     service = next((each for each in values["services"] if each["user"] == design.user), None)
     if service is None:
         raise BadDesign(f"{design.user} has no service in {design.topology}; choose another user")
@@ -54,11 +55,11 @@ def topology_of(design: Design, scheme: str, services: int = 1) -> dict[str, Any
     return values
 
 
-def steering_of(scheme: str) -> dict[str, Any]:
-    """What the topology file says about a scheme or an ablation."""
+def steering_of(scheme: str) -> tuple[dict[str, str], list[str]]:
+    """What the topology file says of a scheme, and of what an ablation does without."""
     if scheme in ABLATIONS:
-        return {"scheme": "lossless", "without": [scheme.removeprefix("lossless-no-")]}
-    return {"scheme": scheme}
+        return {"scheme": "lossless"}, [scheme.removeprefix("lossless-no-")]
+    return {"scheme": scheme}, []
 
 
 def rtts_ms(values: Mapping[str, Any]) -> dict[frozenset[str], float]:

@@ -28,6 +28,7 @@ REGISTRATION_KEY, PEER_KEY, CONTROLLER_KEY, SUBSCRIPTION_KEY, LOOKUP_KEY, AGENT_
 LOOKUP, LOOKUP_PORT = "lookup", 4344
 
 _LOOKUP_XTR_ID = LOOKUP.encode().hex().ljust(32, "0")
+_PARTS = {"replay": "replay_ms", "hold": "hold_bytes"}
 _SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, without the final zero
 
 
@@ -206,6 +207,7 @@ class _Writer:
                 "eid_ranges": [str(prefix) for prefix in topology.eid_ranges],
             },
         }
+        config["dataplane"] |= {_PARTS[part]: 0 for part in topology.without}
         if self._subscribe:
             secret = keys.secret("publications", site.name)
             config["map_servers"][0]["subscription"] = {"key_id": SUBSCRIPTION_KEY, "secret": secret}

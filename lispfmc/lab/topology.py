@@ -113,6 +113,8 @@ class Topology(Settings):
     dataplane: Literal["auto", "tun", "ebpf"] = "auto"
     subscribe: bool = False
     """The routers subscribe to the EIDs that they send to (RFC 9437); the papers' routers do not."""
+    without: tuple[Literal["replay", "hold"], ...] = ()
+    """What lossless moves do without, to see what it is for."""
     wan: Wan
     mapserver: MapServer
     fmcc: Fmcc

@@ -9,9 +9,11 @@ import msgspec
 import pytest
 
 from lispfmc.experiment.design import NULL, BadDesign, Design, Kind, Point, headline, swept
-from lispfmc.experiment.network import rtts_at, rtts_ms, steering_of, topology_of
+from lispfmc.experiment.network import rtts_at, rtts_ms, topology_of
+from lispfmc.lab.configs import Choices, Keys, daemon_plans
 from lispfmc.lab.toml_text import toml_text
 from lispfmc.lab.topology import load_topology
+from xtr.settings import XtrSettings
 
 SMALL = Design(schemes=("fig9", "lossless"), fmcc_rtts_ms=(1.0, 200.0), losses=(0.0, 5.0), runs=10, null_runs=7)
 
@@ -104,9 +106,18 @@ def test_a_point_moves_the_controller_and_nobody_else() -> None:
     assert (case[frozenset(("fmcc", "dc1"))], case[frozenset(("fmcc", "dc2"))]) == (100.0, 10.0)
 
 
-def test_an_ablation_is_the_lossless_scheme_without_one_of_its_parts() -> None:
-    assert steering_of("lossless-no-replay") == {"scheme": "lossless", "without": ["replay"]}
-    assert steering_of("lossless") == {"scheme": "lossless"}
+@pytest.mark.parametrize(
+    ("scheme", "setting"), [("lossless-no-replay", "replay_ms"), ("lossless-no-hold", "hold_bytes")]
+)
+def test_an_ablation_is_the_lossless_scheme_without_one_of_its_parts(scheme: str, setting: str, tmp_path: Path) -> None:
+    path = tmp_path / "topology.toml"
+    path.write_text(toml_text(topology_of(headline(), scheme)))
+    topology = load_topology(str(path))
+    assert topology.fmcc.scheme == "lossless"
+    plans = daemon_plans(topology, Keys(tmp_path), Choices(tmp_path))
+    routers = [plan.config["dataplane"] for plan in plans if plan.role == "xtr"]
+    assert all(router.get(setting) == 0 for router in routers)
+    XtrSettings.model_validate(next(plan.config for plan in plans if plan.name == "dc1"))
 
 
 def test_a_user_without_a_service_and_a_topology_that_is_not_there_are_told() -> None:

@@ -16,7 +16,7 @@ from lispfmc.wire.address import Ip, Prefix
 from xtr.dataplane.holding import SEQUENCES, HoldQueue, MarkerGate, ReplayRing
 from xtr.roles.state import Held, Mode, Switch
 
-RECENT_S = 0.05
+REPLAY_S = 0.05
 """What was delivered so shortly before STOP was heard of may have died with the machine; the rest it has received."""
 MOST_HELD = 64 << 20  # bytes, whatever a controller allows: a second at half a gigabit
 MARKER_WAIT_S = 0.1  # a direct packet's wait for the end of the old path: how much longer that one can be
@@ -48,7 +48,8 @@ class Step(NamedTuple):
 class Handover:
     """One service's packets at one router. In no mode it does nothing: the tables of the plane decide."""
 
-    def __init__(self, plan: Plan, now: float) -> None:
+    def __init__(self, plan: Plan, now: float, *, replay_s: float = REPLAY_S, hold_bytes: int = MOST_HELD) -> None:
+        self._replay_s, self._hold_bytes = replay_s, hold_bytes
         self.mode = Mode.PUNT
         self.to: tuple[Ip, ...] = ()
         """The RLOCs of the site that packets are led to."""
@@ -67,9 +68,9 @@ class Handover:
         self.plan = plan
         self.most = min(plan.hold_bytes, MOST_HELD)
         self.ips = frozenset(eid.ip for eid in plan.eids)
-        self._hold = HoldQueue(self.most, plan.hold_ms / 1000)
+        self._hold = HoldQueue(min(self.most, self._hold_bytes), plan.hold_ms / 1000)
         # a router that is started anew goes on above every number that it gave out before
-        self._ring = ReplayRing(self.most, RECENT_S, first=int(now * _MICROSECONDS) % SEQUENCES)
+        self._ring = ReplayRing(self.most, self._replay_s, first=int(now * _MICROSECONDS) % SEQUENCES)
         self._gate = MarkerGate(self.most, MARKER_WAIT_S)
         self.counters.clear()
         self._accounted: dict[str, int] = {}

@@ -74,6 +74,8 @@ class Shared:
         self.now = now
         self.punted = punted
         self.rlocs = frozenset(settings.rlocs)
+        self.replay_s = settings.dataplane.replay_ms / 1000
+        self.hold_bytes = settings.dataplane.hold_bytes
         self.count: Counter[str] = Counter()
         self.outers: dict[int, Outer] = {}
         """The one to send by, for each address size."""

@@ -71,7 +71,9 @@ class Moving:
             return  # a service of an Instance-ID that no interface of ours is in
         handover = self._handovers.get(plan.eids)
         if handover is None:
-            handover = self._handovers[plan.eids] = Handover(plan, now)
+            handover = self._handovers[plan.eids] = Handover(
+                plan, now, replay_s=self._shared.replay_s, hold_bytes=self._shared.hold_bytes
+            )
             self._by_eid.update(dict.fromkeys(plan.eids, handover))
         self._account(handover)
         before = handover.plan.move
