@@ -59,6 +59,7 @@ class Handover:
         """Its steps are being worked off, in bites."""
         self.reported = True
         self._copies = False
+        self._numbers = False
         self._waited: set[Ip] = set()
         self._until = 0.0
         self._bytes = 0
@@ -126,6 +127,8 @@ class Handover:
         if not same:
             self._begin(switch.plan, now)
         self.mode, self._copies = switch.mode, switch.copies
+        # numbers go on when nothing is copied any more: the target takes all of them in by the same way, in order
+        self._numbers = switch.mode is Mode.FORWARD and switch.towards is Party.TARGET
         self.reported = False
 
     def packet(self, packet: bytes, sender: Ip | None, ttl: int, now: float, number: int | None = None) -> None:
@@ -214,8 +217,9 @@ class Handover:
         self._waited.clear()
 
     def _lead(self, packet: bytes, ttl: int, now: float) -> None:
-        if self._copies:
-            self._add(Step(Verb.NUMBER, packet, ttl, self._ring.put(packet, now)))
+        if self._numbers:
+            number = self._ring.put(packet, now) if self._copies else self._ring.number()
+            self._add(Step(Verb.NUMBER, packet, ttl, number))
         else:
             self._add(Step(Verb.LEAD, packet, ttl))
 

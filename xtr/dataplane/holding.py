@@ -144,7 +144,7 @@ class ReplayRing:
 
     def put(self, packet: bytes, now: float) -> int:
         """Keep a copy; its number. The oldest copies make room while delivering, the newest is left out when frozen."""
-        number, self._next = self._next, (self._next + 1) % SEQUENCES
+        number = self.number()
         if self._frozen and self._bytes + len(packet) > self._most_bytes:
             self.counters["dropped.copies-full"] += 1
             return number
@@ -154,6 +154,11 @@ class ReplayRing:
             self._bytes -= len(self._packets.popleft().packet)
             if not self._packets:
                 break
+        return number
+
+    def number(self) -> int:
+        """The next packet's number; no copy is kept of it."""
+        number, self._next = self._next, (self._next + 1) % SEQUENCES
         return number
 
     def freeze(self, now: float) -> list[Numbered]:
