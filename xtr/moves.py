@@ -99,8 +99,8 @@ class Moves:
         was_here = eid in self._presence
         if not was_here and self._presence.must_speak(eid) and not self._first_at_home(eid):
             self._presence.remember_mac(mac, eid)
-            if eid not in self._spoke:
-                return []
+            if eid not in self._spoke and not any(one in self._presence for one in self._presence.with_mac(mac)):
+                return []  # nor has its machine sent anything by another address
         if not was_here and self._presence.activation(eid) is Activation.PRESENCE:
             taken, alarms = self._damping.arrives(eid, now)
             if not taken:
@@ -122,8 +122,11 @@ class Moves:
     def mac_announced(self, mac: bytes, interface: str, iid: int, now: float) -> list[XtrEffect]:
         """A machine showed itself without its EIDs: those that it had when it was here last are asked."""
         effects = self._relocations.mac_announced(mac, interface, iid, now)
-        asked = [eid for eid in self._presence.with_mac(mac) if not self.leads(eid)]
-        return [*effects, *(effect for eid in asked for effect in self._presence.probe(eid, now))]
+        for eid in self._presence.with_mac(mac):
+            # an answer says nothing of one that has to send something of its own accord
+            if not self.leads(eid) and not self._presence.must_speak(eid):
+                effects += self._presence.probe(eid, now)
+        return effects
 
     def unknown_source(self, eid: Prefix, now: float) -> list[XtrEffect]:
         """A packet left the site with a source that is not known to be here."""

@@ -175,12 +175,30 @@ def test_a_machine_that_asks_for_a_mac_address_is_found_by_that() -> None:
     assert world.registered_at(ALICE_APP) == rloc(NEW)
 
 
-def test_a_machine_that_has_sent_something_is_asked_for_its_other_addresses() -> None:
+def test_what_a_hypervisor_sends_for_a_machine_neither_finds_it_nor_delays_its_being_found() -> None:
+    world = SchemeWorld("dataplane", mobility_of("dataplane"))
+    router = world.xtrs[NEW]
+    world.attach(world.app, NEW)
+    router.apply(router.core.mac_announced(world.app.mac, "lan", 0, world.network.now))
+    world.run(0.1)
+    assert world.deliverers(ALICE_APP) == [OLD]
+    router.apply(router.core.unknown_source(ALICE_APP, world.network.now))
+    world.run(0.01)
+    assert NEW in world.deliverers(ALICE_APP)
+
+
+@pytest.mark.parametrize("announced_late", [False, True])
+def test_a_machine_that_has_sent_something_is_there_with_its_other_addresses_too(announced_late: bool) -> None:
     world = SchemeWorld("dataplane", mobility_of("dataplane"))
     both = world.app.eids = (ALICE_APP, APP6)
     world.hosts[APP6] = world.app
     world.attach(world.app, OLD)
+    if announced_late:
+        world.app.eids = (ALICE_APP,)
     world.move()
+    if announced_late:
+        world.xtrs[NEW].hears(world.app, APP6)
+        world.run(1)
     assert [world.registered_at(eid) for eid in both] == [rloc(NEW), rloc(NEW)]
 
 
