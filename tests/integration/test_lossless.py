@@ -204,12 +204,18 @@ async def test_a_controller_that_is_killed_costs_no_packet_and_goes_on(
 
 @pytest.mark.parametrize(
     ("part", "event"),
-    [("source", "migration.started"), ("target", "migration.started"), ("source", "migration.resumed")],
+    [
+        ("source", "migration.started"),
+        ("target", "migration.started"),
+        ("source", "migration.stopped"),
+        ("target", "migration.stopped"),
+        ("source", "migration.resumed"),
+    ],
 )
 async def test_a_router_that_is_killed_costs_packets_and_the_move_ends(
     lab: Installation, tmp_path: Path, part: str, event: str
 ) -> None:
-    """Before FREEZE and after ACTIVATE; what was in its hands is lost, and it comes back with what it promised."""
+    """Before FREEZE, between FREEZE and ACTIVATE, and after; it comes back with what it promised."""
     source = await at_rest(lab)
     struck = source if part == "source" else ("dc2" if source == "dc1" else "dc1")
 

@@ -51,6 +51,7 @@ class Fmcc(Node):
         self.disk: dict[str, bytes] = {}
         self.down = False
         self.asked: list[Any] = []
+        self.tells_stop = True
         self.settings = fmcc_settings(address, subscriber=name)
         self.core = self._new()
         super().__init__(world.network, name, (ip_of(address),), self.core)
@@ -85,7 +86,9 @@ class Fmcc(Node):
                 self.disk[service] = _json.encode(standing)
             case PrepareMigration(move=move):
                 self.asked.append(effect)
-                self.network.at(self.network.now + 0.01, lambda: self.hears(move, Prepared("emulated", True)))
+                self.network.at(
+                    self.network.now + 0.01, lambda: self.hears(move, Prepared("emulated", True, self.tells_stop))
+                )
             case StartMigration():
                 self.asked.append(effect)
                 self.world.begins_copy(self, effect)
@@ -100,8 +103,8 @@ class Fmcc(Node):
         if not self.down:
             self.apply(list(self.core.agent_event(move, report, self.network.now)))
 
-    def asks(self, datacenter: str) -> None:
-        self.apply(list(self.core.requested("alice-app", datacenter, "", self.network.now)))
+    def asks(self, datacenter: str, scheme: str = "") -> None:
+        self.apply(list(self.core.requested("alice-app", datacenter, scheme, self.network.now)))
 
     @property
     def placement(self) -> Any:
@@ -157,6 +160,7 @@ class LedWorld(World):
         self.hosts = {}
         self._number = 0
         self.sent: list[int] = []
+        self.tells_stop = True
         self.copying: dict[str, Migration] = {}
         self.agents = {site: Agent(self, site) for site in DATACENTERS}
         for address in (rloc(site) for site in DATACENTERS):  # the agents share it; datagrams are the routers'
@@ -213,6 +217,8 @@ class LedWorld(World):
 
     def _happened(self, kind: Kind, migration: Migration, site: str) -> None:
         """To the site's router at once, to the controllers over the WAN."""
+        if kind is Kind.STOPPED and not self.tells_stop:
+            return
         at_ns = int(self.network.now * 1e9)
         agent = self.agents[site]
         agent.apply(list(agent.core.tell(Happened(kind, migration, at_ns), self.network.now)))

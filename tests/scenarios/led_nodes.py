@@ -38,7 +38,7 @@ class _Led:
     def __init__(self) -> None:
         self.mode: Mode | None = None
         self.towards: Ip = b""
-        self.copies = False
+        self.copies = self.bicast = False
         self.hold = HoldQueue(1 << 20, 30.0)
         self.ring = ReplayRing(1 << 20, RECENT_S)
 
@@ -132,6 +132,7 @@ class LedXtr(XtrNode):
     def _switch(self, switch: Switch, led: _Led) -> None:
         now, plan = self.network.now, switch.plan
         to = {"source": plan.source[0], "target": plan.target[0]}.get(switch.towards or "", b"")
+        led.bicast = plan.bicast
         led_before, led.mode, led.towards, led.copies = led.mode, switch.mode, to, switch.copies
         if switch.held is Held.SEND:
             kept = led.ring.freeze(now) if led_before is Mode.MIRROR else led.ring.copies()
@@ -158,7 +159,9 @@ class LedXtr(XtrNode):
         now, data = self.network.now, _json.encode(packet)
         if led.mode in (Mode.DELIVER, Mode.MIRROR):
             if led.mode is Mode.MIRROR:
-                led.ring.put(data, now)
+                copy = Numbered(led.ring.put(data, now), data, now)
+                if led.bicast:
+                    self._send_on(copy, led.towards)
             if number is None or led.hold.fresh(number):
                 self._to_host(packet)
         elif led.mode is Mode.PUNT and sender == led.towards:
@@ -168,8 +171,8 @@ class LedXtr(XtrNode):
         else:
             if sender is not None:
                 self.apply(self.core.moved_away(packet.destination, sender, now))
-            copy = led.ring.put(data, now) if led.copies else -1
-            self._send_on(Numbered(copy, data, now), led.towards)
+            number = led.ring.put(data, now) if led.copies else -1
+            self._send_on(Numbered(number, data, now), led.towards)
 
     def _send_on(self, one: Numbered, to: Ip) -> None:
         target = self.world.xtr_at(to)

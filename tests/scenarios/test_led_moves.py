@@ -203,6 +203,20 @@ def test_a_hypervisor_that_fails_leaves_the_service_and_the_next_move_has_an_epo
     assert world.lost() == []
 
 
+@pytest.mark.parametrize(("tells_stop", "scheme"), [(False, ""), (True, "bicast")])
+def test_without_stop_the_source_copies_from_prepare_on(tells_stop: bool, scheme: str) -> None:
+    world = LedWorld()
+    world.fmcc.tells_stop = world.tells_stop = tells_stop
+    world.sends_every(0.001, 3.0)
+    world.run(0.01)
+    world.fmcc.asks("dc2", scheme)
+    world.run(6.0)
+    committed(world)
+    prepares = [each.message for each in world.network.sent if isinstance(each.message, MoveMessage)]
+    assert {each.bicast for each in prepares if each.phase == MovePhase.PREPARE and each.records} == {True}
+    assert world.lost() == []
+
+
 def test_two_controllers_move_one_service_in_turn() -> None:
     world = LedWorld()
     other = Fmcc(world, "fmcc2", OTHER_FMCC)
