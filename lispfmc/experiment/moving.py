@@ -153,6 +153,7 @@ class Runner:
             drain_s=DRAIN_S,
             round_trips=False,
             transport="tcp" if tcp else "udp",
+            quiet=not tcp,
         )
 
     async def _happen(self, kind: Kind) -> Happening:

@@ -54,10 +54,13 @@ class Probes:
         drain_s: float = DRAIN_S,
         round_trips: bool = True,
         transport: str = "udp",
+        quiet: bool = False,
     ) -> None:
+        """`quiet`: the user's receiver reads what the kernel has timed and does not wake for each packet. The service's
+        does: it stops with the service, and a packet that waits in a stopped machine is not received."""
         self._user, self._service, self._folder = user, service, folder
         self._interval_us, self._drain_s, self._round_trips = interval_us, drain_s, round_trips
-        self._transport = transport
+        self._transport, self._quiet = transport, quiet
         self._user_ip, self._service_ip = user.eid(version=version), service.eid(version=version)
 
     async def start(self) -> None:
@@ -65,8 +68,8 @@ class Probes:
         await self.abandon()
         self._folder.mkdir(parents=True, exist_ok=True)
         user, service = self._user.socket, self._service.socket
-        await self._receive(user, TO_USER_PORT, "to_user")
-        await self._receive(service, TO_SERVICE_PORT, "to_service")
+        await self._receive(user, TO_USER_PORT, "to_user", quiet=self._quiet)
+        await self._receive(service, TO_SERVICE_PORT, "to_service", quiet=False)
         await self._begin(
             service, "heartbeat.start", "measure-heartbeat", interval_us=self._interval_us, log="heartbeat"
         )
@@ -100,8 +103,9 @@ class Probes:
         fields = {"peer": peer, "port": port, "interval_us": self._interval_us, "transport": self._transport}
         await self._begin(node, "probe.start", "measure-send", log=log, **fields)
 
-    async def _receive(self, node: str, port: int, log: str) -> None:
-        await self._begin(node, "probe.receive", "measure-receive", port=port, log=log, transport=self._transport)
+    async def _receive(self, node: str, port: int, log: str, *, quiet: bool) -> None:
+        fields = {"port": port, "transport": self._transport, "quiet": quiet}
+        await self._begin(node, "probe.receive", "measure-receive", log=log, **fields)
 
     async def _begin(self, node: str, verb: str, name: str, *, log: str, **fields: object) -> None:
         await call(node, {"do": verb, "id": name, "log": str(self._folder / log), **fields})
