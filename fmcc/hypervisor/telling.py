@@ -21,10 +21,9 @@ from lispfmc.wire.auth import Key, verify
 from lispfmc.wire.messages import EidRecord, Message
 from lispfmc.wire.moves import MoveMessage, MovePhase, Verdict
 
-_EVERYTHING = frozenset({MovePhase.FREEZE, MovePhase.ACTIVATE, MovePhase.ABORT})
 TOLD: Mapping[str, frozenset[MovePhase]] = {
-    "lossless": _EVERYTHING,
-    "bicast": _EVERYTHING,
+    "lossless": frozenset({MovePhase.FREEZE, MovePhase.ACTIVATE, MovePhase.ABORT}),
+    "bicast": frozenset({MovePhase.ACTIVATE, MovePhase.ABORT}),  # it needs no word of STOP, and shows so
     "cp": frozenset({MovePhase.ACTIVATE}),
 }
 """What the routers want to hear from the hypervisor, by scheme."""

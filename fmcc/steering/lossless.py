@@ -102,6 +102,8 @@ class Lossless:
         return self._step(redirect.service, Begin(self._plan(redirect)), now)
 
     def freeze(self, redirect: Redirect, now: float) -> list[Send]:
+        if redirect.scheme == BICAST:
+            return []  # it shows what can be had where nobody says so
         return self._step(redirect.service, Stopped(), now)
 
     def activate(self, redirect: Redirect, now: float) -> list[Send]:
