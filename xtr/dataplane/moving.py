@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from lispfmc.core.plans import Plan
 from lispfmc.wire.address import Ip, Prefix
@@ -26,14 +26,30 @@ from xtr.dataplane.routing import Routing
 from xtr.roles.peer import Await, Mark
 from xtr.roles.state import Mode, Switch
 
-BITE = 64  # packets at a time; between two bites the loop does what else there is
+BITE_S = 0.003  # at a time; between two bites the loop does what else there is
+BITE = 64  # packets, after which the time is looked at
 RETRY_S = 0.001  # after the socket's buffer was full
 WAIT_S = 0.02  # how precise the waiting for end markers is
 _MOVE_BYTES = 16
 _SHIM_BYTES = 4 + _MOVE_BYTES
+_NUMBER_AT = 4 + 8  # in a shim header: behind its own four bytes and the move
 
 Eids: TypeAlias = tuple[Prefix, ...]
 Tell: TypeAlias = Callable[[Prefix, Mode], None]
+
+
+class Way(NamedTuple):
+    """To where one handover's packets are led, and what stands before and behind the number of each."""
+
+    to: tuple[Ip, ...]
+    plan: Plan
+    path: Path
+    address: tuple[str, int]
+    entry: Entry
+    limit: int
+    before: tuple[bytes, bytes]
+    """For IPv6 and for IPv4."""
+    behind: bytes
 
 
 class Moving:
@@ -60,6 +76,7 @@ class Moving:
         self._places: dict[Prefix, tuple[str, bytes]] = {}
         self._by_move: dict[int, Handover] = {}
         self._by_eid: dict[Prefix, Handover] = {}
+        self._ways: dict[Eids, Way] = {}
         self._timers: dict[Eids, asyncio.Handle] = {}
         self._waits: dict[Eids, asyncio.Handle] = {}
 
@@ -98,6 +115,7 @@ class Moving:
         if handover is None:
             return
         self._account(handover)
+        self._ways.pop(plan.eids, None)
         self._by_move.pop(handover.plan.move, None)
         instance = self._instance(handover)
         self._changed(instance.iid)
@@ -147,7 +165,8 @@ class Moving:
         for rloc in mark.rlocs:
             path = self._path((rloc,))
             if path is not None:
-                self._send(path, header(mark.plan.eids[0].iid, NEXT_MOVE_SHIM) + shim, b"", 64, 0)
+                before = header(mark.plan.eids[0].iid, NEXT_MOVE_SHIM) + shim
+                self._send(path, path.outer.address(rloc), before, b"", 64, 0)
 
     # --- packets ------------------------------------------------------------------------------------------------------
 
@@ -227,14 +246,14 @@ class Moving:
 
     def _bite(self, handover: Handover) -> None:
         handover.busy = False
-        for _ in range(BITE):
-            if not handover.todo:
-                break
-            if not self._done(handover, handover.todo[0]):
-                break
+        until = self._shared.now() + BITE_S
+        count = 0
+        while handover.todo and self._done(handover, handover.todo[0]):
             handover.done()
-        else:
-            self._again(handover, 0.0)
+            count += 1
+            if count % BITE == 0 and self._shared.now() > until:
+                self._again(handover, 0.0)
+                break
         self._outbounds[handover.eids[0].iid].flush()
         if not handover.todo:
             self._worked_off(handover)
@@ -291,33 +310,54 @@ class Moving:
             if outbound.to_site(step.packet):
                 self._count["decapsulated"] += 1
             return True
-        path = self._path(handover.to)
-        if path is None:
+        way = self._way(handover)
+        if way is None:
             handover.counters["lost.no-locator"] += 1
             return True
         if step.verb is Verb.MARK:
             shim = self._shim(handover.plan, SHIM_MARKER, 0, 0, step.packet)
-            self._send(path, header(instance.iid, NEXT_MOVE_SHIM) + shim, b"", step.ttl, 0)
+            self._send(way.path, way.address, header(instance.iid, NEXT_MOVE_SHIM) + shim, b"", step.ttl, 0)
             return True
-        fits = len(step.packet) + _SHIM_BYTES <= path.outer.limit(path.rloc, self._shared.now())
-        if step.verb is Verb.NUMBER and fits:
-            protocol = NEXT_IPV4 if step.packet[0] >> 4 == 4 else NEXT_IPV6
-            shim = self._shim(handover.plan, SHIM_PACKET, protocol, step.number)
-            before = header(instance.iid, NEXT_MOVE_SHIM) + shim
-            if not self._send(path, before, step.packet, step.ttl, _tos(step.packet)):
+        if step.verb is Verb.NUMBER and len(step.packet) <= way.limit:
+            before = way.before[step.packet[0] >> 4 == 4] + step.number.to_bytes(4, "big") + way.behind
+            if not self._send(way.path, way.address, before, step.packet, step.ttl, _tos(step.packet)):
                 self._again(handover, RETRY_S)
                 return False
         else:
-            outbound.pass_on(step.packet, Entry((path,), away=True), step.ttl + 1, self._shared.now())
+            outbound.pass_on(step.packet, way.entry, step.ttl + 1, self._shared.now())
         handover.counters["forwarded"] += 1
         return True
 
-    def _send(self, path: Path, before: bytes, packet: bytes, ttl: int, tos: int) -> bool:
+    def _way(self, handover: Handover) -> Way | None:
+        """To where packets are led; found once for each switch."""
+        known = self._ways.get(handover.eids)
+        if known is not None and known.to == handover.to and known.plan is handover.plan:
+            return known
+        path = self._path(handover.to)
+        if path is None:
+            return None
+        iid = handover.eids[0].iid
+        shims = [self._shim(handover.plan, SHIM_PACKET, protocol, 0) for protocol in (NEXT_IPV6, NEXT_IPV4)]
+        before = [header(iid, NEXT_MOVE_SHIM) + shim[:_NUMBER_AT] for shim in shims]
+        limit = path.outer.limit(path.rloc, self._shared.now()) - _SHIM_BYTES
+        made = self._ways[handover.eids] = Way(
+            handover.to,
+            handover.plan,
+            path,
+            path.outer.address(path.rloc),
+            Entry((path,), away=True),
+            limit,
+            (before[0], before[1]),
+            shims[0][_NUMBER_AT + 4 :],
+        )
+        return made
+
+    def _send(self, path: Path, address: tuple[str, int], before: bytes, packet: bytes, ttl: int, tos: int) -> bool:
         """Send with a shim header, by the port that the flow has without one; False when there is no room."""
         outer = path.outer
         sender = outer.senders[flow_hash(packet) & SENDERS - 1 if packet else 0].plain
         try:
-            sender.sendmsg((before, packet), outer.ancillary(ttl, tos), 0, outer.address(path.rloc))
+            sender.sendmsg((before, packet), outer.ancillary(ttl, tos), 0, address)
         except BlockingIOError:
             return False
         except OSError:
