@@ -19,7 +19,7 @@ from xtr.roles.state import Held, Mode, Switch
 REPLAY_S = 0.05
 """What was delivered so shortly before STOP was heard of may have died with the machine; the rest it has received."""
 MOST_HELD = 64 << 20  # bytes, whatever a controller allows: a second at half a gigabit
-MARKER_WAIT_S = 0.1  # a direct packet's wait for the end of the old path: how much longer that one can be
+MARKER_WAIT_S = 0.3  # a direct packet's wait for the end of the old path, whose routers may be behind with their work
 MARKERS_S = 1.0  # after which nobody waits for end markers any more
 _MICROSECONDS = 1e6
 
