@@ -224,6 +224,8 @@ class EbpfPlane:
     def switch(self, switch: Switch) -> None:
         """The kernel gives everything to the slow path, and has it back when that has nothing left to do."""
         kernel = self._running()
+        # what is drained here is still of the mode before: it must not open again what has just been closed
+        self._opening.update(switch.plan.eids)
         for eid in switch.plan.eids:
             if switch.mode is Mode.DELIVER and eid in self._unconfirmed_hosts and not self._slow.moving.leads(eid):
                 continue  # a killed run left it delivered, and so it is to be
@@ -239,14 +241,14 @@ class EbpfPlane:
                 self._mirrored.discard(eid)  # rather twice than never
             self._slow.drain()  # copies that were on their way: they are replayed with the others
             self._mirrored.discard(eid)
+        self._opening.difference_update(switch.plan.eids)
         self._slow.switch(switch)
 
     def _opened(self, eid: Prefix, mode: Mode) -> None:
         """The slow path has nothing left to do for an EID that it delivers."""
         if eid not in self._hosts or eid in self._opening or (mode is Mode.MIRROR and eid in self._mirrored):
             return
-        mirrors = mode is Mode.MIRROR
-        delivery = Delivery.DELIVER_AND_MIRROR if mirrors else Delivery.DELIVER
+        delivery = Delivery.DELIVER_AND_MIRROR if mode is Mode.MIRROR else Delivery.DELIVER
         self._opening.add(eid)  # what is drained here brings us here again
         self._slow.drain()
         self._running().local_eids.update(eid, tables.local(self._entry(eid, delivery)))
@@ -254,7 +256,7 @@ class EbpfPlane:
         # what waits was given to us alone, but for the kernel's first copies: rather twice than never
         self._slow.drain()
         self._opening.discard(eid)
-        if mirrors:
+        if mode is Mode.MIRROR:
             self._mirrored.add(eid)
 
     def release(self, plan: Plan) -> None:
