@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 from lispfmc.core.plans import Plan
 from lispfmc.wire.address import Ip, Prefix
-from lispfmc.wire.codec import build_move_shim, build_shim_header, parse_move_shim
-from lispfmc.wire.dataheader import DataHeader, ShimHeader
-from lispfmc.wire.encap import HEADER_BYTES, NEXT_IPV4, NEXT_IPV6, decapsulated, flow_hash, header, ip_packet, shims
+from lispfmc.wire.codec import parse_move_shim
+from lispfmc.wire.dataheader import DataHeader
+from lispfmc.wire.encap import HEADER_BYTES, decapsulated, ip_packet, shims
 from lispfmc.wire.errors import PeerError
-from lispfmc.wire.moveformat import NEXT_MOVE_SHIM, SHIM_MARKER, SHIM_PACKET
-from lispfmc.wire.moves import MoveShim
+from lispfmc.wire.moveformat import SHIM_MARKER
 from xtr.dataplane.handover import Handover, Step, Verb
-from xtr.dataplane.instance import Entry, Instance, Path, Shared
+from xtr.dataplane.instance import Instance, Shared
+from xtr.dataplane.leading import Leading
 from xtr.dataplane.outbound import Outbound
-from xtr.dataplane.outer import SENDERS, Told
+from xtr.dataplane.outer import Told
 from xtr.dataplane.routing import Routing
 from xtr.roles.peer import Await, Mark
 from xtr.roles.state import Mode, Switch
@@ -31,25 +31,9 @@ BITE = 64  # packets, after which the time is looked at
 RETRY_S = 0.001  # after the socket's buffer was full
 WAIT_S = 0.02  # how precise the waiting for end markers is
 _MOVE_BYTES = 16
-_SHIM_BYTES = 4 + _MOVE_BYTES
-_NUMBER_AT = 4 + 8  # in a shim header: behind its own four bytes and the move
 
 Eids: TypeAlias = tuple[Prefix, ...]
 Tell: TypeAlias = Callable[[Prefix, Mode], None]
-
-
-class Way(NamedTuple):
-    """To where one handover's packets are led, and what stands before and behind the number of each."""
-
-    to: tuple[Ip, ...]
-    plan: Plan
-    path: Path
-    address: tuple[str, int]
-    entry: Entry
-    limit: int
-    before: tuple[bytes, bytes]
-    """For IPv6 and for IPv4."""
-    behind: bytes
 
 
 class Moving:
@@ -76,7 +60,7 @@ class Moving:
         self._places: dict[Prefix, tuple[str, bytes]] = {}
         self._by_move: dict[int, Handover] = {}
         self._by_eid: dict[Prefix, Handover] = {}
-        self._ways: dict[Eids, Way] = {}
+        self._leading = Leading(shared)
         self._timers: dict[Eids, asyncio.Handle] = {}
         self._waits: dict[Eids, asyncio.Handle] = {}
 
@@ -115,7 +99,7 @@ class Moving:
         if handover is None:
             return
         self._account(handover)
-        self._ways.pop(plan.eids, None)
+        self._leading.forget(plan.eids)
         self._by_move.pop(handover.plan.move, None)
         instance = self._instance(handover)
         self._changed(instance.iid)
@@ -161,12 +145,8 @@ class Moving:
     def mark(self, mark: Mark) -> None:
         for outbound in self._outbounds.values():
             outbound.flush()  # the marker is the last on the old path
-        shim = self._shim(mark.plan, SHIM_MARKER, 0, 0)
         for rloc in mark.rlocs:
-            path = self._path((rloc,))
-            if path is not None:
-                before = header(mark.plan.eids[0].iid, NEXT_MOVE_SHIM) + shim
-                self._send(path, path.outer.address(rloc), before, b"", 64, 0)
+            self._leading.mark(mark.plan, rloc)
 
     # --- packets ------------------------------------------------------------------------------------------------------
 
@@ -310,60 +290,20 @@ class Moving:
             if outbound.to_site(step.packet):
                 self._count["decapsulated"] += 1
             return True
-        way = self._way(handover)
+        way = self._leading.way(handover)
         if way is None:
             handover.counters["lost.no-locator"] += 1
             return True
         if step.verb is Verb.MARK:
-            shim = self._shim(handover.plan, SHIM_MARKER, 0, 0, step.packet)
-            self._send(way.path, way.address, header(instance.iid, NEXT_MOVE_SHIM) + shim, b"", step.ttl, 0)
+            self._leading.mark(handover.plan, way.path.rloc, step.packet)
             return True
         if step.verb is Verb.NUMBER and len(step.packet) <= way.limit:
-            before = way.before[step.packet[0] >> 4 == 4] + step.number.to_bytes(4, "big") + way.behind
-            if not self._send(way.path, way.address, before, step.packet, step.ttl, _tos(step.packet)):
+            if not self._leading.number(way, step):
                 self._again(handover, RETRY_S)
                 return False
         else:
             outbound.pass_on(step.packet, way.entry, step.ttl + 1, self._shared.now())
         handover.counters["forwarded"] += 1
-        return True
-
-    def _way(self, handover: Handover) -> Way | None:
-        """To where packets are led; found once for each switch."""
-        known = self._ways.get(handover.eids)
-        if known is not None and known.to == handover.to and known.plan is handover.plan:
-            return known
-        path = self._path(handover.to)
-        if path is None:
-            return None
-        iid = handover.eids[0].iid
-        shims = [self._shim(handover.plan, SHIM_PACKET, protocol, 0) for protocol in (NEXT_IPV6, NEXT_IPV4)]
-        before = [header(iid, NEXT_MOVE_SHIM) + shim[:_NUMBER_AT] for shim in shims]
-        limit = path.outer.limit(path.rloc, self._shared.now()) - _SHIM_BYTES
-        made = self._ways[handover.eids] = Way(
-            handover.to,
-            handover.plan,
-            path,
-            path.outer.address(path.rloc),
-            Entry((path,), away=True),
-            limit,
-            (before[0], before[1]),
-            shims[0][_NUMBER_AT + 4 :],
-        )
-        return made
-
-    def _send(self, path: Path, address: tuple[str, int], before: bytes, packet: bytes, ttl: int, tos: int) -> bool:
-        """Send with a shim header, by the port that the flow has without one; False when there is no room."""
-        outer = path.outer
-        sender = outer.senders[flow_hash(packet) & SENDERS - 1 if packet else 0].plain
-        try:
-            sender.sendmsg((before, packet), outer.ancillary(ttl, tos), 0, address)
-        except BlockingIOError:
-            return False
-        except OSError:
-            self._count["dropped.no-route"] += 1
-        else:
-            self._count["forwarded"] += 1 if packet else 0
         return True
 
     # --- places -------------------------------------------------------------------------------------------------------
@@ -384,18 +324,6 @@ class Moving:
     def _instance(self, handover: Handover) -> Instance:
         return self._instances[handover.eids[0].iid]
 
-    def _path(self, rlocs: tuple[Ip, ...]) -> Path | None:
-        outers = self._shared.outers
-        return next((Path(rloc, outers[len(rloc)]) for rloc in rlocs if len(rloc) in outers), None)
-
-    def _shim(self, plan: Plan, kind: int, protocol: int, number: int, more: bytes = b"") -> bytes:
-        fields = build_move_shim(MoveShim(plan.move, number, plan.epoch)) + more
-        return build_shim_header(ShimHeader.of(kind, protocol, fields))
-
 
 def _destination(packet: bytes) -> Ip:
     return packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
-
-
-def _tos(packet: bytes) -> int:
-    return packet[1] if packet[0] >> 4 == 4 else (packet[0] << 4 | packet[1] >> 4) & 0xFF
