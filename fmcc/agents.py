@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 
 import structlog
 
-from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, StartMigration
+from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, RecallMigration, StartMigration
 from fmcc.moves import AgentReport, Failed, Prepared, Progress, Resumed, Stopped
 from lispfmc.runtime.client import ApiClient, ApiError, Unreachable
 from lispfmc.wire.errors import LocalError
@@ -41,6 +41,7 @@ class Agents:
         self._found = found
         self.following: set[str] = set()
         """The data centres whose agent has answered."""
+        self._answered = {datacenter: asyncio.Event() for datacenter in clients}
 
     async def follow(self, datacenter: str) -> None:
         """Take in the events of one agent until cancelled."""
@@ -57,6 +58,7 @@ class Agents:
                 # from the first answer on; later from where the stream broke
                 last = int(status["last_event"]) if last is None else last
                 self.following.add(datacenter)
+                self._answered[datacenter].set()
                 asking.create_task(self._ask(datacenter))
                 async for event in client.events(last):
                     last = int(event["id"])
@@ -102,21 +104,38 @@ class Agents:
     async def perform(self, effect: AgentEffect) -> None:
         """Carry out one effect; what goes wrong is told, never raised."""
         body = {"move": effect.move, "machine": effect.machine, "from": effect.source, "to": effect.target}
+        body |= {} if isinstance(effect, AbortMigration) else {"scheme": effect.scheme}
         source, target = self._clients[effect.source], self._clients[effect.target]
         try:
             match effect:
                 case PrepareMigration():
                     await target.post("/v1/migrations/prepare", body)
                     ready = await source.post("/v1/migrations/prepare", body)
-                    self._tell(effect.move, Prepared(str(ready["driver"]), bool(ready["emulated"])))
+                    tells_stop = bool(ready.get("tells_stop", True))
+                    self._tell(effect.move, Prepared(str(ready["driver"]), bool(ready["emulated"]), tells_stop))
                 case StartMigration():
                     await source.post("/v1/migrations", body)
+                case RecallMigration():
+                    await self._recall(effect, body)
                 case AbortMigration():
                     await asyncio.gather(*(self._abort(client, effect.move) for client in (source, target)))
         except (LocalError, KeyError, TypeError) as error:
             if isinstance(effect, PrepareMigration):  # it may be refused because the machine is at the target already
                 await self._ask(effect.target, tries=1)
             self._tell(effect.move, Failed(str(error)))
+
+    async def _recall(self, effect: RecallMigration, body: dict[str, str]) -> None:
+        """How far the source is. What it has told meanwhile is lost to us; what it tells from now on is not."""
+        for datacenter in (effect.source, effect.target):
+            await self._answered[datacenter].wait()
+        source = self._clients[effect.source]
+        under_way = (await source.get("/v1/migrations"))["items"]
+        state = next((each["state"] for each in under_way if each["move"] == effect.move), None)
+        if state == "prepared":  # we were killed before we could say so
+            await source.post("/v1/migrations", body)
+        elif state in {None, "ended"}:
+            await self._ask(effect.target, tries=1)  # when it runs there, this is heard first and the next does nothing
+            self._tell(effect.move, Failed(f"it has ended at {effect.source} while the controller was away"))
 
     async def _abort(self, client: ApiClient, move: str) -> None:
         try:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
-from fmcc import facts, population
+from fmcc import facts
 from fmcc.changes import Changes
-from fmcc.coordinator import MoveEffect, Steer, step
+from fmcc.coordinator import step
 from fmcc.deliberation import Deliberation
 from fmcc.effects import FmccEffect
 from fmcc.locations import (
@@ -22,54 +22,55 @@ from fmcc.locations import (
     VersionPublished,
     Whereabouts,
 )
+from fmcc.migrations import Migrations
 from fmcc.moves import (
+    BEFORE_STOP,
     AgentReport,
     Confirmed,
     Failed,
     Found,
-    Move,
     MoveEvent,
     MoveRecord,
     Observed,
     Placement,
     Requested,
-    SiteAcknowledged,
     State,
-    TimedOut,
 )
 from fmcc.policy import Decision, Policy, Stay, View
 from fmcc.policy.rules import Rules
-from fmcc.population import RequestRefused
+from fmcc.population import Population
+from fmcc.requests import Requests
 from fmcc.sightings import Sightings
-from fmcc.steering import Acknowledged, Repeated, Steering
+from fmcc.standing import Standing
+from fmcc.steering import Steering
+from fmcc.steering.registry import SCHEMES
 from fmcc.subscriber import Subscriber
 from fmcc.world import Service, User, World
-from lispfmc.core.deadlines import Deadlines
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, Reject
 from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip
-from lispfmc.wire.errors import LocalError
 from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapReply, Message
-
-MOVES_KEPT = 256
-"""Finished moves that /v1/moves still shows."""
+from lispfmc.wire.moves import MoveMessage
 
 
 class Controller:
-    """See the module. Every table is bounded by the configuration, but the finished moves: by `MOVES_KEPT`."""
+    """See the module. Every table is bounded by the configuration."""
 
     def __init__(self, world: World, policy: Policy, steering: Steering, nonces: Iterator[int]) -> None:
         self.world = world
         self.policy = policy
         self.steering = steering
-        self._nonces = nonces
         self.changes = Changes()
         self._locations = Locations(world, self.changes)
         self.subscriber = Subscriber(world, self._locations.knows, nonces)
-        self._placements = {s.name: Placement(s, s.datacenter) for s in world.services.values()}
-        self.deliberation = Deliberation(world, policy, self._placements, self.changes)
-        self._moves: dict[str, MoveRecord] = {}
-        self._deadlines: Deadlines[str] = Deadlines()
+        self.migrations = Migrations(world, steering, nonces)
+        self.migrations.on_change = self._replaced
+        self.deliberation = Deliberation(world, policy, self.placements, self.changes)
+        self.requests = Requests(world, self.migrations, self.deliberation, SCHEMES)
+        self.population = Population(
+            world, self._locations, self.migrations, self.deliberation, self.subscriber, self.changes
+        )
+        self._scheme_of: dict[str, str] = {}
         self._decide_again: set[str] = set()
         self._sightings = Sightings()
 
@@ -77,19 +78,12 @@ class Controller:
 
     @property
     def placements(self) -> Mapping[str, Placement]:
-        return self._placements
+        return self.migrations.placements
 
     @property
     def moves(self) -> tuple[MoveRecord, ...]:
         """The moves of this run, oldest first."""
-        return tuple(self._moves.values())
-
-    def last_move(self, service: str) -> MoveRecord:
-        """The move that the service made last, or is making. Raises LocalError when it has made none."""
-        move = self._placements[service].move
-        if move is None:
-            raise LocalError(f"{service} has not moved yet")
-        return MoveRecord(service, move)
+        return self.migrations.records
 
     def policy_of(self, service_class: str) -> str:
         """The name of the policy that decides for the services of a class."""
@@ -126,173 +120,98 @@ class Controller:
                         effects += self._user_moved(moved, now)
                 return effects + self._reconsidered(now)
             case MapNotifyAck():
-                return self._acknowledged(message, datagram, source, now)
+                return self.migrations.acknowledged(message, datagram, source, now)
+            case MoveMessage():
+                return self.migrations.answered(message, datagram, source, now) + self._reconsidered(now)
             case MapReply():
                 return list(self.subscriber.replied(message, source, now))
             case _:
                 return [Reject("unexpected-message", source, type(message).__name__)]
 
     def next_deadline(self) -> float | None:
-        deadlines = (self.subscriber.next_deadline(), self.steering.next_deadline(), self._deadlines.next())
+        deadlines = (self.subscriber.next_deadline(), self.migrations.next_deadline())
         return min((at for at in deadlines if at is not None), default=None)
 
     def expired(self, now: float) -> list[FmccEffect]:
-        effects: list[FmccEffect] = [*self.subscriber.expired(now), *self.steering.expired(now)]
-        for service in list(self._deadlines.pop_expired(now)):
-            effects += self._step(service, TimedOut(), now)
+        effects: list[FmccEffect] = [*self.subscriber.expired(now), *self.migrations.expired(now)]
         return effects + self._reconsidered(now)
+
+    def restored(self, standings: Mapping[str, Standing], now: float) -> list[FmccEffect]:
+        """After a restart, before anything else: what was remembered of the services."""
+        before = dict(self.placements)
+        effects = self.migrations.restored(standings, now)
+        for name, placement in before.items():
+            if self.placements[name] is not placement:
+                self.deliberation.replaced(placement, self.placements[name], 0.0)  # no move of anybody's
+        return effects
 
     def agent_event(self, move: str, report: AgentReport, now: float) -> list[FmccEffect]:
         """What a hypervisor agent tells of a move; moves that are not the service's last are of the past."""
-        record = self._moves.get(move)
-        placement = self._placements.get(record.service) if record is not None else None
-        current = placement.move if placement is not None else None
-        if record is None or current is None or current.id != move:
+        placement = self.migrations.current(move)
+        if placement is None:
             return []
-        if isinstance(report, Failed) and current.state is State.PREPARING:
+        service = placement.service.name
+        if isinstance(report, Failed) and placement.state is State.PREPARING:
             # refused, often because the agents still carry out a move from before our start: once more when that ended
-            self._sightings.interrupted(record.service)
-        return self._step(record.service, report, now) + self._reconsidered(now)
+            self._sightings.interrupted(service)
+        return self._step(service, report, now) + self._reconsidered(now)
 
     def agent_restarted(self, datacenter: str, now: float) -> list[FmccEffect]:
         """The agent of `datacenter` has started anew: it has forgotten the moves that it had under way. The policy is
         asked again, once, when the service has been found."""
         effects: list[FmccEffect] = []
-        for service, placement in list(self._placements.items()):
+        for service, placement in list(self.placements.items()):
             move = placement.move
             if move is not None and datacenter in {move.source, move.target}:
                 effects += self._step(service, Failed(f"the agent of {datacenter} was restarted"), now)
-                if self._placements[service].state is State.FAILED:
+                if self.placements[service].state is State.FAILED:
                     self._sightings.interrupted(service)
         return effects + self._reconsidered(now)
 
     def found(self, datacenter: str, machines: Collection[str], asked: float, now: float) -> list[FmccEffect]:
         """The agent of `datacenter`, asked at `asked`, says that these machines run there."""
-        for service in self._placements.keys() & machines:
+        for service in self.placements.keys() & machines:
             self._sightings.seen(service, datacenter, asked)
         return self._reconsidered(now)
 
-    def requested(self, service: str, datacenter: str, now: float) -> list[FmccEffect]:
-        """An operator wants `service` at `datacenter`. Raises RequestRefused."""
-        self.check(service, datacenter)
-        return self._step(service, Requested(self._new_move_id(), datacenter), now)
+    def requested(self, service: str, datacenter: str, scheme: str, now: float) -> list[FmccEffect]:
+        """An operator wants `service` at `datacenter`, by `scheme` ("": its own). Raises RequestRefused."""
+        self.requests.check(service, datacenter, scheme)
+        move = self.migrations.new_id()
+        return self._step(service, Requested(move, datacenter, scheme=scheme or self._scheme(service)), now)
 
-    def check(self, service: str, datacenter: str) -> None:
-        """Raises RequestRefused when `service` cannot move to `datacenter` now."""
-        placement = self._placements.get(service)
-        if placement is None:
-            known = ", ".join(sorted(self._placements))
-            raise RequestRefused(f"no service {service!r}", "it is not configured", f"choose one of {known}", 404)
-        allowed = placement.service.allowed
-        if datacenter not in allowed:
-            known = "unknown" if datacenter not in self.world.datacenters else f"not allowed for {service}"
-            raise RequestRefused(
-                f"{service} cannot move to {datacenter!r}", f"it is {known}", f"choose one of {', '.join(allowed)}", 403
-            )
-        if placement.in_flight:
-            why = f"it is on its way to {placement.move.target if placement.move else ''}"
-            raise RequestRefused(f"{service} cannot move to {datacenter}", why, "wait until that move has ended", 409)
-        if placement.datacenter == datacenter:
-            raise RequestRefused(
-                f"{service} cannot move to {datacenter}", "it is there already", "choose another data centre", 409
-            )
-        if not self.deliberation.has_room(placement, datacenter):
-            why = f"it is full ({self.world.datacenters[datacenter].capacity} services)"
-            raise RequestRefused(f"{service} cannot move to {datacenter}", why, "move another service away first", 409)
+    def steered(self, service: str, scheme: str) -> None:
+        """From now on the moves of `service` are led by `scheme`; "" = as configured. Raises RequestRefused."""
+        self.requests.check_scheme(service, scheme)
+        self._scheme_of[service] = scheme
+
+    def _scheme(self, service: str) -> str:
+        return self._scheme_of.get(service, "")
 
     def abort(self, move: str, now: float) -> list[FmccEffect]:
         """An operator wants a move given up. Raises RequestRefused."""
-        return self._step(self.check_abort(move), Failed("aborted by request"), now) + self._reconsidered(now)
-
-    def check_abort(self, move: str) -> str:
-        """The service whose move it is. Raises RequestRefused when it cannot be aborted now."""
-        record = self._moves.get(move)
-        if record is None:
-            why = "it was not begun in this run of the controller"
-            raise RequestRefused(f"no move {move!r}", why, "see GET /v1/moves", 404)
-        current = self._placements[record.service].move if record.service in self._placements else None
-        state = record.move.state
-        if current is None or current.id != move or state not in {State.PREPARING, State.COPYING}:
-            # once the machine stands still, only its hypervisors can say where it will run
-            do = "request a move back when it has ended" if state is State.STOPPED else "nothing is to be aborted"
-            raise RequestRefused(f"the move {move} cannot be aborted", f"it is {state}", do, 409)
-        return record.service
-
-    # --- who comes, who goes, and what the run before this one knew ---------------------------------------------------
-
-    def check_user(self, user: User) -> None:
-        """Raises RequestRefused when the user cannot be added."""
-        population.check_user(self.world, user, self._locations.owner)
+        service = self.requests.check_abort(move)
+        return self._step(service, Failed("aborted by request"), now) + self._reconsidered(now)
 
     def add_user(self, user: User, now: float) -> list[FmccEffect]:
         """Raises RequestRefused."""
-        self.check_user(user)
-        self.world.users[user.name] = user
-        self._locations.add(user)
-        self.changes.users[user.name] = None
-        self.subscriber.ask_anew(now)
-        return [Emit("user.added", {"user": user.name, "eids": [str(eid) for eid in user.eids]})]
-
-    def check_user_leaves(self, name: str) -> None:
-        """Raises RequestRefused when the user cannot be removed."""
-        population.check_user_leaves(self.world, name)
+        return [*self.population.add_user(user, now)]
 
     def remove_user(self, name: str, now: float) -> list[FmccEffect]:
         """Raises RequestRefused."""
-        self.check_user_leaves(name)
-        self._forget(self.world.users.pop(name))
-        self.changes.users[name] = None
-        return [Emit("user.removed", {"user": name})]
-
-    def check_service(self, service: Service) -> None:
-        """Raises RequestRefused when the service cannot be added."""
-        population.check_service(self.world, service, self._locations.owner)
+        return [*self.population.remove_user(name)]
 
     def add_service(self, service: Service, now: float) -> list[FmccEffect]:
         """Raises RequestRefused."""
-        self.check_service(service)
-        self.world.follows(service)
-        self.world.services[service.name] = service
-        self._locations.add(service)
-        self._placements[service.name] = Placement(service, service.datacenter)
-        self.deliberation.added(self._placements[service.name])
-        self.subscriber.ask_anew(now)
-        eids = [str(eid) for eid in service.eids]
-        return [Emit("service.added", {"service": service.name, "user": service.user or None, "eids": eids})]
-
-    def check_service_leaves(self, name: str) -> None:
-        """Raises RequestRefused: a service on its way has to arrive first."""
-        population.check_service_leaves(self.world, name)
-        if self._placements[name].in_flight:
-            what, why = f"service {name!r} cannot be removed", "a move of it is under way"
-            raise RequestRefused(what, why, "wait until it has ended, or abort it", 409)
+        return [*self.population.add_service(service, now)]
 
     def remove_service(self, name: str, now: float) -> list[FmccEffect]:
         """Raises RequestRefused."""
-        self.check_service_leaves(name)
-        service = self.world.services[name]
-        self.deliberation.removed(self._placements.pop(name))
-        self.world.follows_no_more(self.world.services.pop(name))
-        self._forget(service)
+        effects = self.population.remove_service(name)
         self._sightings.forget(name)
-        self._deadlines.cancel(name)
         self._decide_again.discard(name)
-        return [Emit("service.removed", {"service": name})]
-
-    def _forget(self, owner: User | Service) -> None:
-        self._locations.remove(owner)
-        for eid in owner.eids:
-            self.subscriber.forget(eid)
-
-    def remembered(self, service: str, datacenter: str, version: int) -> None:
-        """Where the service was when we last ran, before anything is heard: to find it there is no move."""
-        placement = Placement(self._placements[service].service, datacenter, version)
-        self.deliberation.replaced(self._placements[service], placement, 0.0)  # unheard of: no move of anybody's
-        self._placements[service] = placement
-        self.deliberation.heard(service)
-
-    def remembered_user(self, user: str, site: str) -> None:
-        self._locations.remembered(user, site)
+        self._scheme_of.pop(name, None)
+        return [*effects]
 
     # --- from a user's place to a decision ----------------------------------------------------------------------------
 
@@ -303,25 +222,26 @@ class Controller:
                 self._sightings.user_moved(service.name)
                 view = None
                 if moved.before is not None:  # to be seen for the first time is no handover
-                    view = self.deliberation.observe(self._placements[service.name], moved.site, now)
+                    view = self.deliberation.observe(self.placements[service.name], moved.site, now)
                 effects += self._consider(service, moved.site, now, view)
         return effects
 
     def _consider(self, service: Service, site: str, now: float, view: View | None = None) -> list[FmccEffect]:
         """`view` is what the policy was just shown of it."""
-        placement = self._placements[service.name]
+        placement = self.placements[service.name]
         if not self._heard_of(service.name):
             # a controller that has just started must hear where the service is before it moves it from there
             self._decide_again.add(service.name)
             return []
-        if placement.in_flight:
+        if not self.migrations.resting(service.name):
             self._decide_again.add(service.name)
             return [self._decided(placement, site, None)]
         decision = self.deliberation.decide(view or self.deliberation.view(placement, site, now), now)
         emit = self._decided(placement, site, decision)
         if isinstance(decision, Stay) or not self.world.acts:
             return [emit]
-        requested = Requested(self._new_move_id(), decision.datacenter, heard=now)
+        scheme = self._scheme(service.name)
+        requested = Requested(self.migrations.new_id(), decision.datacenter, heard=now, scheme=scheme)
         return [emit, *self._step(service.name, requested, now)]
 
     def _decided(self, placement: Placement, site: str, decision: Decision | None) -> Emit:
@@ -332,7 +252,7 @@ class Controller:
     # --- from what the mapping system and the routers say to the move -------------------------------------------------
 
     def _service_published(self, published: ServicePublished, now: float) -> list[FmccEffect]:
-        placement = self._placements[published.service]
+        placement = self.placements[published.service]
         move = placement.move
         ours = move is not None and (move.target, move.version) == (published.datacenter, published.version)
         if ours and published.agreed:
@@ -340,58 +260,50 @@ class Controller:
             if confirmed:
                 self.deliberation.heard(published.service)
                 return confirmed
+        effects = self.migrations.outdone(published.service, published.version, now)
         if published.datacenter not in self.world.datacenters:
-            return []
-        effects: list[FmccEffect] = []
-        if move is not None and placement.state is State.PREPARING and published.datacenter != move.source:
-            effects += self._step(published.service, Failed(f"it is at {published.datacenter} already"), now)
+            return effects
+        if move is not None and placement.state in BEFORE_STOP and self._overtaken(published, placement):
+            reason = f"it is at {published.datacenter} already, by version {published.version}"
+            effects += self._step(published.service, Failed(reason), now)
         effects += self._step(published.service, Observed(published.datacenter, published.version), now)
         self.deliberation.heard(published.service)
         return effects
 
+    def _overtaken(self, published: ServicePublished, placement: Placement) -> bool:
+        """Somebody else has moved the service, and ours would only bring it back."""
+        assert placement.move is not None, "it is in flight"
+        if placement.state is State.PREPARING:
+            return published.datacenter != placement.move.source
+        return newer(published.version, placement.move.version)
+
     def _version_published(self, published: VersionPublished, now: float) -> list[FmccEffect]:
         """The next move has to take a version after this one, though it says nothing about the service's place."""
-        placement = self._placements[published.service]
+        placement = self.placements[published.service]
         if not newer(published.version, placement.version):
             return []
-        return self._step(published.service, Observed(placement.datacenter, published.version), now)
-
-    def _acknowledged(self, ack: MapNotifyAck, datagram: bytes, source: Endpoint, now: float) -> list[FmccEffect]:
-        match self.steering.acknowledged(ack, datagram, source):
-            case Acknowledged(move=move, service=service, datacenter=datacenter):
-                placement = self._placements.get(service)
-                current = placement.move if placement is not None else None
-                if current is None or current.id != move:
-                    return []
-                return self._step(service, SiteAcknowledged(datacenter), now)
-            case Repeated():
-                return []
-            case Reject() as reject:
-                return [reject]
+        effects = self.migrations.outdone(published.service, published.version, now)
+        return effects + self._step(published.service, Observed(placement.datacenter, published.version), now)
 
     # --- the move -----------------------------------------------------------------------------------------------------
 
     def _step(self, service: str, event: MoveEvent, now: float) -> list[FmccEffect]:
-        before = self._placements[service]
-        after, wanted = step(before, event, now, self.world.limits)
-        effects = self._led(wanted, now)
-        self._placements[service] = after
+        return self.migrations.step(service, event, now)
+
+    def _replaced(self, before: Placement, after: Placement, now: float) -> list[FmccEffect]:
         if after.datacenter != before.datacenter:
-            self._sightings.placed(service, now)
-        effects += self.deliberation.replaced(before, after, now)
-        if after.move is not None:
-            self._keep(service, after.move)
-        return effects
+            self._sightings.placed(after.service.name, now)
+        return [*self.deliberation.replaced(before, after, now)]
 
     def _reconsidered(self, now: float) -> list[FmccEffect]:
         """What had to wait, for the end of a move or for the Map-Server's first word: machines found, and decisions."""
         effects: list[FmccEffect] = []
         # what the Map-Server publishes comes first: the version to go on from is part of it
-        for name, datacenter in self._sightings.take(self._heard_of):
+        for name, datacenter in self._sightings.take(self._may_be_weighed):
             effects += self._located(name, datacenter, now)
         for name in sorted(self._decide_again) if self._decide_again else ():
-            placement = self._placements[name]
-            if not placement.in_flight and self._heard_of(name):
+            placement = self.placements[name]
+            if self.migrations.resting(name) and self._heard_of(name):
                 self._decide_again.discard(name)
                 site = self._locations.user(placement.service.user).site
                 if site is not None:
@@ -400,11 +312,15 @@ class Controller:
 
     def _heard_of(self, service: str) -> bool:
         """Whether the Map-Server has said where the service is, and tells of every change."""
-        return self.subscriber.whole or all(map(self.subscriber.covers, self._placements[service].service.eids))
+        return self.subscriber.whole or all(map(self.subscriber.covers, self.placements[service].service.eids))
+
+    def _may_be_weighed(self, service: str) -> bool:
+        """A move in flight has its version already; a new one has to follow the newest that is published."""
+        return self.placements[service].in_flight or self._heard_of(service)
 
     def _located(self, service: str, datacenter: str, now: float) -> list[FmccEffect]:
         """The service runs at `datacenter`; the network is led there when the mapping leads elsewhere."""
-        placement = self._placements[service]
+        placement = self.placements[service]
         if not placement.in_flight and self._sightings.retry(service):
             self._decide_again.add(service)
         after, _ = step(placement, Found("", datacenter), now, self.world.limits)
@@ -414,37 +330,5 @@ class Controller:
         fields = {"service": service, "from": placement.datacenter, "to": datacenter, "mode": mode}
         effects: list[FmccEffect] = [Emit("placement.found", {**fields})]
         if self.world.acts:
-            effects += self._step(service, Found(self._new_move_id(), datacenter), now)
+            effects += self._step(service, Found(self.migrations.new_id(), datacenter), now)
         return effects
-
-    def _led(self, wanted: list[MoveEffect], now: float) -> list[FmccEffect]:
-        """The effects, with each `Steer` replaced by what the scheme sends in that phase."""
-        effects: list[FmccEffect] = []
-        for effect in wanted:
-            if isinstance(effect, Steer):
-                effects += self._steer(effect, now)
-            else:
-                effects.append(effect)
-        return effects
-
-    def _steer(self, steer: Steer, now: float) -> list[Send]:
-        phases = {
-            "prepare": self.steering.prepare,
-            "freeze": self.steering.freeze,
-            "activate": self.steering.activate,
-            "commit": self.steering.commit,
-            "abort": self.steering.abort,
-        }
-        return phases[steer.verb](steer.redirect, now)
-
-    def _keep(self, service: str, move: Move) -> None:
-        self._moves[move.id] = MoveRecord(service, move)
-        if move.deadline is None:
-            self._deadlines.cancel(service)
-        else:
-            self._deadlines.set(service, move.deadline)
-        if len(self._moves) > MOVES_KEPT:
-            del self._moves[next(iter(self._moves))]
-
-    def _new_move_id(self) -> str:
-        return f"{next(self._nonces):016x}"

@@ -14,6 +14,7 @@ import msgspec
 
 from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, StartMigration
 from fmcc.moves import (
+    Activated,
     Confirmed,
     Failed,
     Found,
@@ -30,10 +31,13 @@ from fmcc.moves import (
     State,
     Stopped,
     TimedOut,
+    Versioned,
+    Warmed,
 )
 from fmcc.steering import Redirect
 from fmcc.world import Limits
 from lispfmc.core.effects import Emit, FieldValue
+from lispfmc.core.versions import newer, next_version
 
 
 class Steer(msgspec.Struct, frozen=True, gc=False):
@@ -48,11 +52,6 @@ Outcome: TypeAlias = tuple[Placement, list[MoveEffect]]
 Action: TypeAlias = Callable[[Placement, MoveEvent, float, Limits], Outcome]
 
 
-def next_version(version: int) -> int:
-    """The map-version after this one: 12 bits, and 0 means "no version" (RFC 9302 §6)."""
-    return version % 4095 + 1
-
-
 def step(placement: Placement, event: MoveEvent, now: float, limits: Limits) -> Outcome:
     """The next placement and what is to be done. An event that the table does not list changes nothing."""
     entry = TABLE.get((placement.state, type(event)))
@@ -63,13 +62,15 @@ def step(placement: Placement, event: MoveEvent, now: float, limits: Limits) -> 
     if after is placement:
         return after, effects
     if after.move is not None and after.move.state is not state:
-        after = msgspec.structs.replace(after, move=_entered(after.move, state, now, limits))
+        after = msgspec.structs.replace(after, move=entered(after.move, state, now, limits))
     return after, effects
 
 
-def _entered(move: Move, state: State, now: float, limits: Limits) -> Move:
+def entered(move: Move, state: State, now: float, limits: Limits) -> Move:
+    """The move in `state`, with the time that it may stay there."""
     wait = {
         State.PREPARING: limits.prepare_s,
+        State.WARMING: 2 * limits.prepare_s,  # the scheme gives up before: one after the other, target and source
         State.COPYING: limits.copy_s,
         State.STOPPED: limits.resume_s,
         State.NOTIFIED: limits.commit_s,
@@ -81,7 +82,9 @@ def redirect_of(placement: Placement) -> Redirect:
     """What the placement's move changes in the network."""
     move = _move(placement)
     service = placement.service
-    return Redirect(move.id, service.name, service.eids, move.version, move.source, move.target)
+    return Redirect(
+        move.id, service.name, service.eids, move.version, move.source, move.target, move.scheme, move.tells_stop
+    )
 
 
 # --- actions: what happens on the way ---------------------------------------------------------------------------------
@@ -122,26 +125,48 @@ def _request(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
     phases: tuple[Phase, ...] = (Phase("decided", now),)
     if event.heard is not None:
         phases = (Phase("user.moved", event.heard), *phases)
-    version = next_version(placement.version)
-    move = Move(event.move, placement.datacenter, event.target, version, State.SETTLED, phases)
+    version = _unused_version(placement)
+    scheme = event.scheme or placement.service.scheme
+    move = Move(event.move, placement.datacenter, event.target, version, State.SETTLED, phases, scheme=scheme)
     after = msgspec.structs.replace(placement, move=move)
     cause = "policy" if event.heard is not None else "request"
     return after, [
-        _emit(after, "migration.requested", now, cause=cause, version=version),
-        PrepareMigration(move.id, placement.service.name, move.source, move.target),
-        Steer("prepare", redirect_of(after)),
+        _emit(after, "migration.requested", now, cause=cause, version=version, scheme=scheme),
+        PrepareMigration(move.id, placement.service.name, move.source, move.target, scheme),
     ]
+
+
+def _unused_version(placement: Placement) -> int:
+    """A version of its own for each attempt: one that was given up is never used again."""
+    last = placement.move.version if placement.move else 0
+    return next_version(last if newer(last, placement.version) else placement.version)
+
+
+def _prepared(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    """The hypervisors are ready: now the network. The routers of a move that no hypervisor takes are left alone."""
+    assert isinstance(event, Prepared)
+    tells_stop = event.tells_stop
+    after = _with(
+        placement, "prepared", now, driver=event.driver, emulated=event.emulated, tells_stop=tells_stop, reason=""
+    )
+    return after, [Steer("prepare", redirect_of(after))]
 
 
 def _start(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
-    assert isinstance(event, Prepared)
-    after = _with(placement, "prepared", now, driver=event.driver, emulated=event.emulated)
+    after = _with(_with(placement, "warmed", now), "copy.started", now)
     move = _move(after)
-    after = _with(after, "copy.started", now)
     return after, [
-        StartMigration(move.id, placement.service.name, move.source, move.target),
-        _emit(after, "migration.started", now, driver=event.driver, emulated=event.emulated),
+        StartMigration(move.id, placement.service.name, move.source, move.target, move.scheme),
+        _emit(after, "steering.prepared", now, version=move.version, scheme=move.scheme),
+        _emit(after, "migration.started", now, driver=move.driver, emulated=move.emulated),
     ]
+
+
+def _reversion(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    assert isinstance(event, Versioned)
+    after = _with(placement, "", now, version=event.version)
+    there = placement.datacenter == _move(placement).target
+    return msgspec.structs.replace(after, version=event.version) if there else after, []
 
 
 def _progress(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
@@ -156,6 +181,23 @@ def _stopped(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
         _emit(after, "migration.stopped", now, monotonic_ns=event.at_ns),
         Steer("freeze", redirect_of(after)),
     ]
+
+
+def _resumed_late(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    """RESUMED heard after the target's router, or the Map-Server, has said that the service is there."""
+    assert isinstance(event, Resumed)
+    if _move(placement).resumed_ns is not None:
+        return placement, []
+    after = _with(placement, "resumed", now, resumed_ns=event.at_ns)
+    return after, [_emit(after, "migration.resumed", now, monotonic_ns=event.at_ns, emulated=_move(after).emulated)]
+
+
+def _active(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    """The target's router says so: before or after the hypervisor, whose event comes by another way."""
+    after = _with(placement, "active", now, reason="")
+    move = _move(after)
+    after = msgspec.structs.replace(after, datacenter=move.target, version=move.version)
+    return after, [_emit(after, "steering.active", now, version=move.version)]
 
 
 def _stopped_late(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
@@ -188,9 +230,10 @@ def _found(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Out
     move = placement.move
     if event.datacenter == placement.datacenter:
         return placement, []
-    if move is None or not placement.in_flight:
-        version = next_version(placement.version)
-        move = Move(event.move, placement.datacenter, event.datacenter, version, State.SETTLED, ())
+    given_up = move is not None and move.state is State.FAILED and move.target == event.datacenter
+    if move is None or not (placement.in_flight or given_up):
+        version, scheme = _unused_version(placement), placement.service.scheme
+        move = Move(event.move, placement.datacenter, event.datacenter, version, State.SETTLED, (), scheme=scheme)
         placement = msgspec.structs.replace(placement, move=move)
     elif move.target != event.datacenter:
         return placement, []
@@ -217,9 +260,11 @@ def _acknowledged(placement: Placement, event: MoveEvent, now: float, _: Limits)
 
 
 def _commit(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    """Also when nothing was heard of RESUMED yet: what is published at the target runs there."""
     after = _with(placement, "committed", now, reason="")
-    changed = _placement_changed(after, _move(after).source, now)
-    return after, [Steer("commit", redirect_of(after)), changed]
+    move = _move(after)
+    after = msgspec.structs.replace(after, datacenter=move.target, version=move.version)
+    return after, [Steer("commit", redirect_of(after)), _placement_changed(after, move.source, now)]
 
 
 def _placement_changed(placement: Placement, before: str, now: float) -> Emit:
@@ -267,13 +312,20 @@ def _observe(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
 # --- the table --------------------------------------------------------------------------------------------------------
 
 _RESTING = (State.SETTLED, State.COMMITTED, State.UNCONFIRMED, State.FAILED)
-_BEFORE_RESUMED = (State.PREPARING, State.COPYING, State.STOPPED)
+_AFTER_RESUMED = (State.NOTIFIED, State.UNCONFIRMED, State.COMMITTED)
+_BEFORE_RESUMED = (State.PREPARING, State.WARMING, State.COPYING, State.STOPPED)
 
 TABLE: Mapping[tuple[State, type], tuple[State, Action]] = {
     **{(state, Requested): (State.PREPARING, _request) for state in _RESTING},
     **{(state, Observed): (state, _observe) for state in _RESTING},
     **{(state, Found): (State.NOTIFIED, _found) for state in (*_RESTING, *_BEFORE_RESUMED)},
-    (State.PREPARING, Prepared): (State.COPYING, _start),
+    **{(state, Versioned): (state, _reversion) for state in (*_BEFORE_RESUMED, *_AFTER_RESUMED, State.FAILED)},
+    **{(state, Activated): (State.NOTIFIED, _active) for state in (*_BEFORE_RESUMED, State.NOTIFIED, State.FAILED)},
+    **{(state, Confirmed): (State.COMMITTED, _commit) for state in (*_BEFORE_RESUMED, State.FAILED)},
+    (State.PREPARING, Prepared): (State.WARMING, _prepared),
+    (State.WARMING, Warmed): (State.COPYING, _start),
+    (State.WARMING, Failed): (State.FAILED, _fail),
+    (State.WARMING, TimedOut): (State.FAILED, _fail),
     (State.PREPARING, Failed): (State.FAILED, _fail),
     (State.PREPARING, TimedOut): (State.FAILED, _fail),
     (State.COPYING, Progress): (State.COPYING, _progress),
@@ -286,12 +338,12 @@ TABLE: Mapping[tuple[State, type], tuple[State, Action]] = {
     (State.STOPPED, TimedOut): (State.FAILED, _fail),
     # a move that was given up, and the service runs at its target all the same: the network follows the service
     (State.FAILED, Resumed): (State.NOTIFIED, _resumed),
-    (State.NOTIFIED, Stopped): (State.NOTIFIED, _stopped_late),
+    **{(state, Stopped): (state, _stopped_late) for state in _AFTER_RESUMED},
+    **{(state, Resumed): (state, _resumed_late) for state in _AFTER_RESUMED},
     (State.NOTIFIED, SiteAcknowledged): (State.NOTIFIED, _acknowledged),
     (State.NOTIFIED, Confirmed): (State.COMMITTED, _commit),
     (State.NOTIFIED, TimedOut): (State.UNCONFIRMED, _unconfirmed),
     (State.UNCONFIRMED, SiteAcknowledged): (State.UNCONFIRMED, _acknowledged),
     (State.UNCONFIRMED, Confirmed): (State.COMMITTED, _commit),
-    (State.COMMITTED, Stopped): (State.COMMITTED, _stopped_late),
     (State.COMMITTED, SiteAcknowledged): (State.COMMITTED, _acknowledged),
 }

@@ -15,13 +15,14 @@ from fmcc.agents import Agents
 from fmcc.api import answers
 from fmcc.api.routes import Routes
 from fmcc.controller import Controller
-from fmcc.effects import AbortMigration, FmccEffect, PrepareMigration, StartMigration
+from fmcc.effects import AbortMigration, FmccEffect, Persist, PrepareMigration, RecallMigration, StartMigration
 from fmcc.history import restoring
 from fmcc.history.database import History
 from fmcc.history.keeper import Keeper
+from fmcc.memory import Forgetful, Journal, Memory
 from fmcc.moves import AgentReport
 from fmcc.settings import CONTROL_PORT, FmccSettings
-from fmcc.steering.lisp import Fig9
+from fmcc.steering.registry import schemes
 from lispfmc.core.effects import Emit, Reject, Send, Transmit
 from lispfmc.runtime import config, logs, service
 from lispfmc.runtime.client import ApiClient
@@ -47,7 +48,8 @@ class Daemon:
         self._history = None if settings.state_dir is None else History(settings.state_dir)
         if self._history is not None:
             restoring.locate(self._history, world)
-        steering = Fig9(world.sites, world.datacenters, self._nonces)
+        steering = schemes(settings.scheme, world, self._nonces)
+        self._memory: Memory = Journal(settings.state_dir) if settings.state_dir else Forgetful()
         self._controller = Controller(world, settings.make_policy(), steering, self._nonces)
         self._keeper: Keeper | None = None
         if self._history is not None:
@@ -94,6 +96,7 @@ class Daemon:
                 if self._keeper is not None:
                     tasks.create_task(self._keeper.run(), name="history")
                 self._driver.start()
+                self._driver.tell(self._controller.restored, self._memory.load())
                 service.settle()
 
     def _close_history(self) -> None:
@@ -105,7 +108,9 @@ class Daemon:
 
     def _perform(self, effect: FmccEffect) -> None:
         match effect:
-            case PrepareMigration() | StartMigration() | AbortMigration():
+            case Persist(service=service, standing=standing):
+                self._memory.remember(service, standing)
+            case PrepareMigration() | StartMigration() | AbortMigration() | RecallMigration():
                 assert self._tasks is not None, "effects come after the start"
                 self._tasks.create_task(self._agents.perform(effect), name=f"{type(effect).__name__} {effect.move}")
             case Send() | Transmit() | Emit() | Reject():

@@ -1,7 +1,7 @@
-"""What the controller's cores want done beside sending: work for the hypervisor agents.
+"""What the controller's cores want done beside sending: work for the hypervisor agents, and memory of the moves.
 
-`PrepareMigration`, `StartMigration` and `AbortMigration` become HTTP calls to the agents; the answers come back into
-the core as events of the move (`fmcc.coordinator`).
+`PrepareMigration`, `StartMigration`, `AbortMigration` and `RecallMigration` become HTTP calls to the agents; the
+answers come back into the core as events of the move (`fmcc.coordinator`).
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from fmcc.standing import Standing
 from lispfmc.core.effects import Emit, Reject, Send, Transmit
 
 
@@ -20,6 +21,7 @@ class PrepareMigration(msgspec.Struct, frozen=True, gc=False):
     machine: str
     source: str
     target: str
+    scheme: str = ""
 
 
 class StartMigration(msgspec.Struct, frozen=True, gc=False):
@@ -29,6 +31,7 @@ class StartMigration(msgspec.Struct, frozen=True, gc=False):
     machine: str
     source: str
     target: str
+    scheme: str = ""
 
 
 class AbortMigration(msgspec.Struct, frozen=True, gc=False):
@@ -40,6 +43,25 @@ class AbortMigration(msgspec.Struct, frozen=True, gc=False):
     target: str
 
 
-AgentEffect: TypeAlias = PrepareMigration | StartMigration | AbortMigration
-FmccEffect: TypeAlias = Send | Transmit | Emit | Reject | PrepareMigration | StartMigration | AbortMigration
+class RecallMigration(msgspec.Struct, frozen=True, gc=False):
+    """After our restart: see how far the agents are with the move, and begin the copy if it has not begun."""
+
+    move: str
+    machine: str
+    source: str
+    target: str
+    scheme: str = ""
+
+
+class Persist(msgspec.Struct, frozen=True, gc=False):
+    """Write down how a service stands, before the effects that follow: it must be known after a restart."""
+
+    service: str
+    standing: Standing
+
+
+AgentEffect: TypeAlias = PrepareMigration | StartMigration | AbortMigration | RecallMigration
+FmccEffect: TypeAlias = (
+    Send | Transmit | Emit | Reject | Persist | PrepareMigration | StartMigration | AbortMigration | RecallMigration
+)
 """Everything that the controller's core can ask for."""

@@ -14,7 +14,8 @@ class State(StrEnum):
     """Where a move stands. `SETTLED` is a service that has not moved yet."""
 
     SETTLED = "settled"
-    PREPARING = "preparing"
+    PREPARING = "preparing"  # the hypervisors
+    WARMING = "warming"  # the tunnel routers, where the scheme prepares them
     COPYING = "copying"
     STOPPED = "stopped"
     NOTIFIED = "notified"
@@ -23,7 +24,8 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-IN_FLIGHT = frozenset({State.PREPARING, State.COPYING, State.STOPPED, State.NOTIFIED})
+IN_FLIGHT = frozenset({State.PREPARING, State.WARMING, State.COPYING, State.STOPPED, State.NOTIFIED})
+BEFORE_STOP = frozenset({State.PREPARING, State.WARMING, State.COPYING})
 
 
 class Phase(msgspec.Struct, frozen=True, gc=False):
@@ -46,6 +48,8 @@ class Move(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
     driver: str = ""
     emulated: bool | None = None
+    scheme: str = ""
+    tells_stop: bool = True
     acknowledged: frozenset[str] = frozenset()
     stopped_ns: int | None = None
     resumed_ns: int | None = None
@@ -84,13 +88,29 @@ class Requested(msgspec.Struct, frozen=True, gc=False):
     move: str
     target: str
     heard: float | None = None
+    scheme: str = ""
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """Both agents are ready."""
+    """Both agents are ready. `tells_stop` False: nobody will say when the service stops."""
 
     driver: str
     emulated: bool
+    tells_stop: bool = True
+
+
+class Warmed(msgspec.Struct, frozen=True, gc=False):
+    """The network is prepared, as far as the scheme prepares it: the copy may begin."""
+
+
+class Activated(msgspec.Struct, frozen=True, gc=False):
+    """The target's tunnel router delivers to the service: it runs there, whoever saw it first."""
+
+
+class Versioned(msgspec.Struct, frozen=True, gc=False):
+    """The scheme leads the move by another map-version than it was asked to."""
+
+    version: int
 
 
 class Progress(msgspec.Struct, frozen=True, gc=False):
@@ -142,9 +162,12 @@ AgentReport: TypeAlias = Prepared | Progress | Stopped | Resumed | Failed
 MoveEvent: TypeAlias = (
     Requested
     | Prepared
+    | Warmed
     | Progress
     | Stopped
     | Resumed
+    | Activated
+    | Versioned
     | Failed
     | SiteAcknowledged
     | Confirmed

@@ -1,4 +1,4 @@
-"""Which users and services may come and go while the controller runs. Pure.
+"""Users and services that come and go while the controller runs. Pure.
 
 What would make the world contradict itself is refused with a reason: a name or an EID that is taken, an EID outside the
 subscribed ranges, a place that is none; and what the configuration has is not removed by anybody else.
@@ -9,20 +9,111 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
+from fmcc.changes import Changes
+from fmcc.deliberation import Deliberation
+from fmcc.locations import Locations
+from fmcc.migrations import Migrations
+from fmcc.moves import Placement
+from fmcc.requests import RequestRefused
+from fmcc.subscriber import Subscriber
 from fmcc.world import Service, User, World
+from lispfmc.core.effects import Emit
 from lispfmc.wire.address import Prefix
-from lispfmc.wire.errors import LocalError
 
 Owner: TypeAlias = Callable[[Prefix], str | None]
 """Says whose EID it is."""
 
 
-class RequestRefused(LocalError):  # noqa: N818 - raised as the answer that it becomes
-    """What was asked for cannot be. `status` is the HTTP status that says so."""
+class Population:
+    """Lets them in and out everywhere at once."""
 
-    def __init__(self, what: str, why: str, do: str, status: int) -> None:
-        super().__init__(f"{what}: {why}; {do}")
-        self.what, self.why, self.do, self.status = what, why, do, status
+    def __init__(
+        self,
+        world: World,
+        locations: Locations,
+        migrations: Migrations,
+        deliberation: Deliberation,
+        subscriber: Subscriber,
+        changes: Changes,
+    ) -> None:
+        self._world = world
+        self._locations = locations
+        self._migrations = migrations
+        self._deliberation = deliberation
+        self._subscriber = subscriber
+        self._changes = changes
+
+    def check_user(self, user: User) -> None:
+        """Raises RequestRefused when the user cannot be added."""
+        check_user(self._world, user, self._locations.owner)
+
+    def add_user(self, user: User, now: float) -> list[Emit]:
+        """Raises RequestRefused."""
+        self.check_user(user)
+        self._world.users[user.name] = user
+        self._locations.add(user)
+        self._changes.users[user.name] = None
+        self._subscriber.ask_anew(now)
+        return [Emit("user.added", {"user": user.name, "eids": [str(eid) for eid in user.eids]})]
+
+    def check_user_leaves(self, name: str) -> None:
+        """Raises RequestRefused when the user cannot be removed."""
+        check_user_leaves(self._world, name)
+
+    def remove_user(self, name: str) -> list[Emit]:
+        """Raises RequestRefused."""
+        self.check_user_leaves(name)
+        self._forget(self._world.users.pop(name))
+        self._changes.users[name] = None
+        return [Emit("user.removed", {"user": name})]
+
+    def check_service(self, service: Service) -> None:
+        """Raises RequestRefused when the service cannot be added."""
+        check_service(self._world, service, self._locations.owner)
+
+    def add_service(self, service: Service, now: float) -> list[Emit]:
+        """Raises RequestRefused."""
+        self.check_service(service)
+        self._world.follows(service)
+        self._world.services[service.name] = service
+        self._locations.add(service)
+        self._migrations.placements[service.name] = Placement(service, service.datacenter)
+        self._deliberation.added(self._migrations.placements[service.name])
+        self._subscriber.ask_anew(now)
+        eids = [str(eid) for eid in service.eids]
+        return [Emit("service.added", {"service": service.name, "user": service.user or None, "eids": eids})]
+
+    def check_service_leaves(self, name: str) -> None:
+        """Raises RequestRefused: a service on its way has to arrive first."""
+        check_service_leaves(self._world, name)
+        if not self._migrations.resting(name):
+            what, why = f"service {name!r} cannot be removed", "a move of it is under way"
+            raise RequestRefused(what, why, "wait until it has ended, or abort it", 409)
+
+    def remove_service(self, name: str) -> list[Emit]:
+        """Raises RequestRefused."""
+        self.check_service_leaves(name)
+        self._deliberation.removed(self._migrations.removed(name))
+        service = self._world.services.pop(name)
+        self._world.follows_no_more(service)
+        self._forget(service)
+        return [Emit("service.removed", {"service": name})]
+
+    def _forget(self, owner: User | Service) -> None:
+        self._locations.remove(owner)
+        for eid in owner.eids:
+            self._subscriber.forget(eid)
+
+    def remembered(self, service: str, datacenter: str, version: int) -> None:
+        """Where the service was when we last ran, before anything is heard: to find it there is no move."""
+        before = self._migrations.placements[service]
+        placement = Placement(before.service, datacenter, version)
+        self._deliberation.replaced(before, placement, 0.0)  # unheard of: no move of anybody's
+        self._migrations.placements[service] = placement
+        self._deliberation.heard(service)
+
+    def remembered_user(self, user: str, site: str) -> None:
+        self._locations.remembered(user, site)
 
 
 def check_user(world: World, user: User, owner: Owner) -> None:

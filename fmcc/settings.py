@@ -18,6 +18,7 @@ from fmcc.policy.gauge import Curve
 from fmcc.policy.models.checks import BadParameter
 from fmcc.policy.registry import COST_PER_S, Parameters, check, make
 from fmcc.policy.rules import ClassRules, Rules
+from fmcc.steering.registry import DEFAULT, SCHEMES
 from fmcc.world import DataCenter, Limits, Service, User, World
 from lispfmc.runtime.config import ApiSettings, EndpointField, IpField, LogSettings, PrefixField, Settings, Wrong
 from lispfmc.wire.address import Endpoint, Prefix
@@ -90,7 +91,7 @@ class UserSettings(Settings):
 class ServiceSettings(Settings):
     """`datacenter` is where it starts; `allowed` where it may go (default: everywhere). Without a `user` it moves
     only when it is told to. `size_bytes` is its state, of which a move copies `fraction` (a partial migration), and
-    what that takes is reckoned until one has been timed."""
+    what that takes is reckoned until one has been timed. `scheme` leads its moves instead of the file's."""
 
     name: str
     user: str = ""
@@ -100,6 +101,7 @@ class ServiceSettings(Settings):
     service_class: str = ""
     size_bytes: int | None = Field(default=None, gt=0)
     fraction: float = Field(default=1.0, gt=0, le=1)
+    scheme: str | None = None
 
     @property
     def copied_bytes(self) -> int | None:
@@ -147,7 +149,7 @@ class FmccSettings(Settings):
     name: str = "fmcc"
     mode: Literal["act", "observe"] = "observe"
     policy: str = "nearest"
-    scheme: Literal["fig9"] = "fig9"
+    scheme: str = DEFAULT
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
     rlocs: tuple[IpField, ...] = Field(min_length=1)
     xtr_id: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{32}$")
@@ -167,6 +169,7 @@ class FmccSettings(Settings):
     @model_validator(mode="after")
     def _refers_to_what_is_there(self) -> Self:
         self._check_policies()
+        self._check_schemes()
         if all(len(rloc) != len(self.map_server.address) for rloc in self.rlocs):
             raise Wrong("no address of ours has the Map-Server's family; add one to rlocs", "rlocs")
         for table in ("sites", "users", "services", "service_classes"):
@@ -192,6 +195,13 @@ class FmccSettings(Settings):
                     Curve(each.latency_curve)
                 except BadParameter as error:
                     raise Wrong(str(error), "service_classes", index, "latency_curve") from error
+
+    def _check_schemes(self) -> None:
+        named: list[tuple[str | None, tuple[str | int, ...]]] = [(self.scheme, ("scheme",))]
+        named += [(each.scheme, ("services", index, "scheme")) for index, each in enumerate(self.services)]
+        for scheme, path in named:
+            if scheme is not None and scheme not in SCHEMES:
+                raise Wrong(f"no scheme {scheme!r}, known are {_list(SCHEMES)}; correct it", *path)
 
     def _check_eids(self) -> None:
         owners: dict[Prefix, str] = {}
@@ -254,6 +264,7 @@ class FmccSettings(Settings):
                     each.allowed or everywhere,
                     each.service_class,
                     each.copied_bytes,
+                    each.scheme or self.scheme,
                 )
                 for each in self.services
             },

@@ -157,12 +157,12 @@ def _considered(controller: Controller, considered: Considered, now: float) -> D
 
 
 def moves(controller: Controller) -> MoveList:
-    return MoveList([move(record, controller.steering.scheme) for record in controller.moves])
+    return MoveList([move(record) for record in controller.moves])
 
 
-def move(record: MoveRecord, scheme: str) -> MoveView:
+def move(record: MoveRecord) -> MoveView:
     moved = record.move
-    started = moved.phases[0].at
+    started = moved.phases[0].at if moved.phases else 0.0
     return MoveView(
         id=moved.id,
         service=record.service,
@@ -171,7 +171,7 @@ def move(record: MoveRecord, scheme: str) -> MoveView:
         version=moved.version,
         driver=moved.driver,
         emulated=moved.emulated,
-        scheme=scheme,
+        scheme=moved.scheme,
         state=str(moved.state),
         started_monotonic_ns=int(started * 1e9),
         phases=[PhaseView(phase.name, round((phase.at - started) * 1000, 3)) for phase in moved.phases],

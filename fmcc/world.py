@@ -36,7 +36,8 @@ class User(msgspec.Struct, frozen=True, gc=False):
 
 class Service(msgspec.Struct, frozen=True, gc=False):
     """A service that follows `user`, starts in `datacenter` and may live in `allowed` only. `user` "" is nobody: it
-    moves when it is told to. `size_bytes` is what a move copies; None = not known until it has moved."""
+    moves when it is told to. `size_bytes` is what a move copies; None = not known until it has moved. `scheme` leads
+    its moves."""
 
     name: str
     user: str
@@ -45,6 +46,7 @@ class Service(msgspec.Struct, frozen=True, gc=False):
     allowed: tuple[str, ...]
     service_class: str = ""
     size_bytes: int | None = None
+    scheme: str = ""
     added: bool = False
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import assert_never
 
@@ -23,7 +24,10 @@ from lispfmc.wire.errors import LocalError
 from xtr.dataplane.choice import plane_for, started
 from xtr.dataplane.sniffer import Sniffer
 from xtr.effects import Deliver, Install, ProbeHost, Remove, StandIn, TakeOver, Undeliver, XtrEffect
+from xtr.memory import Memory
 from xtr.reporting import Reporting
+from xtr.roles.peer import Await, Mark
+from xtr.roles.state import Release, Remember, Switch
 from xtr.router import Router
 from xtr.settings import XtrSettings
 
@@ -41,6 +45,7 @@ class Daemon:
         self._plane = plane_for(settings)
         self._sniffer = Sniffer(settings.instances)
         self._nonces = ordered_nonces(settings.state_dir)
+        self._memory = Memory(settings.state_dir)
         self._router = Router(
             settings,
             self._nonces,
@@ -63,10 +68,12 @@ class Daemon:
         )
         self._api.get("/v1/map-cache", lambda: {"items": self._router.map_cache(time.monotonic())})
         self._api.get("/v1/hosts", lambda: {"items": self._router.hosts(time.monotonic())})
+        self._api.get("/v1/moves", self._moves)
         self._api.get("/v1/counters", self._counters)
         self._api.metrics.counters("lispfmc_packets", "Data packets by what happened to them", "what", self._counters)
 
     async def start(self) -> None:
+        roles = self._memory.roles()
         await self._api.start(self._settings.api.listen)
         self._nonces.start()
         self._sockets = Sockets(
@@ -82,6 +89,7 @@ class Daemon:
             ) from error
         self._driver.start()
         self._driver.tell(self._router.start)
+        self._driver.tell(self._router.restored, roles)
         self._reporting.start()
 
     async def close(self) -> None:
@@ -113,7 +121,7 @@ class Daemon:
         self._driver.tell(self._router.sought, eid, interface, asker, mac)
 
     def mac_announced(self, mac: bytes, interface: str, iid: int) -> None:
-        self._driver.tell(self._router.mac_announced, mac)
+        self._driver.tell(self._router.mac_announced, mac, interface, iid)
 
     def outdated(self, eid: Prefix, sender: Ip) -> None:
         self._driver.tell(self._router.outdated, eid, sender)
@@ -123,6 +131,9 @@ class Daemon:
 
     def version(self, eid: Prefix) -> int | None:
         return self._router.version(eid)
+
+    def worked_off(self, eids: tuple[Prefix, ...], packets: Mapping[str, int]) -> None:
+        self._driver.tell(self._router.worked_off, eids, packets)
 
     # --- effects and views -----------------------------------------------------------------------------------------
 
@@ -142,6 +153,16 @@ class Daemon:
                 self._sniffer.stand_in(eid, interface, asker, mac)
             case TakeOver(eid=eid):
                 self._sniffer.take_over(eid)
+            case Switch():
+                self._plane.switch(effect)
+            case Release(plan=plan):
+                self._plane.release(plan)
+            case Mark():
+                self._plane.mark(effect)
+            case Await():
+                self._plane.await_markers(effect)
+            case Remember(role=role):
+                self._memory.remember(role)
             case Send() | Emit() | Reject():
                 raise TypeError("the driver performs these itself")
             case _:
@@ -156,6 +177,9 @@ class Daemon:
             "hosts": len(self._router.hosts(now)),
             "map_cache": len(self._router.map_cache(now)),
         }
+
+    def _moves(self) -> dict[str, object]:
+        return {"items": self._router.moves(self._plane.moved, time.monotonic())}
 
     def _not_ready(self) -> list[str]:
         missing = [] if self._sockets.all else ["sockets are not bound"]

@@ -11,6 +11,8 @@ import msgspec
 
 from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.wire.address import Ip, Prefix
+from xtr.roles.peer import Await, Mark
+from xtr.roles.state import Release, Remember, Switch
 
 
 class Hop(msgspec.Struct, frozen=True, gc=False):
@@ -24,12 +26,14 @@ class Forward(msgspec.Struct, frozen=True, gc=False):
     """Encapsulate to one of `hops`, chosen by flow hash; with `replicate` to each of them.
 
     `away` marks an EID that was here and has moved: packets that still arrive encapsulated for it are re-encapsulated
-    (outer TTL - 1, RFC 9300 §5.3), and each sender is reported so that it can be told.
+    (outer TTL - 1, RFC 9300 §5.3), and each sender is reported so that it can be told. With `sink` such packets are
+    dropped instead, and their senders reported just so; the site's own packets go to `hops` in any case.
     """
 
     hops: tuple[Hop, ...]
     away: bool = False
     replicate: bool = False
+    sink: bool = False
 
 
 class Drop(msgspec.Struct, frozen=True, gc=False):
@@ -94,5 +98,10 @@ class TakeOver(msgspec.Struct, frozen=True, gc=False):
     eid: Prefix
 
 
-XtrEffect: TypeAlias = Send | Emit | Reject | Install | Remove | Deliver | Undeliver | ProbeHost | StandIn | TakeOver
+MoveEffect: TypeAlias = Switch | Release | Mark | Await | Remember
+"""What a lossless move asks of the data plane and of the memory that survives the process (`xtr.roles`)."""
+
+XtrEffect: TypeAlias = (
+    Send | Emit | Reject | Install | Remove | Deliver | Undeliver | ProbeHost | StandIn | TakeOver | MoveEffect
+)
 """Everything that the tunnel router's core can ask for."""

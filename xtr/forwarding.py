@@ -15,6 +15,7 @@ from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import Action, EidRecord, MapReply
 from xtr.effects import Drop, Forward, Hop, Install, Native, Remove, XtrEffect
 from xtr.locators import Locators
+from xtr.mobility import Mobilities
 from xtr.settings import XtrSettings
 
 
@@ -30,6 +31,7 @@ class Forwarding:
         """`used` says when a packet last went by the data plane's entry of a prefix."""
         self.cache = MapCache(settings.limits.map_cache_entries, used)
         self.locators = Locators(settings, request_nonces, self.cache.behind)
+        self._mobilities = Mobilities(settings)
         self._interworking = settings.interworking
         self._ours = frozenset(settings.rlocs)
         self._address_sizes = frozenset(len(rloc) for rloc in settings.rlocs)
@@ -52,7 +54,9 @@ class Forwarding:
         """What the data plane does with packets for `mapping`."""
         shares = best(mapping.locators, self._address_sizes, self.locators.down)
         if shares:
-            return Install(mapping.eid, Forward(tuple(Hop(*share) for share in shares), away=mapping.away))
+            hops = tuple(Hop(*share) for share in shares)
+            away = mapping.away and self._mobilities.of(mapping.eid).sends_on
+            return Install(mapping.eid, Forward(hops, away=away, sink=mapping.away and not away))
         if mapping.locators or mapping.action != Action.NATIVELY_FORWARD:
             return Install(mapping.eid, Drop())
         # RFC 9301 §5.4 and RFC 6832 §6: to a Proxy-ETR that is configured, else as the plain routing table says

@@ -10,12 +10,14 @@ from collections.abc import Iterator, Sequence
 
 from lispfmc.core.deadlines import Deadlines
 from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.mapcache import UNUSABLE_PRIORITY
 from lispfmc.core.retransmission import Retransmissions, Schedule
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import EidRecord, MapNotify, MapNotifyAck, MapRequest, RequestRecord, address_of
 from xtr.asking import CONTROL_PORT
 from xtr.effects import XtrEffect
 from xtr.forwarding import Forwarding
+from xtr.mobility import Mobilities, Tells
 from xtr.senders import Senders
 from xtr.settings import XtrSettings
 
@@ -40,6 +42,7 @@ class Informer:
     ) -> None:
         self._rlocs = settings.rlocs
         self._most_peers = settings.limits.peers_informed
+        self._mobilities = Mobilities(settings)
         self._nonces = nonces
         self._request_nonces = request_nonces
         self._senders = senders
@@ -50,14 +53,20 @@ class Informer:
         self._smr_sent: Deadlines[Ip] = Deadlines()
 
     def inform(self, record: EidRecord, eid: Prefix, peers: Sequence[Ip], now: float) -> list[XtrEffect]:
-        """Tell `peers` where `eid` is now, except ourselves and where it went."""
+        """Tell `peers` where `eid` is now, except ourselves and where it went, as far as EIDs of its range have it."""
+        if self._mobilities.of(eid).tells in (Tells.SOLICIT_SENDERS, Tells.NOBODY):
+            return []
+        return self._tell(record, eid, peers, now)
+
+    def _tell(self, record: EidRecord, eid: Prefix, peers: Sequence[Ip], now: float) -> list[XtrEffect]:
         self._cool_down(now)
-        there = {locator.address for locator in record.locators}
+        by_notify = self._mobilities.of(eid).tells is Tells.NOTIFY
+        there = {locator.address for locator in record.locators if locator.priority != UNUSABLE_PRIORITY}
         others = [peer for peer in dict.fromkeys(peers) if peer not in there and peer not in self._rlocs]
         effects: list[XtrEffect] = []
         notified: list[str] = []
         for peer in others[: self._most_peers]:
-            key = self._senders.key_of_peer(peer)
+            key = self._senders.key_of_peer(peer) if by_notify else None
             if key is None or len(self._open) >= MOST_OPEN:
                 effects += self._solicit(eid, peer, now)
                 continue
@@ -74,9 +83,9 @@ class Informer:
     def evidence(self, record: EidRecord, eid: Prefix, peer: Ip, now: float) -> list[XtrEffect]:
         """A packet shows that `peer` does not know yet."""
         self._cool_down(now)
-        if (eid, peer) in self._open or (eid, peer) in self._told:
+        if (eid, peer) in self._open or (eid, peer) in self._told or self._mobilities.of(eid).tells is Tells.NOBODY:
             return []
-        return self.inform(record, eid, [peer], now)
+        return self._tell(record, eid, [peer], now)
 
     def stop(self, eid: Prefix) -> None:
         """What is being told about `eid` is no longer true."""

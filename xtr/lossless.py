@@ -16,12 +16,14 @@ from lispfmc.core.deadlines import Deadlines
 from lispfmc.core.effects import Emit, FieldValue, Reject, Send
 from lispfmc.core.exchanges import Exchanges
 from lispfmc.core.plans import Ask, Party, Plan, Restarted, Settle, TimedOut, plan_of
+from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.auth import Key
-from lispfmc.wire.messages import EidRecord
+from lispfmc.wire.messages import EidRecord, Locator
 from lispfmc.wire.moves import MoveMessage, MovePhase, in_parts
 from xtr.roles import Role, State, peer, step
 from xtr.roles.state import (
+    IN_HAND,
     MESSAGES,
     Event,
     Evidence,
@@ -45,7 +47,18 @@ from xtr.senders import Sender
 
 Eids: TypeAlias = tuple[Prefix, ...]
 LosslessEffect: TypeAlias = (
-    Send | Emit | Reject | Switch | Release | Register | Unregister | Remember | Warm | peer.Use | peer.Mark
+    Send
+    | Emit
+    | Reject
+    | Switch
+    | Release
+    | Register
+    | Unregister
+    | Remember
+    | Warm
+    | peer.Use
+    | peer.Mark
+    | peer.Await
 )
 MOST_ROLES = 65_536  # one for each service that ever moved here; who has a key is trusted, but may be broken
 MOST_PEERS = 64
@@ -96,6 +109,10 @@ class Lossless:
         eids = self._eids.get(eid)
         return eids is not None and self._roles[eids].state is not State.ABSENT
 
+    def role(self, eid: Prefix) -> Role:
+        """This router's part in the moves of an EID."""
+        return self._roles.get(self._eids.get(eid, ()), Role())
+
     def restored(self, roles: Iterable[Role], now: float) -> list[LosslessEffect]:
         """After a restart: what was remembered."""
         effects: list[LosslessEffect] = []
@@ -133,6 +150,8 @@ class Lossless:
 
     def reported(self, message: MoveMessage, key: Key, source: Endpoint, now: float) -> list[LosslessEffect]:
         """The hypervisor agent of this site speaks, authenticated, of a move by its id."""
+        if message.is_acknowledgement:  # we ask it nothing; to answer one would be answered for ever
+            return [Reject("unusable-move", source)]
         said = _SAID.get(MovePhase(message.phase)) if message.phase in list(MovePhase) else None
         if said is None:
             return [Reject("unusable-move", source)]
@@ -154,6 +173,18 @@ class Lossless:
         if eids is None or not rlocs or self._ours & set(rlocs):
             return []
         return self._step(eids, Superseded(Plan(0, record.map_version, eids, tuple(self._ours), rlocs)), now)
+
+    def outdone(self, eid: Prefix, version: int) -> list[LosslessEffect]:
+        """Another scheme has moved an EID by this version: its delivery is not ours to decide any more."""
+        eids = self._eids.get(eid, ())
+        role = self._roles.get(eids)
+        if role is None or role.plan is None or role.state in (State.ABSENT, *IN_HAND):
+            return []
+        promised = version if newer(version, role.promised) else role.promised
+        after = msgspec.structs.replace(role, state=State.ABSENT, promised=promised, deadline=None)
+        self._exchanges.settle(role.plan)
+        self._keep(eids, after)
+        return [Remember(after), Release(role.plan)]
 
     def next_deadline(self) -> float | None:
         return min(
@@ -191,10 +222,10 @@ class Lossless:
             for locator in record.locators:
                 if isinstance(locator.address, bytes) and len(named) < MOST_PEERS:
                     named.add(locator.address)
-        told: list[Send] = []
+        told: list[LosslessEffect] = []
         if role.state is State.HERE:
             others = sorted(named.difference(role.plan.source, role.plan.target, self._ours))
-            told = self._exchanges.ask(Ask(Party.PEERS, MovePhase.ACTIVATE, role.plan), others, now)
+            told = self._tell_peers(Ask(Party.PEERS, MovePhase.ACTIVATE, role.plan), others, now)
         said = verdict(role, MovePhase.PEERS, role.plan)
         return [Warm(message.records), *told, Send(message.acknowledgement(said), source, sender.key)]
 
@@ -214,7 +245,7 @@ class Lossless:
     # --- a step -------------------------------------------------------------------------------------------------------
 
     def _step(self, eids: Eids, event: Event, now: float) -> list[LosslessEffect]:
-        before = self._roles.get(eids) or self._first(eids)
+        before = self._before(eids)
         after, wanted = step(before, event, now)
         effects = [each for effect in wanted for each in self._performed(effect, now)]
         if after != before or eids not in self._roles:
@@ -233,16 +264,21 @@ class Lossless:
             effects.append(Emit("move.standing", fields))
         return effects
 
-    def _first(self, eids: Eids) -> Role:
-        """A service that has never moved here: it is here when all of its EIDs are."""
+    def _before(self, eids: Eids) -> Role:
+        """A service that has never moved here, or was moved by other means: it is here when all of its EIDs are."""
+        role = self._roles.get(eids, Role())
         versions = [self._owned(eid) for eid in eids]
         known = [version for version in versions if version is not None]
-        if not eids or len(known) < len(eids):
-            return Role()
-        return Role(State.HERE, owned=max(known), promised=max(known))
+        if role.state is not State.ABSENT or not eids or len(known) < len(eids):
+            return role
+        owned = max(known)
+        promised = owned if newer(owned, role.promised) else role.promised
+        return msgspec.structs.replace(role, state=State.HERE, owned=owned, promised=promised)
 
     def _performed(self, effect: RoleEffect, now: float) -> list[LosslessEffect]:
         match effect:
+            case Ask(to=Party.PEERS, plan=plan):
+                return self._tell_peers(effect, self._rlocs(Party.PEERS, plan), now)
             case Ask(to=to, plan=plan):
                 return [*self._exchanges.ask(effect, self._rlocs(to, plan), now)]
             case Settle(plan=plan):
@@ -252,6 +288,12 @@ class Lossless:
                 return [*self._export(plan, now)]
             case Switch() | Release() | Register() | Unregister() | Remember():
                 return [effect]
+
+    def _tell_peers(self, ask: Ask, rlocs: list[Ip], now: float) -> list[LosslessEffect]:
+        sends = self._exchanges.ask(ask, rlocs, now)
+        if not sends:
+            return []
+        return [peer.Await(ask.plan, tuple(send.to.ip for send in sends)), *sends]
 
     def _rlocs(self, to: Party, plan: Plan) -> list[Ip]:
         if to is Party.PEERS:
@@ -263,7 +305,8 @@ class Lossless:
 
     def _export(self, plan: Plan, now: float) -> list[Send]:
         talkers = list(dict.fromkeys(rloc for eid in plan.eids for rloc in self._peers(eid)))[:MOST_PEERS]
-        records = [record for rloc in talkers for record in self._mappings(rloc)]
+        # as in an SMR, its RLOC stands for a peer that sends and is sent nothing
+        records = [record for rloc in talkers for record in self._mappings(rloc) or [_standing_for(rloc)]]
         if not records:
             return []
         parts = in_parts(records)[:255]
@@ -285,3 +328,7 @@ class Lossless:
             self._deadlines.cancel(eids)
         else:
             self._deadlines.set(eids, role.deadline)
+
+
+def _standing_for(rloc: Ip) -> EidRecord:
+    return EidRecord.of(Prefix.host(rloc), [Locator.of(rloc)], ttl_minutes=1)

@@ -7,10 +7,9 @@ comes back by its own evidence and registers anew; a controller moves only what 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from lispfmc.core.deadlines import Deadlines
 from lispfmc.core.effects import Emit, Reject, Send
-from lispfmc.core.mapcache import Mapping, ttl_s
+from lispfmc.core.mapcache import Mapping
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import EidRecord, MapNotify, MapNotifyAck, MapRequest, prefix_of
 from xtr.damping import Damping
@@ -18,19 +17,21 @@ from xtr.effects import XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.informer import Informer
 from xtr.notices import Meaning, meaning, rlocs_of
-from xtr.presence import Activation, Presence
+from xtr.ownership import Ownership
+from xtr.presence import MOST_PROBED, PROBE_S, Activation, Presence
+from xtr.priority import ChangePriority
 from xtr.proxying import Proxying
 from xtr.registrar import Registrar
+from xtr.relocations import Relocations
 from xtr.replay import Freshness, Replays
 from xtr.resolution import Resolution
 from xtr.senders import Role, Sender
 
 CONTRADICTION_S = 3.0  # a host that answers so soon after we were told that it left was here all the time
-MOST_DEPARTED = 65_536  # the oldest is forgotten: its away entry goes on until it expires
 
 
 class Moves:
-    """The parts of the router that a move touches, and the EIDs that have left."""
+    """The parts of the router that a move touches. EIDs that a lossless move leads are left to `relocations`."""
 
     def __init__(
         self,
@@ -41,7 +42,9 @@ class Moves:
         resolution: Resolution,
         informer: Informer,
         proxying: Proxying,
-        peers: Callable[[Prefix], list[Ip]],
+        ownership: Ownership,
+        relocations: Relocations,
+        priority: ChangePriority,
     ) -> None:
         self._forwarding = forwarding
         self._presence = presence
@@ -49,11 +52,13 @@ class Moves:
         self._resolution = resolution
         self._informer = informer
         self._proxying = proxying
-        self._peers = peers
+        self._ownership = ownership
+        self._relocations = relocations
+        self._priority = priority
         self._replays = Replays()
-        self._departed: dict[Prefix, EidRecord] = {}
-        self._left: dict[Prefix, float] = {}
         self._damping = Damping()
+        self._spoke: Deadlines[Prefix] = Deadlines()
+        """Who sent something just now and is being asked where it is."""
 
     # what `xtr.notices` reads
 
@@ -61,8 +66,14 @@ class Moves:
         return self._registrar.version(eid)
 
     def departed(self, eid: Prefix) -> int | None:
-        record = self._departed.get(eid)
+        record = self._ownership.departed(eid)
         return record.map_version if record else None
+
+    def leads(self, eid: Prefix) -> bool:
+        return self._relocations.leads(eid)
+
+    def in_hand(self, eid: Prefix) -> bool:
+        return self._relocations.in_hand(eid)
 
     def present(self, eid: Prefix) -> bool:
         return eid in self._presence
@@ -73,6 +84,9 @@ class Moves:
     def mapping(self, eid: Prefix) -> Mapping | None:
         return self._forwarding.cache.lookup(eid)
 
+    def believes(self, eid: Prefix, source: Ip, rlocs: tuple[Ip, ...]) -> bool:
+        return self._priority.believes(eid, source, rlocs)
+
     def ours(self, rlocs: tuple[Ip, ...]) -> bool:
         return self._forwarding.ours(rlocs)
 
@@ -80,7 +94,13 @@ class Moves:
 
     def announced(self, eid: Prefix, interface: str, mac: bytes, now: float) -> list[XtrEffect]:
         """A host showed itself on a site interface."""
+        if self.leads(eid):
+            return self._relocations.announced(eid, interface, mac, now)
         was_here = eid in self._presence
+        if not was_here and self._presence.must_speak(eid) and not self._first_at_home(eid):
+            self._presence.remember_mac(mac, eid)
+            if eid not in self._spoke and not any(one in self._presence for one in self._presence.with_mac(mac)):
+                return []  # nor has its machine sent anything by another address
         if not was_here and self._presence.activation(eid) is Activation.PRESENCE:
             taken, alarms = self._damping.arrives(eid, now)
             if not taken:
@@ -89,20 +109,58 @@ class Moves:
         if was_here or eid not in self._presence:
             return effects
         effects += self._contradiction(eid, mac, now)
-        self._resolution.cancel(eid)
-        self._informer.stop(eid)
-        effects += self._forwarding.forget(eid, "host here")
+        effects += self._beside(eid, mac, now)
+        effects += self._ownership.showed(eid)
         activation = self._presence.activation(eid)
         if activation is Activation.PRESENCE:
-            self._departed.pop(eid, None)
+            self._ownership.returned(eid)
             effects += self._registrar.add(eid, 0, now)
         elif activation is Activation.CONTROLLER and self._first_at_home(eid):
             effects += self._registrar.add(eid, 0, now)
         return effects
 
-    def mac_announced(self, mac: bytes, now: float) -> list[XtrEffect]:
+    def mac_announced(self, mac: bytes, interface: str, iid: int, now: float) -> list[XtrEffect]:
         """A machine showed itself without its EIDs: those that it had when it was here last are asked."""
-        return [effect for eid in self._presence.with_mac(mac) for effect in self._presence.probe(eid, now)]
+        effects = self._relocations.mac_announced(mac, interface, iid, now)
+        for eid in self._presence.with_mac(mac):
+            # an answer says nothing of one that has to send something of its own accord
+            if not self.leads(eid) and not self._presence.must_speak(eid):
+                effects += self._presence.probe(eid, now)
+        return effects
+
+    def unknown_source(self, eid: Prefix, now: float) -> list[XtrEffect]:
+        """A packet left the site with a source that is not known to be here."""
+        if self.leads(eid):
+            return self._relocations.shown(eid, now)
+        if eid in self._presence:
+            return []
+        self._heard_from(eid, now)
+        return self._presence.probe(eid, now)
+
+    def asked(self, eid: Prefix, interface: str, mac: bytes, now: float) -> list[XtrEffect]:
+        """A host of ours looks for somebody's MAC address: what it asks with says where it is."""
+        if eid in self._presence or not self._presence.must_speak(eid):
+            return []
+        self._heard_from(eid, now)
+        return self.announced(eid, interface, mac, now)
+
+    def _beside(self, eid: Prefix, mac: bytes, now: float) -> list[XtrEffect]:
+        """`eid` has sent something itself: its machine is here, and is asked for what else was announced for it."""
+        if eid not in self._spoke:
+            return []
+        self._spoke.cancel(eid)
+        effects: list[XtrEffect] = []
+        for other in self._presence.with_mac(mac):
+            if other not in self._presence and self._presence.must_speak(other):
+                self._heard_from(other, now)
+                effects += self._presence.probe(other, now)
+        return effects
+
+    def _heard_from(self, eid: Prefix, now: float) -> None:
+        for _ in self._spoke.pop_expired(now):
+            pass
+        if self._presence.must_speak(eid) and len(self._spoke) < MOST_PROBED:
+            self._spoke.set(eid, now + PROBE_S)
 
     def next_deadline(self) -> float | None:
         deadlines = (self._presence.next_deadline(), self._damping.next_deadline())
@@ -113,7 +171,7 @@ class Moves:
         effects, given_up = self._presence.expired(now)
         for eid in given_up:
             # a service that is being moved stands still for a while: its controller says when it has gone
-            if self._presence.activation(eid) is not Activation.CONTROLLER:
+            if self._presence.activation(eid) is not Activation.CONTROLLER and not self.leads(eid):
                 effects += self._presence.lost(eid, "silent", now)
                 effects += self._proxying.left(eid)
                 effects += self._registrar.withdraw([eid], now)
@@ -123,7 +181,7 @@ class Moves:
 
     def _contradiction(self, eid: Prefix, mac: bytes, now: float) -> list[XtrEffect]:
         """We were just told that the host left, and here it is: once is a quick return, again and again an alarm."""
-        record, left = self._departed.get(eid), self._left.pop(eid, None)
+        record, left = self._ownership.departed(eid), self._ownership.pop_left(eid)
         if record is None or left is None or now - left > CONTRADICTION_S or self._damping.count(eid, now) < 3:
             return []
         there = [ip_text(rloc) for rloc in rlocs_of(record)]
@@ -131,32 +189,8 @@ class Moves:
 
     def _first_at_home(self, eid: Prefix) -> bool:
         # a service that left is back only when its controller says so: the epoch of the move is the controller's
-        known = eid in self._departed or self._registrar.version(eid) is not None
+        known = self._ownership.departed(eid) is not None or self._registrar.version(eid) is not None
         return self._presence.at_home(eid) and not known
-
-    def outdated(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
-        """The xTR at `sender` encapsulates for `eid` of ours by an older map-version (RFC 9302 §7.1)."""
-        records = self._registrar.answer(eid)
-        return self._informer.evidence(records[0], eid, sender, now) if records else []
-
-    def moved_away(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
-        """A packet for `eid` came from the xTR at `sender`, and `eid` has left."""
-        record = self._departed.get(eid) or self._elsewhere(eid, now)
-        if record is None or eid in self._presence:
-            return []
-        return self._informer.evidence(record, eid, sender, now)
-
-    def _elsewhere(self, eid: Prefix, now: float) -> EidRecord | None:
-        """Where an EID that may be here is instead, by the mapping that we use: a restart forgot that it departed."""
-        mapping = self.mapping(eid)
-        ours = self.in_range(eid) and eid.is_host
-        if not ours or mapping is None or not mapping.rlocs or self.ours(mapping.rlocs):
-            return None
-        if self._registrar.version(eid) is not None:
-            return None  # it came to us, whatever a less-specific mapping says
-        # the host alone: a peer replaces the entry that it sends by; and for as long as ours holds
-        minutes = max(1, int((mapping.expires - now) / 60))
-        return EidRecord.of(eid, mapping.locators, ttl_minutes=minutes, map_version=mapping.version)
 
     def notified(self, notify: MapNotify, sender: Sender, source: Endpoint, now: float) -> list[XtrEffect]:
         """An authenticated Map-Notify that acknowledges no registration."""
@@ -211,10 +245,13 @@ class Moves:
         match what:
             case Meaning.KNOWN:
                 return []
+            case Meaning.LED:
+                return self._relocations.noticed(record, eid, now)
             case Meaning.DEPARTED:
-                return self._depart(eid, record, sender, now)
+                return self._moved(eid, record, sender, now)
             case Meaning.ARRIVED:
-                return self._arrive(eid, record, now)
+                yielded = self._relocations.outdone(eid, record.map_version, now) or []
+                return [*yielded, *self._ownership.arrive(eid, record.map_version, now)]
             case Meaning.HELD:
                 version = self._registrar.version(eid) or 0
                 refused = Emit("registration.refused", {"eid": str(eid), "version": version, "cause": "older owner"})
@@ -222,61 +259,9 @@ class Moves:
             case Meaning.REMOVED:
                 return self._forwarding.forget(eid, "withdrawn")
             case Meaning.LEARNED:
-                return self._learn(eid, record, sender, now)
+                return self._ownership.learn(eid, record, sender.role.value, now)
 
-    def _depart(self, eid: Prefix, record: EidRecord, sender: Sender, now: float) -> list[XtrEffect]:
-        before = self._departed.pop(eid, None)
-        was_ours = eid in self._presence or self._registrar.version(eid) is not None
-        self._departed[eid] = record
-        if eid in self._presence:
-            self._left[eid] = now
-        for table in (self._departed, self._left):
-            if len(table) > MOST_DEPARTED:
-                del table[next(iter(table))]
-        self._resolution.cancel(eid)
-        # first the way to its new place, then the end of local delivery: no packet finds neither
-        effects = self._learn(eid, record, sender, now, away=True)
-        was_here = eid in self._presence
-        effects += self._presence.lost(eid, f"notified by {sender.role.value}", now)
-        effects += self._proxying.left(eid) if was_here else []
-        self._registrar.drop(eid)
-        moved = before is None or rlocs_of(before) != rlocs_of(record)
-        if was_ours or moved:
-            there = [ip_text(rloc) for rloc in rlocs_of(record)]
-            effects.append(Emit("away.installed", {"eid": str(eid), "rlocs": there, "version": record.map_version}))
-            effects += self._informer.inform(record, eid, self._peers(eid), now)
-        if was_ours and self._presence.activation(eid) is Activation.PRESENCE:
-            # It may have come back while the notify was on its way: if it answers, that evidence is the newer one.
-            effects += self._presence.probe(eid, now)
-        return effects
-
-    def _arrive(self, eid: Prefix, record: EidRecord, now: float) -> list[XtrEffect]:
-        self._departed.pop(eid, None)
-        self._resolution.cancel(eid)
-        self._informer.stop(eid)
-        effects = self._forwarding.forget(eid, "adopted")
-        effects += self._registrar.add(eid, record.map_version, now)
-        effects.append(Emit("host.adopted", {"eid": str(eid), "version": record.map_version}))
-        if eid not in self._presence:
-            effects += self._presence.probe(eid, now)
-        return effects
-
-    def _learn(
-        self, eid: Prefix, record: EidRecord, sender: Sender, now: float, *, away: bool = False
-    ) -> list[XtrEffect]:
-        before = self._forwarding.cache.get(eid)
-        if eid in self._departed:
-            away = True
-            self._departed[eid] = record
-        return self._forwarding.learn(
-            Mapping(
-                eid,
-                record.locators,
-                record.action,
-                record.map_version,
-                sender.role.value,
-                now,
-                now + ttl_s(record),
-                away=away or (before is not None and before.away),
-            )
-        )
+    def _moved(self, eid: Prefix, record: EidRecord, sender: Sender, now: float) -> list[XtrEffect]:
+        by = sender.role.value
+        yielded = self._relocations.outdone(eid, record.map_version, now) or []
+        return [*yielded, *self._ownership.depart(eid, record, by, now, cause=f"notified by {by}")]

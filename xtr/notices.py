@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import Protocol, TypeAlias
 
-from lispfmc.core.mapcache import Mapping
+from lispfmc.core.mapcache import UNUSABLE_PRIORITY, Mapping
 from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.messages import EidRecord
@@ -27,6 +27,8 @@ class Meaning(Enum):
     """The Map-Server speaks of an owner that ours is newer than: register again."""
     LEARNED = "learned"
     """A newer mapping of an EID that we send to."""
+    LED = "led"
+    """A lossless move decides about this EID's delivery, and takes in what the mapping system says."""
     REMOVED = "removed"
     """A mapping that we use is no longer valid."""
 
@@ -44,11 +46,20 @@ class Standing(Protocol):
     def departed(self, eid: Prefix) -> int | None:
         """The map-version with which `eid` left us; None when it did not."""
 
+    def leads(self, eid: Prefix) -> bool:
+        """A lossless move decides about this EID's delivery."""
+
+    def in_hand(self, eid: Prefix) -> bool:
+        """... and it has not ended."""
+
     def present(self, eid: Prefix) -> bool:
         """The host is here."""
 
     def in_range(self, eid: Prefix) -> bool:
         """The EID may be here."""
+
+    def believes(self, eid: Prefix, source: Ip, rlocs: tuple[Ip, ...]) -> bool:
+        """The other router may say that `eid` has come to it, to `rlocs`, from wherever."""
 
     def mapping(self, eid: Prefix) -> Mapping | None:
         """What packets for `eid` use."""
@@ -58,20 +69,31 @@ class Standing(Protocol):
 
 
 def rlocs_of(record: EidRecord) -> tuple[Ip, ...]:
-    return tuple(locator.address for locator in record.locators if isinstance(locator.address, bytes))
+    """The locators that may be used."""
+    return tuple(
+        locator.address
+        for locator in record.locators
+        if isinstance(locator.address, bytes) and locator.priority != UNUSABLE_PRIORITY
+    )
 
 
 def meaning(record: EidRecord, eid: Prefix, sender: Sender, source: Endpoint, standing: Standing) -> Meaning | Refusal:
     """What `record`, authenticated as from `sender`, says to us."""
     match sender.role:
         case Role.CONTROLLER:
-            return _from_controller(record, eid, sender, standing)
+            what = _from_controller(record, eid, sender, standing)
+            # another scheme's move: it may follow a lossless one, not break into it
+            return "move-in-hand" if what in (Meaning.ARRIVED, Meaning.DEPARTED) and standing.in_hand(eid) else what
+        case Role.MAP_SERVER | Role.PUBLISHER if standing.leads(eid):
+            return Meaning.LED
         case Role.MAP_SERVER:
             return _from_map_server(record, eid, standing)
         case Role.PUBLISHER:
             return _from_publisher(record, eid, standing)
         case Role.PEER:
             return _from_peer(record, eid, source, standing)
+        case Role.AGENT:
+            return "not-a-party"  # it speaks of machines, in move messages
 
 
 def _from_controller(record: EidRecord, eid: Prefix, sender: Sender, standing: Standing) -> Meaning | Refusal:
@@ -126,7 +148,11 @@ def _from_publisher(record: EidRecord, eid: Prefix, standing: Standing) -> Meani
 def _from_peer(record: EidRecord, eid: Prefix, source: Endpoint, standing: Standing) -> Meaning | Refusal:
     rlocs, mapping = rlocs_of(record), standing.mapping(eid)
     if standing.registered(eid) is not None or standing.present(eid):
-        return Meaning.KNOWN if standing.ours(rlocs) else "local-eid"
+        if standing.ours(rlocs):
+            return Meaning.KNOWN
+        return Meaning.DEPARTED if standing.believes(eid, source.ip, rlocs) else "local-eid"
+    if standing.believes(eid, source.ip, rlocs):
+        return Meaning.KNOWN  # told to every data centre; whom it left tells us if we send to it
     if mapping is None:
         return Meaning.KNOWN  # nothing of ours is out of date
     if mapping.eid == eid and set(mapping.rlocs) == set(rlocs):

@@ -17,6 +17,7 @@ from lispfmc.core.effects import Emit, Reject
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.wire.address import Endpoint, Prefix
 from xtr.effects import Deliver, ProbeHost, Undeliver, XtrEffect
+from xtr.mobility import Mobilities, Sign
 from xtr.settings import XtrSettings
 
 PROBE_S = 1.0  # RFC 4861 §7.2.2 and RFC 1122 §2.3.2.1: ask one host at most once a second
@@ -29,8 +30,8 @@ MOST_PROBED = 4096  # a host of ours that sends with made-up sources must not fi
 class Activation(Enum):
     """What the appearance of an EID means."""
 
-    PRESENCE = "presence"
-    CONTROLLER = "controller"
+    PRESENCE = "presence"  # it is registered
+    CONTROLLER = "controller"  # somebody else has to say that it is registered here
     LOCAL = "local"  # covered by a fixed prefix and in no dynamic range: there is nothing more to register
     FOREIGN = "foreign"
 
@@ -58,19 +59,22 @@ class Presence:
         self._macs: dict[bytes, dict[Prefix, None]] = {}
         self._hosts: dict[Prefix, Host] = {}
         self._homes: PrefixTable[None] = PrefixTable()
-        self._dynamic: PrefixTable[Activation] = PrefixTable()
         self._probed: Deadlines[Prefix] = Deadlines()
         for prefix in settings.prefixes:
             self._homes.set(settings.placed(prefix), None)
-        for dynamic in settings.dynamic:
-            self._dynamic.set(settings.placed(dynamic.prefix), Activation(dynamic.activation))
+        self._mobilities = Mobilities(settings)
 
     def activation(self, eid: Prefix) -> Activation:
         """What it means when `eid` shows up here."""
-        found = self._dynamic.longest(eid)
-        if found:
-            return found[1]
+        mobility = self._mobilities.dynamic(eid)
+        if mobility is not None:
+            return Activation.PRESENCE if mobility.registers_on in (Sign.SHOWN, Sign.SENT) else Activation.CONTROLLER
         return Activation.LOCAL if self.at_home(eid) else Activation.FOREIGN
+
+    def must_speak(self, eid: Prefix) -> bool:
+        """Only what `eid` sends itself shows that it is here; announcements may be its hypervisor's."""
+        mobility = self._mobilities.dynamic(eid)
+        return mobility is not None and mobility.registers_on is Sign.SENT
 
     def at_home(self, eid: Prefix) -> bool:
         """True inside a fixed prefix of ours."""
@@ -91,7 +95,7 @@ class Presence:
             return [Reject("too-many-hosts", Endpoint(eid.ip, 0), f"there are {self._most} already")]
         self._hosts[eid] = Host(eid, interface, mac, before.since if before else now)
         self._heard[eid] = now
-        self._remember_mac(mac, eid)
+        self.remember_mac(mac, eid)
         if self._silence_s and before is None:
             self._quiet.set(eid, now + self._silence_s)
         effects: list[XtrEffect] = [Deliver(eid, interface, mac)]
@@ -148,7 +152,8 @@ class Presence:
                 effects.append(ProbeHost(eid))
         return effects, given_up
 
-    def _remember_mac(self, mac: bytes, eid: Prefix) -> None:
+    def remember_mac(self, mac: bytes, eid: Prefix) -> None:
+        """`mac` says that it has `eid`."""
         eids = self._macs.pop(mac, {})
         eids.pop(eid, None)
         eids[eid] = None

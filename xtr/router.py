@@ -6,21 +6,27 @@ enters it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from lispfmc.core.effects import Reject, Send
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import Action, Ecm, MapNotify, MapNotifyAck, MapReply, MapRequest, Message
+from lispfmc.wire.moves import MoveMessage
 from xtr.answering import Answering
 from xtr.effects import Deliver, Forward, Native, XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.informer import Informer
 from xtr.moves import Moves
+from xtr.ownership import Ownership
 from xtr.presence import Activation, Presence
+from xtr.priority import ChangePriority
 from xtr.proxying import Proxying
 from xtr.registrar import Registrar
+from xtr.relocations import Relocations
 from xtr.resolution import Resolution
-from xtr.senders import Role, Senders
+from xtr.roles import Role
+from xtr.senders import Role as SenderRole
+from xtr.senders import Senders
 from xtr.settings import XtrSettings
 from xtr.subscribing import Subscribing
 
@@ -55,7 +61,7 @@ class Router:
         self._informer = Informer(settings, nonces, request_nonces, self._senders, self._forwarding)
         self._answering = Answering(settings, self._registrar)
         self._proxying = Proxying(settings, self._presence, self._forwarding)
-        self._moves = Moves(
+        self._ownership = Ownership(
             forwarding=self._forwarding,
             presence=self._presence,
             registrar=self._registrar,
@@ -64,11 +70,49 @@ class Router:
             proxying=self._proxying,
             peers=peers,
         )
-        self._timed = (self._forwarding, self._registrar, self._resolution, self._informer, self._moves, self._proxying)
+        self._priority = ChangePriority(
+            settings, ownership=self._ownership, registrar=self._registrar, informer=self._informer
+        )
+        self._relocations = Relocations(
+            settings,
+            nonces,
+            senders=self._senders,
+            forwarding=self._forwarding,
+            presence=self._presence,
+            registrar=self._registrar,
+            proxying=self._proxying,
+            ownership=self._ownership,
+            peers=peers,
+            priority=self._priority,
+        )
+        self._moves = Moves(
+            forwarding=self._forwarding,
+            presence=self._presence,
+            registrar=self._registrar,
+            resolution=self._resolution,
+            informer=self._informer,
+            proxying=self._proxying,
+            ownership=self._ownership,
+            relocations=self._relocations,
+            priority=self._priority,
+        )
+        self._timed = (
+            self._forwarding,
+            self._registrar,
+            self._resolution,
+            self._informer,
+            self._moves,
+            self._proxying,
+            self._relocations,
+        )
 
     def start(self, now: float) -> list[XtrEffect]:
         """Begin: register the fixed prefixes."""
         return self._registrar.start([self._settings.placed(prefix) for prefix in self._settings.prefixes], now)
+
+    def restored(self, roles: Iterable[Role], now: float) -> list[XtrEffect]:
+        """After a restart, before anything is received: our part in lossless moves, as it was remembered."""
+        return self._relocations.restored(roles, now)
 
     def stop(self, now: float) -> list[XtrEffect]:
         """End: withdraw what is registered, so that nobody sends to us for three minutes more."""
@@ -83,6 +127,8 @@ class Router:
                 return self._notified(message, datagram, source, now)
             case MapNotifyAck():
                 return self._acknowledged(message, datagram, source)
+            case MoveMessage():
+                return self._relocations.received(message, datagram, source, now)
             case MapRequest() if message.smr:
                 return self._moves.solicited(message, source, now)
             case MapRequest():
@@ -128,19 +174,20 @@ class Router:
 
     def unknown_source(self, eid: Prefix, now: float) -> list[XtrEffect]:
         """A packet left the site with a source EID that is not known to be here."""
-        return [] if eid in self._presence else self._presence.probe(eid, now)
+        return self._moves.unknown_source(eid, now)
 
     def sought(self, eid: Prefix, interface: str, asker: Ip, mac: bytes, now: float) -> list[XtrEffect]:
         """A host of the site looks for the MAC address of `eid`."""
-        return self._proxying.sought(eid, interface, asker, mac, now)
+        spoke = self._moves.asked(Prefix.host(asker, eid.iid), interface, mac, now)
+        return [*spoke, *self._proxying.sought(eid, interface, asker, mac, now)]
 
-    def mac_announced(self, mac: bytes, now: float) -> list[XtrEffect]:
+    def mac_announced(self, mac: bytes, interface: str, iid: int, now: float) -> list[XtrEffect]:
         """A machine showed its MAC address only (RARP)."""
-        return self._moves.mac_announced(mac, now)
+        return self._moves.mac_announced(mac, interface, iid, now)
 
     def outdated(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
         """The xTR at `sender` encapsulates for our `eid` by an older map-version than ours."""
-        return self._moves.outdated(eid, sender, now)
+        return self._ownership.outdated(eid, sender, now)
 
     def newer_source(self, eid: Prefix, now: float) -> list[XtrEffect]:
         """A packet from `eid` carries a newer map-version than our mapping of it."""
@@ -148,7 +195,15 @@ class Router:
 
     def moved_away(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
         """The xTR at `sender` still encapsulates to us for `eid`, which has left."""
-        return self._moves.moved_away(eid, sender, now)
+        return self._ownership.moved_away(eid, sender, now)
+
+    def worked_off(self, eids: tuple[Prefix, ...], packets: Mapping[str, int], now: float) -> list[XtrEffect]:
+        """The data plane has dealt with what it held or kept for a move."""
+        return self._relocations.worked_off(eids, packets)
+
+    def moves(self, packets: Callable[[tuple[Prefix, ...]], dict[str, int]], now: float) -> list[dict[str, object]]:
+        """Our part in lossless moves, as the HTTP API shows it; `packets` counts a move's packets."""
+        return self._relocations.view(packets, now)
 
     def measured(self) -> dict[Ip, tuple[float, float]]:
         """The last round-trip time to every locator that answers probes, and when it was measured."""
@@ -215,7 +270,7 @@ class Router:
         effects = self._answering.asked(request, source, reply_port, now)
         eid = request.records[0].prefix if request.records else None
         if request.probe and eid is not None:
-            effects += self._moves.moved_away(eid, source.ip, now)  # if it has left, the prober does not know
+            effects += self._ownership.moved_away(eid, source.ip, now)  # if it has left, the prober does not know
         return effects
 
     def _notified(self, notify: MapNotify, datagram: bytes, source: Endpoint, now: float) -> list[XtrEffect]:
@@ -223,14 +278,14 @@ class Router:
         sender = publisher or self._senders.authenticate(notify, datagram, source)
         if isinstance(sender, Reject):
             return [sender]
-        if sender.role is Role.MAP_SERVER:
+        if sender.role is SenderRole.MAP_SERVER:
             answer = self._registrar.acknowledged(notify, source.ip, now)
             if answer is not None:
                 effects, contested = answer
                 for record in contested:
                     effects += self._moves.contested(record, sender, source, now)
                 return effects
-        if sender.role is Role.PUBLISHER:
+        if sender.role is SenderRole.PUBLISHER:
             effects = self._published(notify, source, now)
             if effects:
                 return [*effects, Send(MapNotifyAck.of(notify), source, sender.key)]

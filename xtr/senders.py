@@ -23,6 +23,8 @@ class Role(Enum):
     """A Map-Server that speaks under the key of our subscriptions."""
     CONTROLLER = "controller"
     PEER = "peer"
+    AGENT = "agent"
+    """This site's hypervisor agent."""
 
 
 class Sender(msgspec.Struct, frozen=True):
@@ -50,6 +52,8 @@ class Senders:
             ranges = tuple(settings.placed(prefix) for prefix in controller.ranges)
             rlocs = frozenset(controller.rlocs)
             self._senders[controller.address] = (Sender(Role.CONTROLLER, controller.key, ranges, rlocs),)
+        if settings.agent:
+            self._senders[settings.agent.address] = (Sender(Role.AGENT, settings.agent.key),)
 
     def authenticate(self, message: Signed, datagram: bytes, source: Endpoint) -> Sender | Reject:
         """Who sent `message`, or why it is refused."""

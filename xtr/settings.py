@@ -6,29 +6,25 @@ Every prefix of the file lies in `instance_id` unless it names another one ("[7]
 
 from __future__ import annotations
 
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField, Settings, Wrong
+from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField, Settings, SharedKey, Wrong
 from lispfmc.wire.address import Ip, Prefix, ip_text
-from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
 
 DEVICE_NAME = 15  # IFNAMSIZ less the final zero
 
 
-class SubscriptionKey(Settings):
+class SubscriptionKey(SharedKey):
     """The key by which a Map-Server authenticates what it publishes to us (RFC 9437's PubSubKey): agreed beforehand, or
     with `lisp_sec` each subscription's own, which both sides derive from the one-time key that it was asked with."""
 
     key_id: int = Field(default=0, ge=0, le=255)
     secret: str = ""
-    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
-    auth_compat: AuthCompat = "whole-16"
     lisp_sec: bool = False
 
     @model_validator(mode="after")
@@ -37,24 +33,12 @@ class SubscriptionKey(Settings):
             raise Wrong("publications are signed by a secret, or with lisp_sec by keys of their own; give one of them")
         return self
 
-    @cached_property
-    def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
-
-class MapServerSettings(Settings):
+class MapServerSettings(SharedKey):
     """A Map-Server to register with, and the key that both sides know; with `subscription`, it publishes to us."""
 
     address: IpField
-    key_id: int = Field(ge=0, le=255)
-    secret: str = Field(min_length=1)
-    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
-    auth_compat: AuthCompat = "whole-16"
     subscription: SubscriptionKey | None = None
-
-    @cached_property
-    def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class MapResolverSettings(Settings):
@@ -69,42 +53,38 @@ class MapResolverSettings(Settings):
 class DynamicRange(Settings):
     """EIDs that may show up here although they are no fixed prefix of ours, or that roam from here.
 
-    "presence": registered as soon as the host shows itself (users). "controller": delivered locally when the host
-    shows itself, but registered when the controller says so; at home at its first appearance (services).
+    `mobility` says what makes us register one, and what we do about one that has left (`xtr.mobility`): "presence" for
+    users, who are registered as soon as they show themselves; for services the way in which their moves are led.
     """
 
     prefix: PrefixField
-    activation: Literal["presence", "controller"]
+    mobility: Literal["presence", "lossless", "fig9", "cp", "dataplane", "pubsub", "smr"]
 
 
-class PeerKey(Settings):
+class PeerKey(SharedKey):
     """The key that we share with one address of another xTR."""
 
     peer: IpField
-    id: int = Field(ge=0, le=255)
-    secret: str = Field(min_length=1)
-    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
-    auth_compat: AuthCompat = "whole-16"
-
-    @cached_property
-    def key(self) -> Key:
-        return Key(self.id, self.secret.encode(), self.algorithm, self.auth_compat)
+    key_id: int = Field(ge=0, le=255, alias="id")
 
 
-class ControllerSettings(Settings):
+class AgentSettings(SharedKey):
+    """This site's hypervisor agent: it tells us when a service that is being moved has stopped or runs.
+
+    `interfaces` are those that its machines are behind, all of the site's unless it names some: only there does an
+    announcement activate a move.
+    """
+
+    address: IpField
+    interfaces: tuple[str, ...] = ()
+
+
+class ControllerSettings(SharedKey):
     """A Follow-Me controller, the EIDs that it may move, and the locators that it may move them to."""
 
     address: IpField
-    key_id: int = Field(ge=0, le=255)
-    secret: str = Field(min_length=1)
-    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
-    auth_compat: AuthCompat = "whole-16"
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
     rlocs: tuple[IpField, ...] = Field(min_length=1)
-
-    @cached_property
-    def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class SiteSettings(Settings):
@@ -151,6 +131,8 @@ class DataPlaneSettings(Settings):
     queue_packets: int = Field(default=4096, ge=1)
     queue_seconds: float = Field(default=3.0, gt=0)
     map_versioning: bool = False
+    replay_ms: float = Field(default=50.0, ge=0, le=1000)
+    hold_bytes: int = Field(default=64 << 20, ge=0)
 
     @model_validator(mode="after")
     def _versions_are_sent_by_the_portable_plane(self) -> DataPlaneSettings:
@@ -216,6 +198,7 @@ class XtrSettings(Settings):
     dynamic: tuple[DynamicRange, ...] = ()
     keys: tuple[PeerKey, ...] = ()
     controllers: tuple[ControllerSettings, ...] = ()
+    agent: AgentSettings | None = None
     site: SiteSettings = SiteSettings()
     dataplane: DataPlaneSettings = DataPlaneSettings()
     interworking: InterworkingSettings = InterworkingSettings()
@@ -245,14 +228,14 @@ class XtrSettings(Settings):
             ("map_servers", "address", [server.address for server in self.map_servers]),
             ("keys", "peer", [key.peer for key in self.keys]),
             ("controllers", "address", [controller.address for controller in self.controllers]),
+            ("agent", "address", [self.agent.address] if self.agent else []),
         )
         seen: set[Ip] = set()
         for table, field, addresses in rows:
             for index, address in enumerate(addresses):
                 if address in seen:
-                    raise Wrong(
-                        f"{ip_text(address)} has a row already, one address has one key; keep one", table, index, field
-                    )
+                    where: tuple[str | int, ...] = (table, field) if table == "agent" else (table, index, field)
+                    raise Wrong(f"{ip_text(address)} has a row already, one address has one key; keep one", *where)
                 seen.add(address)
         return self
 
@@ -274,6 +257,9 @@ class XtrSettings(Settings):
         unknown = set(self.site.instances) - set(self.site.interfaces)
         if unknown:
             raise Wrong(f"{sorted(unknown)[0]} is none of the interfaces; add it there", "site", "instances")
+        behind = set(self.agent.interfaces if self.agent else ()) - set(self.site.interfaces)
+        if behind:
+            raise Wrong(f"{sorted(behind)[0]} is none of site.interfaces; add it there", "agent", "interfaces")
         return self
 
     @model_validator(mode="after")

@@ -220,6 +220,13 @@ class DistanceTold(msgspec.Struct, frozen=True):
     ms: float
 
 
+class SchemeTold(msgspec.Struct, frozen=True):
+    """By what the service's next moves are led; null: as configured."""
+
+    service: str
+    scheme: str | None
+
+
 class RemainingTold(msgspec.Struct, frozen=True):
     service: str
     remaining_s: float | None

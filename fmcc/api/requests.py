@@ -6,7 +6,7 @@ from typing import Annotated
 
 import msgspec
 
-from fmcc.population import RequestRefused
+from fmcc.requests import RequestRefused
 from fmcc.world import Service, User, World
 from lispfmc.wire.address import Prefix
 from lispfmc.wire.errors import LocalError
@@ -16,10 +16,18 @@ Eids = Annotated[list[Annotated[str, msgspec.Meta(max_length=64)]], msgspec.Meta
 
 
 class MoveRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Move `service` to the data centre `to`."""
+    """Move `service` to the data centre `to`, led by `scheme` ("": as its other moves)."""
 
     service: str
     to: str
+    scheme: str = ""
+
+
+class SchemeRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Have the next moves of `service` led by `scheme`; null: as configured."""
+
+    service: str
+    scheme: str | None
 
 
 class UserRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

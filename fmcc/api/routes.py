@@ -17,7 +17,7 @@ from fmcc import views
 from fmcc.api import answers, requests
 from fmcc.controller import Controller
 from fmcc.history.database import History
-from fmcc.population import RequestRefused
+from fmcc.requests import RequestRefused
 from lispfmc.runtime.access import Role
 from lispfmc.runtime.http import Api, Call, Refused
 from lispfmc.runtime.openapi import Operation
@@ -132,6 +132,8 @@ class Routes:
         begin = "Move a service to a data centre"
         does("POST", "/v1/migrations", begin, answers.MoveView, self._move, takes=move, refuses=(403, 404, 409))
         does("POST", "/v1/moves", begin, answers.MoveView, self._move, takes=move, refuses=(403, 404, 409))
+        lead = "Have a service's next moves led by another scheme"
+        does("POST", "/v1/schemes", lead, answers.SchemeTold, self._steer, takes=requests.SchemeRequest, refuses=(404,))
         abort = "/v1/migrations/{id}/abort"
         stop = "Give a move up before its machine stands still"
         does("POST", abort, stop, answers.MoveView, self._abort, takes=requests.Nothing, refuses=(404, 409))
@@ -204,44 +206,50 @@ class Routes:
     # --- changing -----------------------------------------------------------------------------------------------------
 
     async def _move(self, call: Call[requests.MoveRequest, None]) -> answers.MoveView:
-        service, to = call.body.service, call.body.to
+        service, to, scheme = call.body.service, call.body.to, call.body.scheme
         with _refusing():
-            self._controller.check(service, to)
-        self._tell(self._controller.requested, service, to)
-        return views.move(self._controller.last_move(service), self._controller.steering.scheme)
+            self._controller.requests.check(service, to, scheme)
+        self._tell(self._controller.requested, service, to, scheme)
+        return views.move(self._controller.migrations.last(service))
+
+    async def _steer(self, call: Call[requests.SchemeRequest, None]) -> answers.SchemeTold:
+        service, scheme = call.body.service, call.body.scheme
+        with _refusing():
+            self._controller.steered(service, scheme or "")
+        return answers.SchemeTold(service, scheme)
 
     async def _abort(self, call: Call[requests.Nothing, None]) -> answers.MoveView:
         move = call.path["id"]
         with _refusing():
-            service = self._controller.check_abort(move)
+            service = self._controller.requests.check_abort(move)
         self._tell(self._controller.abort, move)
-        return views.move(self._controller.last_move(service), self._controller.steering.scheme)
+        return views.move(self._controller.migrations.last(service))
 
     async def _add_user(self, call: Call[requests.UserRequest, None]) -> answers.UserView:
         with _refusing():
             user = requests.user_of(call.body, self._instance_id)
-            self._controller.check_user(user)
+            self._controller.population.check_user(user)
         self._tell(self._controller.add_user, user)
         return views.user(self._controller, user.name, time.monotonic())
 
     async def _drop_user(self, call: Call[None, None]) -> answers.Removed:
         name = call.path["name"]
         with _refusing():
-            self._controller.check_user_leaves(name)
+            self._controller.population.check_user_leaves(name)
         self._tell(self._controller.remove_user, name)
         return answers.Removed(name)
 
     async def _add_service(self, call: Call[requests.ServiceRequest, None]) -> answers.ServiceView:
         with _refusing():
             service = requests.service_of(call.body, self._controller.world, self._classes, self._instance_id)
-            self._controller.check_service(service)
+            self._controller.population.check_service(service)
         self._tell(self._controller.add_service, service)
         return views.service(self._controller, service.name)
 
     async def _drop_service(self, call: Call[None, None]) -> answers.Removed:
         name = call.path["name"]
         with _refusing():
-            self._controller.check_service_leaves(name)
+            self._controller.population.check_service_leaves(name)
         self._tell(self._controller.remove_service, name)
         return answers.Removed(name)
 

@@ -116,7 +116,7 @@ class Keeper:
             yield
         while changes.moves and len(batch.moves) < MOST:
             _, record = changes.moves.popitem(last=False)
-            batch.moves.append(migration(record, self._controller.steering.scheme, offset))
+            batch.moves.append(migration(record, offset))
             yield
         while changes.decisions and len(batch.decisions) < MOST:
             batch.decisions.append(past_decision(changes.decisions.popleft(), self._controller.policy.name, offset))

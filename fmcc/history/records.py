@@ -78,9 +78,9 @@ def service_record(
     )
 
 
-def migration(record: MoveRecord, scheme: str, offset: float) -> Migration:
+def migration(record: MoveRecord, offset: float) -> Migration:
     """`offset` is unix time less monotonic time."""
-    seen = move(record, scheme)
+    seen = move(record)
     return Migration(
         number=0,
         started_at=round(record.move.phases[0].at + offset, 6),

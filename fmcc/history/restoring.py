@@ -50,7 +50,7 @@ def _restore_user(kept: KeptUser, controller: Controller, now: float) -> None:
     if kept.added:
         controller.add_user(User(kept.name, _prefixes(kept.eids), added=True), now)
     if kept.name in controller.world.users and kept.site in controller.world.sites:
-        controller.remembered_user(kept.name, kept.site)
+        controller.population.remembered_user(kept.name, kept.site)
 
 
 def _restore_service(kept: KeptService, controller: Controller, now: float, offset: float) -> None:
@@ -60,7 +60,7 @@ def _restore_service(kept: KeptService, controller: Controller, now: float, offs
     if known is None:
         return
     if kept.datacenter in controller.world.datacenters:
-        controller.remembered(kept.name, kept.datacenter, kept.version)
+        controller.population.remembered(kept.name, kept.datacenter, kept.version)
     if kept.learned is not None:
         # a clock that went back in between makes nothing younger than now
         controller.deliberation.restore(kept.name, kept.learned, min(kept.saved - offset, now))

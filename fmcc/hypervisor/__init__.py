@@ -32,6 +32,7 @@ class Migration(msgspec.Struct, frozen=True):
     machine: str
     source: str = msgspec.field(name="from")
     target: str = msgspec.field(name="to")
+    scheme: str = ""
 
 
 class Kind(StrEnum):
@@ -50,6 +51,8 @@ class Happened(msgspec.Struct, frozen=True):
     at_ns: int
     percent: float | None = None
     reason: str = ""
+    runs_here: bool = False
+    """A migration that failed has left the machine running, or running again, where it was."""
 
 
 class Place(msgspec.Struct, frozen=True):
@@ -80,6 +83,10 @@ class Hypervisor(Protocol):
     def emulated(self) -> bool:
         """True when the machine is none: every report says so."""
 
+    @property
+    def tells_stop(self) -> bool:
+        """Whether STOPPED is told when it happens; without it, routers copy to the target beforehand (bicast)."""
+
     def machines(self) -> tuple[str, ...]: ...
 
     def waiting(self) -> list[str]:
@@ -98,7 +105,7 @@ class Hypervisor(Protocol):
         """Make this end ready, for a limited time; again is no error. Raises CannotMigrate."""
 
     async def start(self, migration: Migration) -> None:
-        """At the source: begin, and return. Raises CannotMigrate."""
+        """At the source: begin, and return; again is no error. Raises CannotMigrate."""
 
     async def abort(self, move: str) -> None:
         """Forget the migration; the machine stays. Raises CannotMigrate when it is too late."""

@@ -1,7 +1,7 @@
 """The daemon `lispfmc-agent`, one at each data centre: drives its hypervisor for the controller and the other agents.
 
-HTTP only, every /v1 path behind a bearer token. What happens to machines is told as events (server-sent, resumable),
-after the fact and by the end where it happened.
+HTTP, every /v1 path behind a bearer token. What happens to machines is told after the fact and by the end where it
+happened: first to the data centre's own tunnel router, by UDP; then to all others as events (server-sent, resumable).
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,16 +17,23 @@ import msgspec
 
 from fmcc.hypervisor import CannotMigrate, Happened, Hypervisor, Migration, Recovered
 from fmcc.hypervisor.drivers import check_installed, make
-from fmcc.hypervisor.settings import AgentSettings
+from fmcc.hypervisor.settings import AgentSettings, RouterSettings
+from fmcc.hypervisor.telling import TelEffect, Telling
 from lispfmc.core.effects import FieldValue
 from lispfmc.runtime import config, logs, service
 from lispfmc.runtime.client import ApiClient, ApiError, Unreachable
+from lispfmc.runtime.driver import Driver
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.http import Api, Refused
 from lispfmc.runtime.node_client import NodeError
+from lispfmc.runtime.nonces import ordered_nonces
 from lispfmc.runtime.rejects import Rejects
+from lispfmc.runtime.udp import open_dgram
+from lispfmc.wire.address import Endpoint
 
 T = TypeVar("T")
+
+CONTROL_PORT = 4342
 
 
 class Agent:
@@ -34,7 +42,9 @@ class Agent:
     def __init__(self, settings: AgentSettings, events: EventLog, rejects: Rejects) -> None:
         self._settings = settings
         self._events = events
+        self._rejects = rejects
         self._driver: Hypervisor | None = None
+        self._tell_router: Callable[[Happened], None] = lambda _: None
         # on the machine itself, by a unix socket: what is shown, nothing that acts
         self.local = Api("agent", settings.name, events, rejects, self._status, self._not_ready)
         self.local.get("/v1/migrations", lambda: {"items": self._hypervisor.migrations()})
@@ -57,6 +67,8 @@ class Agent:
             stack.push_async_callback(self.api.close)
             stack.push_async_callback(self.local.close)
             stack.push_async_callback(self._close_driver)
+            if self._settings.xtr is not None:
+                await self._reach(self._settings.xtr, stack)
             async with asyncio.TaskGroup() as tasks:
                 self._driver = make(self._settings, peers, self.report, tasks, self.recovered)
                 await self.api.start(str(self._settings.listen))
@@ -72,8 +84,27 @@ class Agent:
         if self._driver is not None:
             await self._driver.close()
 
+    async def _reach(self, router: RouterSettings, stack: contextlib.AsyncExitStack) -> None:
+        """From now on our tunnel router is told of machines that stop, resume and are taken back."""
+        eids = {machine.name: machine.eids for machine in self._settings.machines}
+        telling = Telling(Endpoint(router.address, CONTROL_PORT), router.key, ordered_nonces(), eids)
+        driver: Driver[TelEffect] = Driver(
+            telling,
+            perform=_nothing_else,
+            send=lambda data, to: socket.send(data, to),
+            events=self._events,
+            rejects=self._rejects,
+        )
+        # by the address that the router knows us by, opened before the first move: no look-up when it counts
+        socket = await open_dgram(Endpoint(self._settings.listen.ip, 0), driver.datagram)
+        stack.callback(socket.close)
+        stack.callback(driver.close)
+        driver.start()
+        self._tell_router = lambda happened: driver.tell(telling.tell, happened)
+
     def report(self, happened: Happened) -> None:
-        """Make what happened to a machine an event."""
+        """Tell what happened to a machine: the router first, packets wait for it; then all others, by an event."""
+        self._tell_router(happened)
         fields: dict[str, FieldValue] = {
             "move": happened.migration.move,
             "machine": happened.migration.machine,
@@ -127,7 +158,13 @@ class Agent:
         migration = _read(body, Migration)
         with _refusals():
             await self._hypervisor.prepare(migration)
-        return {"move": migration.move, "driver": self._hypervisor.name, "emulated": self._hypervisor.emulated}
+        driver = self._hypervisor
+        return {
+            "move": migration.move,
+            "driver": driver.name,
+            "emulated": driver.emulated,
+            "tells_stop": driver.tells_stop,
+        }
 
     async def _start(self, body: dict[str, Any]) -> dict[str, Any]:
         migration = _read(body, Migration)
@@ -144,6 +181,10 @@ class Agent:
     async def _incoming(self, body: dict[str, Any]) -> dict[str, Any]:
         with _refusals():
             return await self._hypervisor.incoming(body)
+
+
+def _nothing_else(effect: TelEffect) -> None:
+    raise TypeError(f"the driver performs a {type(effect).__name__} itself")
 
 
 class _MoveId(msgspec.Struct, frozen=True):

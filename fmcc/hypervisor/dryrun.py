@@ -23,6 +23,7 @@ class DryRun:
 
     name = "dryrun"
     emulated = True
+    tells_stop = True
 
     def __init__(
         self,
@@ -67,6 +68,8 @@ class DryRun:
 
     async def start(self, migration: Migration) -> None:
         end = self._ends.to_start(migration)
+        if end is None:
+            return
         end.state = State.ENDED
         way = {"from": migration.source, "to": migration.target}
         _log.info("would.migrate", move=migration.move, machine=migration.machine, **way)
@@ -100,4 +103,4 @@ class DryRun:
         await peer.post("/v1/incoming", {"phase": phase, "move": migration.move, "machine": migration.machine})
 
     def _tell(self, migration: Migration, reason: str) -> None:
-        self._report(Happened(Kind.FAILED, migration, time.monotonic_ns(), reason=reason))
+        self._report(Happened(Kind.FAILED, migration, time.monotonic_ns(), reason=reason, runs_here=True))

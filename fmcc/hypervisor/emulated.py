@@ -48,6 +48,7 @@ class Emulated:
 
     name = "emulated"
     emulated = True
+    tells_stop = True
 
     def __init__(
         self,
@@ -103,6 +104,8 @@ class Emulated:
 
     async def start(self, migration: Migration) -> None:
         end = self._ends.to_start(migration)
+        if end is None:
+            return
         end.state = State.COPYING
         end.task = self._tasks.create_task(self._run(end), name=f"migration {migration.move}")
 
@@ -111,7 +114,7 @@ class Emulated:
         end.state = State.ENDED
         if end.task is not None:
             end.task.cancel()
-            self._tell(end, Kind.FAILED, reason="aborted before STOP")
+            self._tell(end, Kind.FAILED, reason="aborted before STOP", runs_here=True)
 
     async def close(self) -> None:
         """It holds nothing open."""
@@ -140,7 +143,7 @@ class Emulated:
             await self._copy(end)
         except Exception as error:  # one migration that goes wrong, in whatever way, must not end the agent
             end.state = State.ENDED
-            self._tell(end, Kind.FAILED, reason=_text(error))
+            self._tell(end, Kind.FAILED, reason=_text(error), runs_here=True)
             return
         end.state = State.MOVING
         try:
@@ -185,6 +188,7 @@ class Emulated:
         The node lets only one of the two ends thaw it, so a last state that arrives late resumes nothing twice.
         """
         machine = self._machines[end.migration.machine]
+        runs_here = False
         word = {"phase": "cancel", "move": end.migration.move, "machine": machine.name}
         try:
             with contextlib.suppress(LocalError, OSError, TimeoutError):
@@ -194,6 +198,7 @@ class Emulated:
             if status.get("frozen"):
                 await self._node(machine.node_socket, {"do": "thaw", "site": self._datacenter})
                 reason += f"; resumed at {self._datacenter} again"
+                runs_here = True
             elif status.get("site") == end.migration.target:
                 self._tell(end, Kind.COMPLETED, reason=f"resumed at the target, though: {reason}")
                 return
@@ -202,7 +207,7 @@ class Emulated:
             # a node that is silent now may answer later: the machine is not left frozen until an agent restarts
             with contextlib.suppress(RuntimeError):  # we are being stopped: the next agent looks after it
                 self._tasks.create_task(self._recovery.recover(machine.name, machine.node_socket))
-        self._tell(end, Kind.FAILED, reason=reason)
+        self._tell(end, Kind.FAILED, reason=reason, runs_here=runs_here)
 
     async def _ready(self, migration: Migration, what: str) -> None:
         peer = self._peers.get(migration.target)
@@ -237,10 +242,17 @@ class Emulated:
         return Place(machine.name, here=site == self._datacenter and not frozen, site=site, frozen=frozen)
 
     def _tell(
-        self, end: End, kind: Kind, *, at_ns: int | None = None, percent: float | None = None, reason: str = ""
+        self,
+        end: End,
+        kind: Kind,
+        *,
+        at_ns: int | None = None,
+        percent: float | None = None,
+        reason: str = "",
+        runs_here: bool = False,
     ) -> None:
         at_ns = time.monotonic_ns() if at_ns is None else at_ns
-        self._report(Happened(kind, end.migration, at_ns, percent, reason))
+        self._report(Happened(kind, end.migration, at_ns, percent, reason, runs_here))
 
 
 def _text(error: Exception) -> str:

@@ -87,15 +87,14 @@ class Ends:
         end = self._ends[migration.machine] = End(migration, role)
         return end
 
-    def to_start(self, migration: Migration) -> End:
-        """The prepared source of it. Raises CannotMigrate."""
+    def to_start(self, migration: Migration) -> End | None:
+        """The prepared source of it; None when it has started already: a controller that was restarted asks again.
+        Raises CannotMigrate."""
         what = f"{migration.machine} cannot start its move"
         end = self._ends.get(migration.machine)
         if end is None or end.migration != migration or end.role != "source" or not end.alive(time.monotonic()):
             raise CannotMigrate(what, "no such move is prepared here as the source")
-        if end.state is not State.PREPARED:
-            raise CannotMigrate(what, "it has started already")
-        return end
+        return end if end.state is State.PREPARED else None
 
     def to_abort(self, move: str) -> End:
         """The end of it that has not stopped. Raises CannotMigrate."""

@@ -41,6 +41,7 @@ class LibvirtDriver:
 
     name = "libvirt"
     emulated = False
+    tells_stop = True
 
     def __init__(
         self,
@@ -107,6 +108,8 @@ class LibvirtDriver:
 
     async def start(self, migration: Migration) -> None:
         end = self._ends.to_start(migration)
+        if end is None:
+            return
         end.state = State.COPYING
         end.task = self._tasks.create_task(self._run(end), name=f"migration {migration.move}")
 
@@ -143,7 +146,7 @@ class LibvirtDriver:
                 await self._progress(end, domain)
             migrating.result()
         except Exception as error:  # one migration that goes wrong, in whatever way, must not end the agent
-            self._tell(end, Kind.FAILED, reason=str(error) or type(error).__name__)
+            self._tell(end, Kind.FAILED, reason=str(error) or type(error).__name__, runs_here=True)
         else:
             self._tell(end, Kind.COMPLETED)
         finally:
@@ -239,10 +242,17 @@ class LibvirtDriver:
         return answer
 
     def _tell(
-        self, end: End, kind: Kind, *, at_ns: int | None = None, percent: float | None = None, reason: str = ""
+        self,
+        end: End,
+        kind: Kind,
+        *,
+        at_ns: int | None = None,
+        percent: float | None = None,
+        reason: str = "",
+        runs_here: bool = False,
     ) -> None:
         at_ns = time.monotonic_ns() if at_ns is None else at_ns
-        self._report(Happened(kind, end.migration, at_ns, percent, reason))
+        self._report(Happened(kind, end.migration, at_ns, percent, reason, runs_here))
 
 
 def _serve_events() -> None:

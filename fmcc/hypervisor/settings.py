@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from fmcc.hypervisor.emulated import Machine
 from fmcc.hypervisor.machine import RealMachine
-from lispfmc.runtime.config import EndpointField, IpField, LogSettings, Settings, Wrong
+from lispfmc.runtime.config import EndpointField, IpField, LogSettings, PrefixField, Settings, SharedKey, Wrong
 
 
 class PeerSettings(Settings):
@@ -24,6 +24,8 @@ class MachineSettings(Settings):
     """A machine that may be here or come here. Both ends list it, alike."""
 
     name: str
+    eids: tuple[PrefixField, ...] = Field(default=(), max_length=11)
+    """Told to the tunnel router where nobody else does (scheme `cp`): as many as one message holds."""
     start: str | None = None
     """The data centre where it is, or is booted, when nobody has moved it yet (all drivers but `emulated`)."""
     node_socket: Path | None = None
@@ -85,6 +87,12 @@ class LibvirtSettings(Settings):
     alive_s: float = Field(default=3.0, gt=0, le=5)
 
 
+class RouterSettings(SharedKey):
+    """Our data centre's own tunnel router, and the key that we share with it (its `[agent]`)."""
+
+    address: IpField
+
+
 class LocalApiSettings(Settings):
     """A second, read-only API without token, for tools on the machine itself: a unix socket, as "unix:/path"."""
 
@@ -92,7 +100,10 @@ class LocalApiSettings(Settings):
 
 
 class AgentSettings(Settings):
-    """The whole file. Whoever shows `token` may have machines moved: the controller and the other agents."""
+    """The whole file. Whoever shows `token` may have machines moved: the controller and the other agents.
+
+    Without `xtr` the tunnel router hears of STOP and RESUME from the controller alone, a way longer.
+    """
 
     name: str
     datacenter: str
@@ -101,6 +112,7 @@ class AgentSettings(Settings):
     driver: Literal["emulated", "qemu", "libvirt", "dryrun"] = "emulated"
     qemu: QemuSettings | None = None
     libvirt: LibvirtSettings | None = None
+    xtr: RouterSettings | None = None
     peers: tuple[PeerSettings, ...] = ()
     machines: tuple[MachineSettings, ...] = ()
     api: LocalApiSettings = LocalApiSettings()

@@ -1,20 +1,36 @@
 """The Steering seam: how the network is led through one service's move.
 
 A scheme is told of each phase (prepare, freeze, activate, commit, abort) and answers with messages to send; it keeps
-its own retransmissions. Pure: time and nonces come in. Schemes stand beside one another and are chosen by name.
+its own retransmissions. What comes of it that is no message is news, fetched by `drained` after each call. Pure: time
+and nonces come in. Schemes stand beside one another and are chosen by name (`fmcc.steering.registry`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol, TypeAlias
 
 import msgspec
 
+from fmcc.steering.lead import Lead
 from lispfmc.core.effects import Reject, Send
 from lispfmc.wire.address import Endpoint, Prefix
 from lispfmc.wire.messages import MapNotifyAck
+from lispfmc.wire.moves import MoveMessage
 
-__all__ = ["Acknowledged", "Outcome", "Redirect", "Repeated", "Steering"]
+__all__ = [
+    "Acknowledged",
+    "Active",
+    "GivenUp",
+    "News",
+    "Outcome",
+    "Ready",
+    "Redirect",
+    "Remember",
+    "Repeated",
+    "Steering",
+    "Versioned",
+]
 
 
 class Redirect(msgspec.Struct, frozen=True):
@@ -26,6 +42,9 @@ class Redirect(msgspec.Struct, frozen=True):
     version: int
     source: str
     target: str
+    scheme: str = ""
+    tells_stop: bool = True
+    """The source's hypervisor says when the service stops; without that, routers must not count on FREEZE."""
 
 
 class Acknowledged(msgspec.Struct, frozen=True, gc=False):
@@ -42,6 +61,48 @@ class Repeated(msgspec.Struct, frozen=True, gc=False):
 
 Outcome: TypeAlias = Acknowledged | Repeated | Reject
 
+# --- news -------------------------------------------------------------------------------------------------------------
+
+
+class Ready(msgspec.Struct, frozen=True, gc=False):
+    """The network is prepared: the copy may begin."""
+
+    move: str
+    service: str
+
+
+class Active(msgspec.Struct, frozen=True, gc=False):
+    """The target's router delivers to the service, whoever told it to."""
+
+    move: str
+    service: str
+
+
+class GivenUp(msgspec.Struct, frozen=True, gc=False):
+    """The scheme gives the move up: have the hypervisors forget it."""
+
+    move: str
+    service: str
+    reason: str
+
+
+class Versioned(msgspec.Struct, frozen=True, gc=False):
+    """The move's new mapping has another map-version than it was asked for with."""
+
+    move: str
+    service: str
+    version: int
+
+
+class Remember(msgspec.Struct, frozen=True, gc=False):
+    """What the scheme must still know of this service after a restart has changed: written down before anything that
+    the same call returned is sent."""
+
+    service: str
+
+
+News: TypeAlias = Ready | Active | GivenUp | Versioned | Remember | Acknowledged
+
 
 class Steering(Protocol):
     """One scheme. Each phase may come again: the same call twice sends again and changes nothing else."""
@@ -50,7 +111,7 @@ class Steering(Protocol):
     def scheme(self) -> str: ...
 
     def prepare(self, redirect: Redirect, now: float) -> list[Send]:
-        """The copy begins; the service runs at the source."""
+        """The service runs at the source; its copy waits for `Ready`."""
 
     def freeze(self, redirect: Redirect, now: float) -> list[Send]:
         """The service has stopped at the source."""
@@ -59,12 +120,26 @@ class Steering(Protocol):
         """The service runs at the target."""
 
     def commit(self, redirect: Redirect, now: float) -> list[Send]:
-        """The mapping system has the new mapping."""
+        """The mapping system has the new mapping, or one that is newer still."""
 
     def abort(self, redirect: Redirect, now: float) -> list[Send]:
         """The service stays at the source."""
 
     def acknowledged(self, ack: MapNotifyAck, datagram: bytes, source: Endpoint) -> Outcome: ...
+
+    def answered(self, message: MoveMessage, datagram: bytes, source: Endpoint, now: float) -> list[Send] | Reject: ...
+
+    def drained(self) -> list[News]:
+        """What has come of the calls since the last time, in order."""
+
+    def busy(self, service: str) -> str:
+        """Why the service cannot be moved anew yet; "" when it can."""
+
+    def lead(self, service: str) -> Lead | None:
+        """What must be known of the service after a restart; None when nothing."""
+
+    def restored(self, leads: Mapping[str, Lead], now: float) -> list[Send]:
+        """After a restart: goes on from what was remembered."""
 
     def next_deadline(self) -> float | None: ...
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 import msgspec
 
 from lispfmc.core.plans import Answered, Ask, Party, Plan, Restarted, Settle, TimedOut
-from lispfmc.core.versions import next_version
+from lispfmc.core.versions import newer, next_version
 from lispfmc.wire.moves import MovePhase, Verdict
 
 
@@ -66,11 +66,17 @@ class Published(msgspec.Struct, frozen=True, gc=False):
     epoch: int
 
 
+class Found(msgspec.Struct, frozen=True, gc=False):
+    """The service runs at the plan's target, and no move has brought it there: the network has to follow it."""
+
+    plan: Plan
+
+
 class GiveUp(msgspec.Struct, frozen=True, gc=False):
     """A hypervisor has failed, or somebody wants the move ended."""
 
 
-Event: TypeAlias = Begin | Stopped | Resumed | Published | GiveUp | Answered | Restarted | TimedOut
+Event: TypeAlias = Begin | Stopped | Resumed | Published | Found | GiveUp | Answered | Restarted | TimedOut
 
 # --- effects ----------------------------------------------------------------------------------------------------------
 
@@ -115,14 +121,14 @@ WAITS: dict[State, float] = {
 replace = msgspec.structs.replace
 
 
-def step(lead: Lead, event: Event, now: float) -> Outcome:
-    """The next state and what is to be done, in this order."""
+def step(lead: Lead, event: Event, now: float, waits: Mapping[State, float] = WAITS) -> Outcome:
+    """The next state and what is to be done, in this order. `waits`: how long each state may take."""
     for row in TABLE.get((lead.state, type(event)), ()):
         if row.when(lead, event):
             after, effects = row.act(lead, event)
             after = replace(after, state=row.to)
             if row.to is not lead.state or isinstance(event, Restarted):
-                wait = WAITS.get(row.to)
+                wait = waits.get(row.to)
                 after = replace(after, deadline=None if wait is None else now + wait)
             if replace(after, deadline=None) != replace(lead, deadline=None):
                 effects.insert(0, Remember(replace(after, deadline=None)))
@@ -152,7 +158,8 @@ def _answered(by: Party, *verdicts: Verdict, phase: MovePhase | None = None) -> 
 
 
 def _of_this_epoch(lead: Lead, event: Event) -> bool:
-    return isinstance(event, Published) and event.epoch == _plan(lead).epoch
+    """Or of a newer one: then the world has moved on, and this move is over as well."""
+    return isinstance(event, Published) and not newer(_plan(lead).epoch, event.epoch)
 
 
 def _aborted_and_resumed(lead: Lead, event: Event) -> bool:
@@ -234,6 +241,12 @@ def _follow(lead: Lead, _event: Event) -> Outcome:
     return after, [Settle(_plan(lead)), Ask(Party.TARGET, MovePhase.ACTIVATE, plan)]
 
 
+def _go_there(lead: Lead, event: Event) -> Outcome:
+    assert isinstance(event, Found)
+    past: list[LeadEffect] = [Settle(lead.plan)] if lead.plan is not None else []
+    return Lead(plan=event.plan, resumed=True), [*past, Ask(Party.TARGET, MovePhase.ACTIVATE, event.plan)]
+
+
 def _again(lead: Lead, _event: Event) -> Outcome:
     """After a restart: what the state was entered with is said once more."""
     return lead, [effect for effect in _ENTRY[lead.state](lead, _event)[1] if not isinstance(effect, Settle)]
@@ -280,9 +293,10 @@ TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
     (State.READY, Answered): (_ACTIVE,),
     (State.STOPPED, Answered): (_ACTIVE,),
     (State.READY, Stopped): (Row(State.STOPPED, _freeze, _always, "stopped"),),
+    **{(state, Resumed): (Row(State.ACTIVATING, _activate, _always, "resumed"),) for state in _EARLY},
     **{
-        (state, Resumed): (Row(State.ACTIVATING, _activate, _always, "resumed"),)
-        for state in (State.PREPARING_SOURCE, State.READY, State.STOPPED)
+        (state, Found): (Row(State.ACTIVATING, _go_there, _always, "found"),)
+        for state in (*_RESTING, State.ABORTING, State.ACTIVATING, State.CONVERGING)
     },
     (State.ACTIVATING, Answered): (
         _ACTIVE,

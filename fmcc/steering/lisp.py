@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from fmcc.steering import Acknowledged, Outcome, Redirect, Repeated
+from fmcc.steering.plain import Plain
 from fmcc.world import DataCenter
 from lispfmc.core.effects import Reject, Send
 from lispfmc.core.retransmission import Retransmissions, Schedule
@@ -29,7 +30,7 @@ def records_of(eids: tuple[Prefix, ...], rlocs: tuple[Ip, ...], version: int) ->
     return tuple(EidRecord.of(eid, locators, ttl_minutes=TTL_MINUTES, map_version=version) for eid in eids)
 
 
-class Fig9:
+class Fig9(Plain):
     """Authenticated Map-Notifies to source and target once the service runs at the target."""
 
     scheme = "fig9"
@@ -37,6 +38,7 @@ class Fig9:
     def __init__(
         self, sites: Mapping[str, tuple[Ip, ...]], datacenters: Mapping[str, DataCenter], nonces: Iterator[int]
     ) -> None:
+        super().__init__()
         self._sites = sites
         self._datacenters = datacenters
         self._datacenter_by_rloc = {rloc: name for name in datacenters for rloc in sites[name]}
@@ -45,12 +47,6 @@ class Fig9:
         self._pending: dict[int, Acknowledged] = {}
         self._nonces_of: dict[str, list[int]] = {}
         self._exchanges: Retransmissions[int] = Retransmissions()
-
-    def prepare(self, redirect: Redirect, now: float) -> list[Send]:
-        return []
-
-    def freeze(self, redirect: Redirect, now: float) -> list[Send]:
-        return []
 
     def activate(self, redirect: Redirect, now: float) -> list[Send]:
         # an earlier move's notification must not chase this one's: the newest alone is retransmitted
@@ -65,9 +61,6 @@ class Fig9:
 
     def commit(self, redirect: Redirect, now: float) -> list[Send]:
         return []  # who has not acknowledged yet is still told
-
-    def abort(self, redirect: Redirect, now: float) -> list[Send]:
-        return []
 
     def acknowledged(self, ack: MapNotifyAck, datagram: bytes, source: Endpoint) -> Outcome:
         """Authenticate an acknowledgement and end the exchange that it answers."""

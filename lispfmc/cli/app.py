@@ -14,6 +14,7 @@ import typer
 
 from lispfmc.cli import completion
 from lispfmc.cli.computing import model_app, simulate
+from lispfmc.cli.experiment import experiment_app
 from lispfmc.cli.failure import CONFIG, DONE, UNREACHABLE, USAGE, Failure
 from lispfmc.cli.output import Format, print_text, say
 
@@ -35,8 +36,10 @@ lab_app = typer.Typer(help="A whole network on this machine.", no_args_is_help=T
 app.add_typer(lab_app, name="lab", short_help="A whole network on this machine")
 moves_app = typer.Typer(help="Moves of services.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(moves_app, name="moves", short_help="Moves of services: list, start, abort")
+app.add_typer(experiment_app, name="experiment", short_help="Many moves, measured and compared")
 app.add_typer(model_app, name="model", short_help="The papers' analytic models")
 
+Scheme = Annotated[str, typer.Option("--scheme", help="how services move, for example fig9")]
 Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
 Lab = Annotated[
     str | None,
@@ -119,6 +122,7 @@ def move(
     ],
     wait: Annotated[bool, typer.Option("--wait", help="until the service has followed, or will not")] = False,  # noqa: FBT002 - typer's way to declare a flag
     measure: Annotated[bool, typer.Option("--measure", help="probe both directions through both moves")] = False,  # noqa: FBT002 - likewise
+    scheme: Scheme = "",
     timeout: Timeout = 60.0,
     lab: Lab = None,
     output: Output = Format.table,
@@ -126,7 +130,8 @@ def move(
     """Move a user's link to another site and tell each phase with its milliseconds."""
     from lispfmc.cli.move import move as verb
 
-    _finish(verb(user, to, lab_name=lab, wait=wait, measure=measure, timeout_s=timeout, output=output))
+    asked = verb(user, to, lab_name=lab, wait=wait, measure=measure, timeout_s=timeout, scheme=scheme, output=output)
+    _finish(asked)
 
 
 @app.command(short_help="Is every daemon and node there and ready?")
@@ -335,12 +340,13 @@ def lab_up(
     driver: Annotated[LabDriver, typer.Option("--driver", help="qemu: services are real virtual machines")] = (
         LabDriver.emulated
     ),
+    scheme: Scheme = "",
     output: Output = Format.table,
 ) -> None:
     """Bring a network up in namespaces."""
     from lispfmc.cli.lab import up
 
-    raise typer.Exit(up(topology, name, driver=driver.value, output=output))
+    raise typer.Exit(up(topology, name, driver=driver.value, scheme=scheme, output=output))
 
 
 @lab_app.command("status", short_help="What of the network is there")
@@ -389,12 +395,33 @@ def lab_graph(
     raise typer.Exit(graph(topology, output.value))
 
 
+@lab_app.command("impair", short_help="Change a round-trip time, lose control packets")
+def lab_impair(
+    between: Annotated[
+        list[str] | None, typer.Argument(metavar="[A B]", help="two members; fmcc and mapserver are some")
+    ] = None,
+    rtt: Annotated[float | None, typer.Option("--rtt", metavar="MS", min=0, max=10_000, help="between A and B")] = None,
+    control_loss: Annotated[
+        float,
+        typer.Option("--control-loss", metavar="PERCENT", min=0, max=99, help="everywhere, of all but users' data"),
+    ] = 0.0,
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Change what the WAN of a running lab does: until the next time, the rest stays as it is."""
+    from lispfmc.cli.lab import impair
+
+    if (rtt is None) != (not between) or (between and len(between) != 2):
+        raise typer.BadParameter("name two members and give --rtt, or neither")
+    _finish(impair(tuple(between or ()), rtt, control_loss, lab, output=output))
+
+
 @lab_app.command("demo", short_help="Build, move, measure, remove")
-def lab_demo(topology: Topology = "fig5", output: Output = Format.table) -> None:
+def lab_demo(topology: Topology = "fig5", scheme: Scheme = "", output: Output = Format.table) -> None:
     """Build the network, move a user, watch the service follow, say what it cost, remove the network."""
     from lispfmc.cli.lab import demo
 
-    raise typer.Exit(demo(topology, output=output))
+    raise typer.Exit(demo(topology, scheme=scheme, output=output))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -439,6 +466,7 @@ def _code_of(error: Exception) -> int:
     """The exit code of an error of the lab, the client or the configuration. Loaded here: only failures pay for it."""
     from fmcc.policy.models.checks import BadParameter
     from fmcc.policy.simulation.faults import TraceError
+    from lispfmc.experiment.design import BadDesign
     from lispfmc.lab.installation import Ambiguous, BadName, NotUp
     from lispfmc.runtime.client import Unreachable
     from lispfmc.runtime.config import ConfigError
@@ -447,7 +475,7 @@ def _code_of(error: Exception) -> int:
         return CONFIG
     if isinstance(error, Unreachable | NotUp):
         return UNREACHABLE
-    if isinstance(error, Ambiguous | BadName | BadParameter):
+    if isinstance(error, Ambiguous | BadDesign | BadName | BadParameter):
         return USAGE
     return 1
 

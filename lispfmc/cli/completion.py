@@ -6,7 +6,6 @@ Every command loads this module, so it loads nothing itself before a shell asks.
 from __future__ import annotations
 
 from collections.abc import Iterable
-
 from typing import TYPE_CHECKING
 
 import typer

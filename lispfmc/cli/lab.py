@@ -1,19 +1,19 @@
-"""`lispfmc lab up|status|down|exec|demo`: the whole network on this machine."""
+"""`lispfmc lab up|status|down|exec|impair|demo`: the whole network on this machine."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lispfmc.cli.failure import CONDITION, DONE, Failure
+from lispfmc.cli.failure import CONDITION, DONE, Failure, unknown
 from lispfmc.cli.output import Format, print_json, print_table, print_text, say
 from lispfmc.lab import lifecycle
-from lispfmc.lab.installation import Ambiguous, run_directory
+from lispfmc.lab.installation import Ambiguous, load, run_directory
 from lispfmc.lab.phases import Outcome
 
 
-def up(topology: str, name: str | None, *, driver: str, output: Format) -> int:
+def up(topology: str, name: str | None, *, driver: str, scheme: str = "", output: Format) -> int:
     """Exit 0 when every daemon is ready and every node is at its place."""
-    lab = lifecycle.up(topology, name, say, driver=driver)
+    lab = lifecycle.up(topology, name, say, driver=driver, scheme=scheme)
     if output is Format.json:
         import msgspec
 
@@ -57,6 +57,27 @@ def down(name: str | None, *, output: Format) -> int:
     return DONE
 
 
+async def impair(
+    between: tuple[str, ...], rtt_ms: float | None, control_loss: float, name: str | None, *, output: Format
+) -> int:
+    """Exit 0 when the WAN works so."""
+    from lispfmc.lab.impairment import impair as change
+    from lispfmc.lab.impairment import members
+
+    lab = load(name)
+    for member in between:
+        if member not in members(lab):
+            raise unknown("member of the WAN", member, members(lab))
+    rtts = {} if rtt_ms is None else {frozenset(between): rtt_ms}
+    await change(lab, rtts, control_loss_percent=control_loss)
+    if output is Format.json:
+        print_json({"lab": lab.name, "between": between, "rtt_ms": rtt_ms, "control_loss_percent": control_loss})
+    else:
+        changed = "" if rtt_ms is None else f"{' and '.join(between)} are {rtt_ms:g} ms apart, "
+        print_text(f"lab {lab.name}: {changed}{control_loss:g} % of control packets are lost")
+    return DONE
+
+
 def _the_one_there() -> str | None:
     """The lab of which there is any trace, `lab.json` or not: a killed `up` leaves none."""
     folders = [path.name for path in run_directory().glob("*") if path.is_dir()]
@@ -81,13 +102,13 @@ def graph(topology: str, drawing: str) -> int:
     return DONE
 
 
-def demo(topology: str, *, output: Format) -> int:
+def demo(topology: str, *, scheme: str = "", output: Format) -> int:
     """Exit 0 when the service has followed the user."""
     from lispfmc.cli.story import phase_text, print_report
     from lispfmc.lab.demo import run
 
     tell = say if output is Format.json else print_text  # as they happen; for programs they are in the JSON too
-    report = run(topology, say=say, on_phase=lambda phase: tell(phase_text(phase)))
+    report = run(topology, scheme=scheme, say=say, on_phase=lambda phase: tell(phase_text(phase)))
     if output is Format.json:
         print_json(report.document())
     else:

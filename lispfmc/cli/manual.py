@@ -9,12 +9,9 @@ import argparse
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import typer
 
 import lispfmc
-from lispfmc.cli.app import app
+from lispfmc.cli.commands import EXIT_CODES, Command, commands
 from lispfmc.runtime import service
 
 DAEMONS = {
@@ -23,50 +20,30 @@ DAEMONS = {
     "fmcc": "Follow-Me Cloud controller",
     "agent": "hypervisor agent of a data centre",
 }
-EXIT_CODES = (
-    ("0", "done"),
-    ("1", "the condition that was asked for is not met"),
-    ("2", "cannot reach a daemon"),
-    ("64", "wrong usage"),
-    ("78", "wrong configuration"),
-)
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """File name and text of every page."""
-    root = typer.main.get_command(app)
-    for path, command in _commands(("lispfmc",), root):
-        yield f"{'-'.join(path)}.1", _command_page(path, command)
+    for command in commands():
+        yield f"{'-'.join(command.path)}.1", _command_page(command)
     for daemon, what in DAEMONS.items():
         yield f"lispfmc-{daemon}.8", _daemon_page(daemon, what)
 
 
-def _commands(path: tuple[str, ...], command: Any) -> Iterator[tuple[tuple[str, ...], Any]]:
-    yield path, command
-    for name, inside in getattr(command, "commands", {}).items():
-        yield from _commands((*path, name), inside)
-
-
-def _command_page(path: tuple[str, ...], command: Any) -> str:
-    context = command.make_context(" ".join(path), [], resilient_parsing=True)
-    usage = [piece.strip("[]") if piece == "[ARGS]..." else piece for piece in command.collect_usage_pieces(context)]
-    lines = _head("-".join(path), 1, command.get_short_help_str(limit=200))
-    lines += [".SH SYNOPSIS", f".B {' '.join(path)}", _escaped(" ".join(usage)), ".SH DESCRIPTION"]
-    lines.append(_escaped(" ".join((command.help or "").split())))
-    arguments = [one for one in command.params if one.param_type_name == "argument"]
-    for parameter in arguments:
-        metavar = parameter.metavar or parameter.name.upper()
-        lines += [".TP", f"\\fI{_escaped(metavar)}\\fR", _escaped(parameter.help or "")]
-    options = [record for one in command.params if one not in arguments if (record := one.get_help_record(context))]
-    if options:
+def _command_page(command: Command) -> str:
+    lines = _head("-".join(command.path), 1, command.short_help)
+    lines += [".SH SYNOPSIS", f".B {command.name}", _escaped(command.usage), ".SH DESCRIPTION", _escaped(command.help)]
+    for argument in command.arguments:
+        lines += [".TP", f"\\fI{_escaped(argument.name)}\\fR", _escaped(argument.text)]
+    if command.options:
         lines.append(".SH OPTIONS")
-    for names, text in options:
-        lines += [".TP", f"\\fB{_escaped(names)}\\fR", _escaped(text)]
-    inside = getattr(command, "commands", {})
-    if inside:
+    for option in command.options:
+        lines += [".TP", f"\\fB{_escaped(option.name)}\\fR", _escaped(option.text)]
+    if command.commands:
         lines.append(".SH COMMANDS")
-    for name, one in inside.items():
-        lines += [".TP", f"\\fB{_escaped('-'.join((*path, name)))}\\fR(1)", _escaped(one.get_short_help_str(limit=200))]
+    for inside in command.commands:
+        name = "-".join((*command.path, inside.name))
+        lines += [".TP", f"\\fB{_escaped(name)}\\fR(1)", _escaped(inside.text)]
     return "\n".join([*lines, *_exit_status()]) + "\n"
 
 

@@ -13,7 +13,15 @@ from lispfmc.lab.report import MoveReport
 
 
 async def move(
-    user: str, to: str, *, lab_name: str | None, wait: bool, measure: bool, timeout_s: float, output: Format
+    user: str,
+    to: str,
+    *,
+    lab_name: str | None,
+    wait: bool,
+    measure: bool,
+    timeout_s: float,
+    scheme: str = "",
+    output: Format,
 ) -> int:
     """Exit 0 when it came to what was asked for, 1 when not."""
     lab = load(lab_name)
@@ -28,6 +36,7 @@ async def move(
         wait=wait,
         measure=measure,
         timeout_s=timeout_s,
+        scheme=scheme,
         on_phase=lambda phase: tell(phase_text(phase)),
     )
     if output is Format.json:

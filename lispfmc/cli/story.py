@@ -22,12 +22,16 @@ MEANING = {
     "registered": "the Map-Server has the new mapping",
     "published": "the controller has heard of it",
     "decision": "the controller has decided",
+    "prepared": "PREPARE: both tunnel routers are ready for it",
     "copy": "the hypervisor copies the service",
     "stop": "STOP: the service stands still",
+    "frozen": "FREEZE: the old site's router sends everything to the new one's, which holds it",
     "resume": "RESUME: it runs at the new site",
-    "notified": "both tunnel routers are told",
-    "acknowledged": "both have acknowledged",
-    "committed": "the Map-Server has published it",
+    "activated": "ACTIVATE: the new site's router delivers what it held, and all that comes",
+    "converging": "CONVERGE: the old site's router has let go, and sends on what still comes",
+    "notified": "the controller tells both tunnel routers",
+    "acknowledged": "both have answered the controller",
+    "committed": "COMMIT: the Map-Server has published it",
 }
 
 
@@ -89,7 +93,8 @@ def _headline(report: MoveReport) -> str:
         return f"{report.user} is at {report.to_site} already"
     moved = f"{report.user} moved from {report.from_site or 'nowhere'} to {report.to_site}"
     if report.outcome == Outcome.committed.value:
-        return f"{moved}; its service {report.service} followed from {report.service_from} to {report.service_to}"
+        by = f", scheme {report.scheme}" if report.scheme else ""
+        return f"{moved}; its service {report.service} followed from {report.service_from} to {report.service_to}{by}"
     if report.outcome == Outcome.stays.value:
         return f"{moved}; its service {report.service} stays: {report.reason}"
     if report.outcome == Outcome.failed.value:

@@ -41,8 +41,12 @@ class Mapping(msgspec.Struct, frozen=True, gc=False):
 
     @property
     def rlocs(self) -> tuple[Ip, ...]:
-        """The locators that are plain addresses."""
-        return tuple(locator.address for locator in self.locators if isinstance(locator.address, bytes))
+        """The locators that are plain addresses and may be used."""
+        return tuple(
+            locator.address
+            for locator in self.locators
+            if isinstance(locator.address, bytes) and locator.priority != UNUSABLE_PRIORITY
+        )
 
 
 def ttl_s(record: EidRecord) -> float:

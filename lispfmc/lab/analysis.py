@@ -101,6 +101,8 @@ class Figures(msgspec.Struct, frozen=True):
     duplicated: int
     reordered: int
     not_sent: int
+    added_new_ms: float = 0.0
+    """The same with first copies alone: a duplicate ends a silence, but tells nothing new."""
 
 
 class MoveFigures(msgspec.Struct, frozen=True):
@@ -115,6 +117,7 @@ class MoveFigures(msgspec.Struct, frozen=True):
     not_sent: int
     directions: Mapping[str, Figures]
     blackout_events_ms: float | None = None
+    added_new_ms: float = 0.0
 
 
 class RttMs(msgspec.Struct, frozen=True):
@@ -131,6 +134,8 @@ def figures(flow: Flow, window: Window, blackout_ms: float) -> Figures:
     copies = [arrival for arrival in flow.arrivals if arrival.number in numbers]
     first_copies = {arrival.number for arrival in copies}
     gap_ms = max(0, longest_silence_ns(flow, window) - flow.interval_ns) / NS_PER_MS
+    new = msgspec.structs.replace(flow, arrivals=_firsts(flow.arrivals))
+    new_gap_ms = max(0, longest_silence_ns(new, window) - flow.interval_ns) / NS_PER_MS
     return Figures(
         gap_ms=_ms(gap_ms),
         blackout_ms=_ms(blackout_ms),
@@ -140,6 +145,7 @@ def figures(flow: Flow, window: Window, blackout_ms: float) -> Figures:
         duplicated=len(copies) - len(first_copies),
         reordered=sum(1 for number in _reordered(flow.arrivals) if number in numbers),
         not_sent=_skipped_slots(flow, window),
+        added_new_ms=_ms(new_gap_ms - blackout_ms),
     )
 
 
@@ -159,6 +165,7 @@ def move_figures(
         not_sent=max(one.not_sent for one in every),
         directions=directions,
         blackout_events_ms=None if blackout_events_ms is None else _ms(blackout_events_ms),
+        added_new_ms=max(one.added_new_ms for one in every),
     )
 
 
@@ -193,6 +200,35 @@ def longest_gap_ms(gaps: Iterable[Gap], interval_ns: int, window: Window) -> flo
     return max(0, max(lengths, default=0) - interval_ns) / NS_PER_MS
 
 
+def first_arrival_ns(flow: Flow, after_ns: int, *, sent_after: bool = False) -> int | None:
+    """When the first packet came at or after an instant; `sent_after`: of those that also left after it."""
+    times = (
+        arrival.received_ns
+        for arrival in flow.arrivals
+        if arrival.received_ns >= after_ns and (not sent_after or arrival.sent_ns >= after_ns)
+    )
+    return min(times, default=None)
+
+
+def lateness(flow: Flow, window: Window, *, without: Window | None = None) -> tuple[int, int]:
+    """How well the sender kept its schedule: the worst lateness of a packet (ns), and how many slots it missed.
+
+    What falls into `without` is not the sender's fault: it was stopped. Only packets that arrived say when they left.
+    """
+    if not flow.sent:
+        return 0, 0
+    order = sorted(flow.sent.items())
+    first = min(at - slot * flow.interval_ns for slot, at in order)
+    worst = missed = 0
+    before = order[0][0] - 1
+    for slot, at in order:
+        if window.holds(at) and not (without and without.holds(at)):
+            worst = max(worst, at - first - slot * flow.interval_ns)
+            missed += slot - before - 1
+        before = slot
+    return worst, missed
+
+
 def split_ns(announced_ns: int, stopped_ns: int) -> int:
     """Where the user's move ends and the service's begins: late enough for the user's flows to have converged, and
     long enough before STOP that no packet sent before it can still be on its way then."""
@@ -205,15 +241,22 @@ def median_rtt_ms(echoes: Sequence[Echo], window: Window) -> float | None:
     return _ms(median(inside) / NS_PER_MS) if inside else None
 
 
+def _firsts(arrivals: Sequence[Arrival]) -> list[Arrival]:
+    """The first copy of each packet, in the order of arrival."""
+    seen: set[int] = set()
+    firsts = []
+    for arrival in sorted(arrivals, key=lambda arrival: arrival.received_ns):
+        if arrival.number not in seen:
+            seen.add(arrival.number)
+            firsts.append(arrival)
+    return firsts
+
+
 def _reordered(arrivals: Sequence[Arrival]) -> list[int]:
     """Numbers whose first copy came after a later packet's (RFC 4737 §3: a number below the next expected one)."""
-    seen: set[int] = set()
     late: list[int] = []
     highest = -1
-    for arrival in sorted(arrivals, key=lambda arrival: arrival.received_ns):
-        if arrival.number in seen:
-            continue
-        seen.add(arrival.number)
+    for arrival in _firsts(arrivals):
         if arrival.number < highest:
             late.append(arrival.number)
         highest = max(highest, arrival.number)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lispfmc.lab.schemes import mobility_of, subscribes
 from lispfmc.lab.toml_text import toml_text
 from lispfmc.lab.topology import FMCC, MAPSERVER, Service, Site, Topology, User
 from lispfmc.lab.virtual import Engine, driver_settings, machine_settings
@@ -23,11 +24,12 @@ from lispfmc.wire.errors import LocalError
 
 AGENT_PORT = 9350
 # Key-ID per kind of relation: a capture shows by which key a message was signed.
-REGISTRATION_KEY, PEER_KEY, CONTROLLER_KEY, SUBSCRIPTION_KEY, LOOKUP_KEY = 1, 2, 3, 4, 5
+REGISTRATION_KEY, PEER_KEY, CONTROLLER_KEY, SUBSCRIPTION_KEY, LOOKUP_KEY, AGENT_KEY = 1, 2, 3, 4, 5, 6
 # Who `lispfmc lookup --subscribe` is: at the first access network, beside its tunnel router.
 LOOKUP, LOOKUP_PORT = "lookup", 4344
 
 _LOOKUP_XTR_ID = LOOKUP.encode().hex().ljust(32, "0")
+_PARTS = {"replay": "replay_ms", "hold": "hold_bytes"}
 _SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, without the final zero
 
 
@@ -169,6 +171,8 @@ class _Writer:
         self._topology, self._keys, self._choices = topology, keys, choices
         self._access = [str(prefix) for site in topology.access for prefix in site.prefixes]
         self._services = [str(prefix) for site in topology.datacenters for prefix in site.prefixes]
+        schemes = {topology.fmcc.scheme, *(each.scheme for each in topology.services)}
+        self._subscribe = topology.subscribe or any(map(subscribes, schemes))
 
     def _rlocs(self, member: str) -> list[str]:
         return self._choices.rlocs(self._topology, member)
@@ -197,10 +201,7 @@ class _Writer:
                 }
             ],
             "map_resolver": {"address": self._rlocs(MAPSERVER)[0]},
-            "dynamic": [
-                {"prefix": prefix, "activation": "controller" if controlled else "presence"}
-                for prefix in (self._services if controlled else self._access)
-            ],
+            "dynamic": self._service_ranges() if controlled else [_range(each, "presence") for each in self._access],
             "keys": [
                 {"peer": rloc, "id": PEER_KEY, "secret": keys.secret(site.name, peer.name)}
                 for peer in topology.sites
@@ -215,7 +216,8 @@ class _Writer:
                 "eid_ranges": [str(prefix) for prefix in topology.eid_ranges],
             },
         }
-        if topology.subscribe:
+        config["dataplane"] |= {_PARTS[part]: 0 for part in topology.without}
+        if self._subscribe:
             secret = keys.secret("publications", site.name)
             config["map_servers"][0]["subscription"] = {"key_id": SUBSCRIPTION_KEY, "secret": secret}
         if topology.fmcc.measured and not controlled:
@@ -230,7 +232,15 @@ class _Writer:
             }
         if controlled:
             config["controllers"] = [self._controller(site, address) for address in self._rlocs(FMCC)]
+            config["agent"] = self._agent_key(site)
         return self._plan(site.name, "xtr", site.name, "xtr", config)
+
+    def _service_ranges(self) -> list[dict[str, str]]:
+        """How services move, and those that move in another way."""
+        topology = self._topology
+        ranges = [_range(prefix, mobility_of(topology.fmcc.scheme)) for prefix in self._services]
+        apart = [each for each in topology.services if each.scheme]
+        return ranges + [_range(eid, mobility_of(each.scheme)) for each in apart for eid in _hosts(each)]
 
     def _controller(self, site: Site, address: str) -> dict[str, Any]:
         return {
@@ -240,6 +250,11 @@ class _Writer:
             "ranges": self._services,
             "rlocs": [rloc for each in self._topology.datacenters for rloc in self._rlocs(each.name)],
         }
+
+    def _agent_key(self, site: Site) -> dict[str, Any]:
+        """What a data centre's router and its hypervisor agent, on the same host, share."""
+        secret = self._keys.secret("hypervisor", site.name)
+        return {"address": self._rlocs(site.name)[0], "key_id": AGENT_KEY, "secret": secret}
 
     def mapserver(self) -> DaemonPlan:
         sites = [
@@ -270,7 +285,7 @@ class _Writer:
             "xtr_id": _LOOKUP_XTR_ID,
         }
         ranges = [{"prefix": prefix} for prefix in self._access + self._services]
-        subscribing = self._topology.sites if self._topology.subscribe else ()
+        subscribing = self._topology.sites if self._subscribe else ()
         config = {
             "listen": self._rlocs(MAPSERVER),
             "sites": sites,
@@ -294,6 +309,7 @@ class _Writer:
         config: dict[str, Any] = {
             "mode": topology.fmcc.mode,
             "policy": topology.fmcc.policy,
+            "scheme": topology.fmcc.scheme,
             "rlocs": self._rlocs(FMCC),
             "ranges": self._access + self._services,
             "map_server": {
@@ -310,6 +326,7 @@ class _Writer:
             "users": [{"name": user.name, "eids": _hosts(user)} for user in topology.users],
             "services": [
                 {"name": each.name, "user": each.user, "eids": _hosts(each), "datacenter": each.start}
+                | ({"scheme": each.scheme} if each.scheme else {})
                 for each in topology.services
             ],
         }
@@ -333,6 +350,7 @@ class _Writer:
             "listen": self._agent_address(site),
             "token": self._keys.secret("agent", site.name),
             "driver": self._choices.driver,
+            "xtr": self._agent_key(site),
             "peers": [
                 {
                     "datacenter": peer.name,
@@ -351,10 +369,11 @@ class _Writer:
 
     def _machine(self, service: Service) -> dict[str, Any]:
         if self._choices.engine is not None:
-            return machine_settings(self._choices.engine, service, mac_of(service.eids[0]))
+            return machine_settings(self._choices.engine, service, mac_of(service.eids[0])) | {"eids": _hosts(service)}
         emulation = self._topology.emulation
         return {
             "name": service.name,
+            "eids": _hosts(service),
             "node_socket": str(self._choices.socket(service.name)),
             "copy_s": emulation.copy_s,
             "pause_ms": emulation.pause_ms,
@@ -362,6 +381,10 @@ class _Writer:
 
     def _agent_address(self, site: Site) -> str:
         return f"{self._rlocs(site.name)[0]}:{AGENT_PORT}"
+
+
+def _range(prefix: str, mobility: str) -> dict[str, str]:
+    return {"prefix": prefix, "mobility": mobility}
 
 
 def _hosts(node: User) -> list[str]:

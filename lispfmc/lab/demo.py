@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
 
 import msgspec
 
 from lispfmc.lab import lifecycle
 from lispfmc.lab.following import site_of
 from lispfmc.lab.installation import Installation, NodeEntry, run_directory
+from lispfmc.lab.interruption import interruptible, uninterrupted
 from lispfmc.lab.measurement import move
 from lispfmc.lab.phases import Phase
 from lispfmc.lab.report import MoveReport
@@ -27,18 +26,21 @@ NAME = "demo"
 TIMEOUT_S = 45.0
 
 
-def run(topology: str, *, say: Callable[[str], None], on_phase: Callable[[Phase], None]) -> MoveReport:
-    """The report of the first user's move to the other access network. Raises LocalError when it cannot be had."""
-    with _the_only_demo(), _interruptible():
+def run(
+    topology: str, *, scheme: str = "", say: Callable[[str], None], on_phase: Callable[[Phase], None]
+) -> MoveReport:
+    """The report of the first user's move to the other access network; its service follows by `scheme`, or else by the
+    topology's. Raises LocalError when it cannot be had."""
+    with _the_only_demo(), interruptible():
         if lifecycle.traces(NAME):
             say("removing what an earlier demo left behind")
             lifecycle.down(NAME)
-        lab = lifecycle.up(topology, NAME, say)  # what fails half-way cleans up after itself
+        lab = lifecycle.up(topology, NAME, say, scheme=scheme)  # what fails half-way cleans up after itself
         try:
             return asyncio.run(_measure(lab, say, on_phase))
         finally:
             say("removing the network")
-            with _uninterrupted():
+            with uninterrupted():
                 lifecycle.down(NAME)
 
 
@@ -67,28 +69,3 @@ def _the_only_demo() -> Iterator[None]:
         except OSError:
             raise LocalError("another demo is running; wait for it to end") from None
         yield
-
-
-@contextmanager
-def _interruptible() -> Iterator[None]:
-    """SIGTERM ends the demo as Ctrl-C does: by way of the clean-up."""
-
-    def interrupt(_signal: int, _frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """A second Ctrl-C must not stop the clean-up half-way."""
-    before = {one: signal.signal(one, signal.SIG_IGN) for one in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for one, handler in before.items():
-            signal.signal(one, handler)

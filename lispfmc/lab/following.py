@@ -1,4 +1,6 @@
-"""Moves a user and follows what comes of it: the event streams of the Map-Server and of the controller, as phases."""
+"""Moves a user and follows what comes of it, as phases: the event streams of the Map-Server, of the controller and of
+the data centres' tunnel routers.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +19,8 @@ from lispfmc.wire.errors import LocalError
 
 AFTERMATH_S = 1.0  # acknowledgements may come after the commit: how long they are waited for
 AT_THE_NODE = ("link_down", "link_up", "announced")
+# A router is nearer than the controller that passes the hypervisors' words on: its own are told after those.
+AFTER = {"frozen": "stop", "activated": "resume", "converging": "resume"}
 
 
 class Follower:
@@ -32,7 +36,10 @@ class Follower:
     ) -> None:
         self.phases = Phases(user.name, frozenset(_prefixes(user.eids)), site, service)
         self._user, self._site, self._on_phase, self._told = user, site, on_phase, set[str]()
-        self._apis = [lab.the(role).client() for role in ("mapserver", "fmcc")]
+        datacenters = {site for node in lab.nodes if node.role == "service" for site in node.sites}
+        routers = [daemon for daemon in lab.of_role("xtr") if daemon.name in datacenters]
+        followed = [lab.the("mapserver"), lab.the("fmcc"), *routers]
+        self._apis = [daemon.client() for daemon in followed]
         self._changed = asyncio.Event()
         self._readers: list[asyncio.Task[None]] = []
         self._to_monotonic_ns = time.monotonic_ns() - time.time_ns()
@@ -72,8 +79,11 @@ class Follower:
     def _is_whole(self) -> bool:
         """True when nothing is missing that comes by another stream, or after the commit."""
         at = self.phases.at_ns
-        acknowledged = self.phases.outcome is not Outcome.committed or at("acknowledged") is not None
-        return acknowledged and at("registered") is not None
+        if at("registered") is None:
+            return False
+        if self.phases.outcome is not Outcome.committed:
+            return True
+        return at("acknowledged") is not None and (at("prepared") is None or at("converging") is not None)
 
     async def _until(self, reached: Callable[[], bool]) -> None:
         while not reached():
@@ -96,9 +106,11 @@ class Follower:
 
     def _tell(self, *, whole: bool = False) -> None:
         """Phases as they become known, in order: what the controller says waits for the Map-Server's word."""
-        whole = whole or self.phases.at_ns("registered") is not None
+        registered = self.phases.at_ns("registered") is not None
         for phase in self.phases.list():
-            if phase.name not in self._told and (whole or phase.name in AT_THE_NODE):
+            before = AFTER.get(phase.name)
+            due = phase.name in AT_THE_NODE or (registered and (before is None or before in self._told))
+            if phase.name not in self._told and (whole or due):
                 self._told.add(phase.name)
                 self._on_phase(phase)
         self._changed.set()

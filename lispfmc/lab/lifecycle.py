@@ -47,21 +47,32 @@ _LOGS = "logs"
 Say = Callable[[str], None]
 
 
-def up(topology: str, name: str | None = None, say: Say = lambda _: None, *, driver: str = "emulated") -> Installation:
-    """Bring a topology up and return when every daemon is ready and every node is at its start. `driver` "qemu": its
-    services are virtual machines.
+def up(
+    topology: str,
+    name: str | None = None,
+    say: Say = lambda _: None,
+    *,
+    driver: str = "emulated",
+    scheme: str = "",
+    by_forwarder: bool = False,
+) -> Installation:
+    """Bring a topology up and return when every daemon is ready and every node is at its start.
 
-    Raises LocalError: not root, something of this lab is there already, or a process did not come up (what was
-    started is taken down again; the logs stay).
+    `driver` "qemu": its services are virtual machines.
+
+    `scheme` leads services instead of the topology's. `by_forwarder`: the WAN is the forwarder, even where the kernel
+    could delay packets by itself: its delays and losses can be changed while the lab runs (`lispfmc.lab.impairment`).
+    Raises LocalError: not root, something of this lab is there already, or a process did not come up (what was started
+    is taken down again; the logs stay).
     """
     _require_root()
-    described = load_topology(topology)
+    described = load_topology(topology, scheme)
     name = name or described.name
     with _only_one(name) as folder:
         if found := traces(name):
             raise LocalError(f"lab {name} is there already: {'; '.join(found)}; run: lispfmc lab down {name}")
         try:
-            return _up(described, name, folder, say, driver)
+            return _up(described, name, folder, say, driver, by_forwarder=by_forwarder)
         except BaseException:
             _down(name, folder)
             raise
@@ -167,7 +178,7 @@ def write_installation(lab: Installation) -> None:
     write(lab.folder / FILE, msgspec.json.format(msgspec.json.encode(lab)).decode() + "\n")
 
 
-def _up(topology: Topology, name: str, folder: Path, say: Say, driver: str) -> Installation:
+def _up(topology: Topology, name: str, folder: Path, say: Say, driver: str, *, by_forwarder: bool) -> Installation:
     shutil.rmtree(folder / _LOGS, ignore_errors=True)
     (folder / _LOGS).mkdir()
     engine = find_engine() if driver == "qemu" else None
@@ -177,7 +188,7 @@ def _up(topology: Topology, name: str, folder: Path, say: Say, driver: str) -> I
     write_identity(Keys(folder), folder)
     lab = installation_of(topology, name, "namespaces", plans, choices)
     say(f"building the network of {topology.name}: {len(topology.members)} members, {len(lab.nodes)} nodes")
-    core = _network(topology, name, choices, say)
+    core = _network(topology, name, choices, say, by_forwarder=by_forwarder)
     started = []
     if core is not None:
         started.append(processes.start("wan", "lispfmc.lab.wan", ["--config", str(core)], _in(name, "core"), folder))
@@ -198,10 +209,10 @@ def _up(topology: Topology, name: str, folder: Path, say: Say, driver: str) -> I
     return lab
 
 
-def _network(topology: Topology, name: str, choices: Choices, say: Say) -> Path | None:
+def _network(topology: Topology, name: str, choices: Choices, say: Say, *, by_forwarder: bool) -> Path | None:
     """Namespaces and links; returns the forwarder's configuration, or None when the kernel delays by itself."""
     namespaces.create(topology, name, choices)
-    by_kernel = netem.accepted(_in(name, "core"))
+    by_kernel = not by_forwarder and netem.accepted(_in(name, "core"))
     namespaces.wire(topology, name, choices, forwarder=not by_kernel)
     if by_kernel:
         netem.apply(_in(name, "core"), topology, choices)
@@ -209,7 +220,8 @@ def _network(topology: Topology, name: str, choices: Choices, say: Say) -> Path 
         return None
     path = choices.folder / "wan.json"
     write(path, wan_config(topology, choices, "br0"))
-    say("this kernel has no netem: the WAN's packets are delayed by a process (python -m lispfmc.lab.wan)")
+    why = "for delays that can be changed" if by_forwarder else "this kernel has no netem"
+    say(f"{why}: the WAN's packets are delayed by a process (python -m lispfmc.lab.wan)")
     return path
 
 

@@ -42,9 +42,11 @@ async def move(
     wait: bool,
     measure: bool,
     timeout_s: float,
+    scheme: str = "",
     on_phase: Callable[[Phase], None] = lambda _: None,
 ) -> MoveReport:
-    """Move `user` to `site`; with `wait`, until the service has followed; with `measure`, under probes."""
+    """Move `user` to `site`; with `wait`, until the service has followed; with `measure`, under probes. From then on
+    the service's moves are led by `scheme`, if there is one; the routers stay configured as they are."""
     placement = await service_of(lab, user.name)
     service = lab.node(placement["service"]) if placement else None
     if measure and service is None:
@@ -59,6 +61,9 @@ async def move(
     )
     if report.from_site == site:
         return report
+    if scheme and service is not None:
+        async with lab.the("fmcc").client() as api:
+            await api.post("/v1/schemes", {"service": service.name, "scheme": scheme})
     async with Follower(lab, user, site, report.service, on_phase) as follower:
         measured = None
         if measure and service is not None:
@@ -138,6 +143,7 @@ async def _with_service_move(lab: Installation, report: MoveReport, move_id: str
         report,
         service_from=one["from"],
         service_to=one["to"],
+        scheme=one.get("scheme"),
         driver=one.get("driver"),
         emulated=one.get("emulated"),
     )

@@ -1,7 +1,8 @@
 """The phases of a user's move and of the service's move that follows, gathered from what the daemons say. Pure.
 
-In: the node agent's answer to `attach`, and events of the Map-Server and of the controller with the time of each on
-the monotonic clock. Out: each phase with its milliseconds since the user's link went down, and how it ended.
+In: the node agent's answer to `attach`, and events of the Map-Server, the controller and the data centres' tunnel
+routers with the time of each on the monotonic clock. Out: each phase with its milliseconds since the user's link went
+down, and how it ended.
 """
 
 from __future__ import annotations
@@ -22,14 +23,23 @@ PHASES = (
     "registered",
     "published",
     "decision",
+    "prepared",
     "copy",
     "stop",
+    "frozen",
     "resume",
+    "activated",
+    "converging",
     "notified",
     "acknowledged",
     "committed",
 )
-"""In the order in which they are due; the names are an API."""
+"""In the order in which they are due; the names are an API. `prepared`, `frozen`, `activated` and `converging` are of
+moves that the tunnel routers are prepared for."""
+
+LED_BY_ROUTERS = ("lossless", "bicast")
+STANDINGS = {"frozen": "frozen", "here": "activated", "gone": "converging"}
+"""What a tunnel router's part in a move (`move.standing`) is as a phase."""
 
 MAX_EARLY = 1024  # events kept until the node agent has answered: a busy network must not fill the memory
 
@@ -55,6 +65,7 @@ class Phases:
         self._user, self._user_eids, self._site, self._service = user, user_eids, site, service
         self._at: dict[str, int] = {}
         self._early: deque[tuple[str, Mapping[str, Any], int]] = deque(maxlen=MAX_EARLY)
+        self._standings: deque[tuple[Mapping[str, Any], int]] = deque(maxlen=MAX_EARLY)
         self.outcome = Outcome.pending
         self.reason = ""
         self.move: str | None = None
@@ -71,7 +82,7 @@ class Phases:
         self._early.clear()
 
     def happened(self, name: str, fields: Mapping[str, Any], at_ns: int) -> None:
-        """An event of the Map-Server or of the controller, in any order: two daemons, two streams."""
+        """An event of the Map-Server, the controller or a tunnel router, in any order: each has its own stream."""
         if "link_down" not in self._at:
             self._early.append((name, fields, at_ns))  # it may overtake the node agent's answer
         elif at_ns >= self._at["link_down"]:  # what happened before is not ours
@@ -84,17 +95,34 @@ class Phases:
         elif name == "user.moved":
             if (fields.get("user"), fields.get("to")) == (self._user, self._site):
                 self._first("published", at_ns)
+        elif name == "move.standing":
+            self._standing(fields, at_ns)
         elif fields.get("service") == self._service is not None:
             self._service_event(name, fields, at_ns)
+
+    def _standing(self, fields: Mapping[str, Any], at_ns: int) -> None:
+        if self.move is None:
+            self._standings.append((fields, at_ns))  # it may overtake the controller's word of which move is ours
+        elif fields.get("move") == self.move and fields.get("state") in STANDINGS:
+            self._first(STANDINGS[fields["state"]], at_ns)
+
+    def _begun(self, move: str | None) -> None:
+        self.outcome, self.move = Outcome.pending, move
+        early, self._standings = self._standings, deque(maxlen=MAX_EARLY)
+        for fields, at_ns in early:
+            self._standing(fields, at_ns)
 
     def _service_event(self, name: str, fields: Mapping[str, Any], at_ns: int) -> None:
         at_ns = int(fields.get("monotonic_ns") or at_ns)  # the hypervisor's own time, where it is passed on
         if name == "decision.made":
             self._decided(fields, at_ns)
         elif name == "migration.requested":
-            self.outcome, self.move = Outcome.pending, fields.get("move")
+            self._begun(fields.get("move"))
         elif self.move is None or fields.get("move") != self.move:
             return  # of a move that was in flight before, and that ours waits for
+        elif name == "steering.prepared":
+            if fields.get("scheme") in LED_BY_ROUTERS:
+                self._first("prepared", at_ns)
         elif name == "migration.started":
             self._first("copy", at_ns)
         elif name == "migration.stopped":

@@ -1,7 +1,7 @@
 """Probes between a user and its service: starts the workers in both nodes, stops them, and reads their logs.
 
-Each direction has a sender and a receiver of its own (a round trip would mix them); beside them the user's round-trip
-probe and the heartbeat inside the service. Formats of the logs: `lispfmc.lab.workload`.
+Each direction has a sender and a receiver of its own (a round trip would mix them); beside them the heartbeat inside
+the service and, where it is wanted, the user's round-trip probe. Formats of the logs: `lispfmc.lab.workload`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import json
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,13 +36,31 @@ class Logs(msgspec.Struct, frozen=True):
     gaps: list[Gap]
     heartbeat_interval_ns: int
     realtime: bool
+    resets: int = 0
+    """Ends of TCP connections that broke."""
 
 
 class Probes:
     """`start`, let the moves happen, `stop` -> Logs. `abandon` after a failure."""
 
-    def __init__(self, user: NodeEntry, service: NodeEntry, folder: Path, *, version: int = 4) -> None:
+    def __init__(
+        self,
+        user: NodeEntry,
+        service: NodeEntry,
+        folder: Path,
+        *,
+        version: int = 4,
+        interval_us: int = INTERVAL_US,
+        drain_s: float = DRAIN_S,
+        round_trips: bool = True,
+        transport: str = "udp",
+        quiet: bool = False,
+    ) -> None:
+        """`quiet`: the user's receiver reads what the kernel has timed and does not wake for each packet. The service's
+        does: it stops with the service, and a packet that waits in a stopped machine is not received."""
         self._user, self._service, self._folder = user, service, folder
+        self._interval_us, self._drain_s, self._round_trips = interval_us, drain_s, round_trips
+        self._transport, self._quiet = transport, quiet
         self._user_ip, self._service_ip = user.eid(version=version), service.eid(version=version)
 
     async def start(self) -> None:
@@ -50,12 +68,15 @@ class Probes:
         await self.abandon()
         self._folder.mkdir(parents=True, exist_ok=True)
         user, service = self._user.socket, self._service.socket
-        await self._begin(user, "probe.receive", "measure-receive", port=TO_USER_PORT, log="to_user")
-        await self._begin(service, "probe.receive", "measure-receive", port=TO_SERVICE_PORT, log="to_service")
-        await self._begin(service, "heartbeat.start", "measure-heartbeat", interval_us=INTERVAL_US, log="heartbeat")
+        await self._receive(user, TO_USER_PORT, "to_user", quiet=self._quiet)
+        await self._receive(service, TO_SERVICE_PORT, "to_service", quiet=False)
         await self._begin(
-            user, "rtt.start", "measure-rtt", peer=self._service_ip, interval_us=RTT_INTERVAL_US, log="rtt"
+            service, "heartbeat.start", "measure-heartbeat", interval_us=self._interval_us, log="heartbeat"
         )
+        if self._round_trips:
+            await self._begin(
+                user, "rtt.start", "measure-rtt", peer=self._service_ip, interval_us=RTT_INTERVAL_US, log="rtt"
+            )
         await self._send(user, self._service_ip, TO_SERVICE_PORT, "to_service.sender")
         await self._send(service, self._user_ip, TO_USER_PORT, "to_user.sender")
 
@@ -64,26 +85,71 @@ class Probes:
         user, service = self._user.socket, self._service.socket
         to_service = await _end(user, "probe.stop", "measure-send")
         to_user = await _end(service, "probe.stop", "measure-send")
-        await asyncio.sleep(DRAIN_S)
-        await _end(user, "rtt.stop", "measure-rtt")
+        await asyncio.sleep(self._drain_s)
+        if self._round_trips:
+            await _end(user, "rtt.stop", "measure-rtt")
         heartbeat = await _end(service, "heartbeat.stop", "measure-heartbeat")
-        await _end(user, "probe.stop", "measure-receive")
-        await _end(service, "probe.stop", "measure-receive")
-        return read_logs(self._folder, {"to_service": to_service, "to_user": to_user}, heartbeat)
+        receivers = [await _end(node, "probe.stop", "measure-receive") for node in (user, service)]
+        resets = sum(summary.get("resets", 0) for summary in (*receivers, to_service, to_user))
+        logs = read_logs(self._folder, {"to_service": to_service, "to_user": to_user}, heartbeat)
+        return msgspec.structs.replace(logs, resets=resets)
 
     async def abandon(self) -> None:
         """Stop whatever of ours runs in the two nodes."""
         for node in (self._user.socket, self._service.socket):
-            status = await call(node, {"do": "status"})
-            for worker in status["workers"]:
-                if worker["id"] in _IDS:
-                    await call(node, {"do": "probe.stop", "id": worker["id"]})
+            await _abandon(node)
 
     async def _send(self, node: str, peer: str, port: int, log: str) -> None:
-        await self._begin(node, "probe.start", "measure-send", log=log, peer=peer, port=port, interval_us=INTERVAL_US)
+        fields = {"peer": peer, "port": port, "interval_us": self._interval_us, "transport": self._transport}
+        await self._begin(node, "probe.start", "measure-send", log=log, **fields)
+
+    async def _receive(self, node: str, port: int, log: str, *, quiet: bool) -> None:
+        fields = {"port": port, "transport": self._transport, "quiet": quiet}
+        await self._begin(node, "probe.receive", "measure-receive", log=log, **fields)
 
     async def _begin(self, node: str, verb: str, name: str, *, log: str, **fields: object) -> None:
         await call(node, {"do": verb, "id": name, "log": str(self._folder / log), **fields})
+
+
+class ManyProbes:
+    """One direction to many services at once: `start`, let them move, `stop` -> the flow of each, by its name."""
+
+    def __init__(self, user: NodeEntry, services: list[NodeEntry], folder: Path, interval_us: int) -> None:
+        self._user, self._services, self._folder, self._interval_us = user, services, folder, interval_us
+
+    async def start(self) -> None:
+        await self.abandon()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.gather(*map(self._receive, self._services))
+        request = {
+            "do": "probe.start",
+            "id": "measure-send",
+            "log": str(self._folder / "sender"),
+            "peers": [service.eid() for service in self._services],
+            "port": TO_SERVICE_PORT,
+            "interval_us": self._interval_us,
+        }
+        await call(self._user.socket, request)
+
+    async def stop(self) -> dict[str, Flow]:
+        summary = await _end(self._user.socket, "probe.stop", "measure-send")
+        await asyncio.sleep(DRAIN_S)
+        await asyncio.gather(*(_end(each.socket, "probe.stop", "measure-receive") for each in self._services))
+        flows = {}
+        for service in self._services:
+            arrivals = (Arrival(*record) for record in _records(self._folder / service.name, _RECORD))
+            flows[service.name] = _flow(summary, arrivals)
+        return flows
+
+    async def abandon(self) -> None:
+        """Stop whatever of ours runs in the nodes."""
+        for node in (self._user, *self._services):
+            await _abandon(node.socket)
+
+    async def _receive(self, service: NodeEntry) -> None:
+        log = str(self._folder / service.name)
+        request = {"do": "probe.receive", "id": "measure-receive", "port": TO_SERVICE_PORT, "log": log, "quiet": True}
+        await call(service.socket, request)
 
 
 def new_folder(run: Path, user: str) -> Path:
@@ -97,9 +163,7 @@ def read_logs(folder: Path, senders: Mapping[str, dict[str, Any]], heartbeat: di
     flows = {}
     for direction, summary in senders.items():
         arrivals = (Arrival(*record) for record in _records(folder / direction, _RECORD))
-        skips = [Skip(due, slots) for due, slots in summary["skips"]]
-        interval_ns = int(summary["interval_us"]) * 1000
-        flows[direction] = flow_of(summary["first_ns"], summary["sent"], skips, interval_ns, arrivals)
+        flows[direction] = _flow(summary, arrivals)
     return Logs(
         flows=flows,
         echoes=[Echo(sent, received - sent) for _, sent, received in _records(folder / "rtt", _RECORD)],
@@ -109,6 +173,18 @@ def read_logs(folder: Path, senders: Mapping[str, dict[str, Any]], heartbeat: di
     )
 
 
+def _flow(summary: dict[str, Any], arrivals: Iterable[Arrival]) -> Flow:
+    skips = [Skip(due, slots) for due, slots in summary["skips"]]
+    return flow_of(summary["first_ns"], summary["sent"], skips, int(summary["interval_us"]) * 1000, arrivals)
+
+
+async def _abandon(node: str) -> None:
+    status = await call(node, {"do": "status"})
+    for worker in status["workers"]:
+        if worker["id"] in _IDS:
+            await call(node, {"do": "probe.stop", "id": worker["id"]})
+
+
 async def _end(node: str, verb: str, name: str) -> dict[str, Any]:
     answer = await call(node, {"do": verb, "id": name})
     summary: dict[str, Any] = answer["summary"]
@@ -116,5 +192,5 @@ async def _end(node: str, verb: str, name: str) -> dict[str, Any]:
 
 
 def _records(path: Path, form: struct.Struct) -> Iterator[tuple[int, ...]]:
-    data = path.read_bytes()
+    data = path.read_bytes() if path.exists() else b""  # round trips are not always measured
     yield from form.iter_unpack(data[: len(data) - len(data) % form.size])

@@ -53,6 +53,7 @@ class MoveReport(msgspec.Struct, frozen=True):
     phases: list[Phase] = []
     service_from: str | None = None
     service_to: str | None = None
+    scheme: str | None = None
     driver: str | None = None
     emulated: bool | None = None
     figures: Measured | None = None
@@ -78,6 +79,7 @@ class MoveReport(msgspec.Struct, frozen=True):
         return {
             "emulated": self.emulated,
             "driver": self.driver,
+            "scheme": self.scheme,
             "lab": self.lab,
             "user": self.user,
             "service": self.service,

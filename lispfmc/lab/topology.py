@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from fmcc.policy.models.checks import BadParameter
 from fmcc.policy.registry import check as check_policy
+from fmcc.steering.registry import DEFAULT, SCHEMES
 from lispfmc.runtime.config import ConfigError, IpField, PrefixField, Settings, Wrong, load
 from lispfmc.wire.address import Ip, Prefix, ip_text
 
@@ -66,6 +67,8 @@ class Fmcc(Settings):
     policy: str = "nearest"
     measured: bool = False
     """Access networks measure how far the data centres are, and tell the controller."""
+    scheme: str = DEFAULT
+    """How services move (docs/schemes.md): the routers are configured for it as well."""
 
     @model_validator(mode="after")
     def _known_policy(self) -> Self:
@@ -73,6 +76,8 @@ class Fmcc(Settings):
             check_policy(self.policy)
         except BadParameter as error:
             raise Wrong(str(error), "policy") from error
+        if self.scheme not in SCHEMES:
+            raise Wrong(f"no scheme {self.scheme!r}; name one of {', '.join(SCHEMES)}", "scheme")
         return self
 
 
@@ -92,6 +97,14 @@ class User(Settings):
 
 class Service(User):
     user: NodeName
+    scheme: str = ""
+    """Leads its moves instead of the controller's."""
+
+    @model_validator(mode="after")
+    def _known_scheme(self) -> Self:
+        if self.scheme and self.scheme not in SCHEMES:
+            raise Wrong(f"no scheme {self.scheme!r}; name one of {', '.join(SCHEMES)}", "scheme")
+        return self
 
 
 class Topology(Settings):
@@ -102,6 +115,8 @@ class Topology(Settings):
     dataplane: Literal["auto", "tun", "ebpf"] = "auto"
     subscribe: bool = False
     """The routers subscribe to the EIDs that they send to (RFC 9437); the papers' routers do not."""
+    without: tuple[Literal["replay", "hold"], ...] = ()
+    """What lossless moves do without, to see what it is for."""
     wan: Wan
     mapserver: MapServer
     fmcc: Fmcc
@@ -139,6 +154,12 @@ class Topology(Settings):
         """The sites that the node is wired to."""
         return self.datacenters if isinstance(node, Service) else self.access
 
+    def led_by(self, scheme: str) -> Topology:
+        """The same network with another scheme of moves. Raises ConfigError."""
+        if scheme not in SCHEMES:
+            raise ConfigError(f"no scheme {scheme!r}; name one of {', '.join(SCHEMES)}")
+        return self.model_copy(update={"fmcc": self.fmcc.model_copy(update={"scheme": scheme})})
+
     def pair(self, one: str, other: str) -> Pair:
         return next(pair for pair in self.wan.pairs if pair.members == {one, other})
 
@@ -148,8 +169,9 @@ def shipped() -> list[str]:
     return sorted(path.stem for path in SHIPPED.glob("*.toml"))
 
 
-def load_topology(name_or_path: str) -> Topology:
-    """A shipped topology by its name, or a TOML file by its path. Raises ConfigError."""
+def load_topology(name_or_path: str, scheme: str = "") -> Topology:
+    """A shipped topology by its name, or a TOML file by its path; with `scheme` in place of the file's. Raises
+    ConfigError."""
     path = SHIPPED / f"{name_or_path}.toml"
     if "/" in name_or_path or name_or_path.endswith(".toml"):
         path = Path(name_or_path)
@@ -158,7 +180,8 @@ def load_topology(name_or_path: str) -> Topology:
             f"{name_or_path}: no such topology, {', '.join(shipped())} come with lispfmc; "
             "name one of them or the path of a TOML file"
         )
-    return load(path, Topology)
+    topology = load(path, Topology)
+    return topology.led_by(scheme) if scheme else topology
 
 
 def _named(topology: Topology) -> Iterator[tuple[str, tuple[str | int, ...]]]:

@@ -3,7 +3,8 @@
 It is one-armed: every member's neighbour entries for the others hold this process's MAC, so all packets come here, wait
 half of the pair's RTT in a heap, and leave with the MAC of the member that owns the destination RLOC. AF_PACKET with
 PACKET_VNET_HDR lets TCP super-packets and partial checksums pass whole. Standard library only: it also runs in a bare
-container. SIGHUP reads the configuration anew (a bad one changes nothing), SIGUSR1 writes the counters.
+container. SIGHUP reads the configuration anew (a bad one changes nothing) and then writes its generation beside it;
+SIGUSR1 writes the counters.
 """
 
 from __future__ import annotations
@@ -36,6 +37,9 @@ _TYPE = slice(_VNET + 12, _VNET + 14)
 _IPV4 = slice(_VNET + 14 + 12, _VNET + 14 + 20)  # source and destination
 _IPV6 = slice(_VNET + 14 + 8, _VNET + 14 + 40)
 _IP_AT = {b"\x08\x00": _IPV4, b"\x86\xdd": _IPV6}
+_NEXT = {b"\x08\x00": _VNET + 14 + 9, b"\x86\xdd": _VNET + 14 + 6}  # protocol, next header
+_PORT = {b"\x08\x00": slice(_VNET + 14 + 22, _VNET + 14 + 24), b"\x86\xdd": slice(_VNET + 14 + 42, _VNET + 14 + 44)}
+_UDP, _DATA_PORT = 17, (4341).to_bytes(2, "big")  # RFC 9300 §4.1: what users send travels to this port
 
 _DRAIN = 64  # packets taken in before those that are due go out
 _MAX_WAITING = 100_000  # packets in flight; a flood must not eat the machine's memory
@@ -49,6 +53,7 @@ class Direction:
 
     delay_ns: int
     loss: float
+    control_loss: float
     chance: random.Random
     ethernet: bytes  # destination and source MAC of what leaves
     packets: int = 0
@@ -74,7 +79,8 @@ def plan_of(config: dict[str, Any]) -> Plan:
         # A generator for each direction: losses on one pair do not depend on the traffic of the others.
         chance = random.Random(f"{config['seed']}:{name}")  # noqa: S311 - repeatable loss, no secret
         loss, delay = float(pair["loss_percent"]) / 100, round(float(pair["delay_ms"]) * 1e6)
-        path = Direction(delay, loss, chance, _mac(members[pair["to"]]["mac"]) + mac)
+        control = float(pair.get("control_loss_percent", 0)) / 100
+        path = Direction(delay, loss, control, chance, _mac(members[pair["to"]]["mac"]) + mac)
         plan.names[name] = path
         for source in members[pair["from"]]["rlocs"]:
             for destination in members[pair["to"]]["rlocs"]:
@@ -107,7 +113,9 @@ class Wan:
             self.unknown += 1
             return
         path.packets += 1
-        if path.loss and path.chance.random() < path.loss:
+        if (path.loss and path.chance.random() < path.loss) or (
+            path.control_loss and not _is_data(packet) and path.chance.random() < path.control_loss
+        ):
             path.lost += 1
             return
         if len(self._flying) >= _MAX_WAITING:
@@ -139,6 +147,12 @@ class Wan:
             "in_flight": len(self._flying),
             "latest_ms": self.late_ns / 1e6,
         }
+
+
+def _is_data(packet: bytes) -> bool:
+    """Whether users sent it: everything else is the control plane's, its messages and its HTTP alike."""
+    kind = packet[_TYPE]
+    return packet[_NEXT[kind]] == _UDP and packet[_PORT[kind]] == _DATA_PORT
 
 
 def open_socket(interface: str) -> socket.socket:
@@ -194,9 +208,17 @@ def run(wan: Wan, packets: socket.socket, config: Path, stats: Path, signals: Si
 
 def _reload(wan: Wan, config: Path) -> None:
     try:
-        wan.plan = plan_of(json.loads(config.read_text()))
+        values = json.loads(config.read_text())
+        wan.plan = plan_of(values)
     except (OSError, KeyError, ValueError, TypeError) as error:
         sys.stderr.write(f"{config}: not usable, {error!r}; the delays stay as they are\n")
+        return
+    _applied(config, values)
+
+
+def _applied(config: Path, values: dict[str, Any]) -> None:
+    """Tell whoever changed the configuration that it holds from now on."""
+    config.with_suffix(".applied").write_text(str(values.get("generation", 0)))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -219,6 +241,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write("no real-time scheduling here: delays will vary by some milliseconds under load\n")
     gc.freeze()
     config.with_suffix(".ready").touch()
+    _applied(config, values)
     run(wan, packets, config, config.with_suffix(".stats.json"), signals)
     return 0
 

@@ -12,15 +12,16 @@ Logs (little-endian records, no header):
 * probe sender    JSON    the summary: {first_ns, last_ns, sent, not_sent, send_errors, interval_us, skips, realtime}.
 
 The probes are an open loop on an absolute schedule. A sender that was late (frozen, or not scheduled) skips the slots
-that it missed and counts them in `not_sent` (`skips`: [first missed slot's time, slots], the first 1000). `seq` counts
-packets, not slots, so lost = sent - distinct seq received. `sent` includes `send_errors`: packets that the node's own
-stack refused because no link was up; the receiver misses them like any other.
+that it missed and counts them in `not_sent` (`skips`: [first missed slot's time, slots], the first 1000). So do slots
+whose packet the node's own stack refused because no link was up (`send_errors`): the network never had it. `seq` counts
+packets, not slots, so lost = sent - distinct seq received.
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import json
 import os
 import selectors
@@ -62,8 +63,10 @@ class Stop:
 
 
 def become_instrument() -> bool:
-    """Wake on time: timer slack of 1 ns and, where allowed, real-time scheduling. True when real-time."""
+    """Wake on time: timer slack of 1 ns, no garbage collection and, where allowed, real-time scheduling, which is
+    what it returns."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
+    gc.disable()  # its loops make no cycles
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
     except OSError:
@@ -161,29 +164,32 @@ def send_probes(stop: Stop, interval_us: int, source: str, peer: tuple[str, int]
     realtime = become_instrument()
     interval = interval_us * 1000
     out = _datagram_socket(source, 0)
-    padding = bytes(PROBE_BYTES - PROBE.size)
+    packet = bytearray(PROBE_BYTES)  # one for all: nothing to build or to collect in the loop
+    write, send, clock, sleep = PROBE.pack_into, out.sendto, time.monotonic_ns, time.sleep
     sequence = errors = not_sent = slot = last = 0
-    skips: list[tuple[int, int]] = []
-    first = time.monotonic_ns()
+    skips: list[list[int]] = []
+    first = clock()
     while not stop.asked:
         due = first + slot * interval
-        pause = due - time.monotonic_ns()
+        pause = due - clock()
         if pause > 0:
-            time.sleep(pause / 1e9)
-        now = time.monotonic_ns()
+            sleep(pause / 1e9)
+        now = clock()
         missed = (now - due) // interval
         if missed > 0:
             not_sent += missed
             slot += missed
-            if len(skips) < _MAX_SKIPS:
-                skips.append((due, missed))
+            _skip(skips, due, missed, interval)
         try:
-            out.sendto(PROBE.pack(sequence, now) + padding, peer)
+            write(packet, 0, sequence, now)
+            send(packet, peer)
+            sequence += 1
+            last = now
         except OSError:
             errors += 1
-        sequence += 1
+            not_sent += 1
+            _skip(skips, first + slot * interval, 1, interval)
         slot += 1
-        last = now
     return {
         "first_ns": first,
         "last_ns": last,
@@ -194,6 +200,14 @@ def send_probes(stop: Stop, interval_us: int, source: str, peer: tuple[str, int]
         "skips": skips,
         "realtime": realtime,
     }
+
+
+def _skip(skips: list[list[int]], due: int, slots: int, interval: int) -> None:
+    """Note missed slots, those that follow one another as one."""
+    if skips and skips[-1][0] + skips[-1][1] * interval == due:
+        skips[-1][1] += slots
+    elif len(skips) < _MAX_SKIPS:
+        skips.append([due, slots])
 
 
 def receive_probes(stop: Stop, log: Path, port: int) -> Summary:

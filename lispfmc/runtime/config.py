@@ -9,6 +9,7 @@ import difflib
 import re
 import ssl
 import tomllib
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeAlias, TypeVar, get_args
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 from lispfmc.runtime.access import Access, Role, tls_context
 from lispfmc.runtime.toml_positions import KeyPath, Place, key_places
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
+from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.errors import LocalError
 
 SECRET_KEYS = {"secret", "token", "agent_token"}
@@ -91,6 +93,19 @@ class TokenSettings(Settings):
     name: str
     token: str = Field(min_length=16, max_length=256)
     role: Role = "read"
+
+
+class SharedKey(Settings):
+    """A secret that we share with one other party, and how it is used: the four lines of every row with a key."""
+
+    key_id: int = Field(ge=0, le=255)
+    secret: str = Field(min_length=1)
+    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    auth_compat: AuthCompat = "whole-16"
+
+    @cached_property
+    def key(self) -> Key:
+        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
 
 class ApiSettings(Settings):

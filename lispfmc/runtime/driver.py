@@ -20,6 +20,7 @@ from lispfmc.wire.address import Endpoint
 from lispfmc.wire.auth import Key, sign
 from lispfmc.wire.errors import PeerError
 from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapRegister, Message
+from lispfmc.wire.moves import MoveMessage
 
 E = TypeVar("E")
 
@@ -168,7 +169,11 @@ class Driver(Generic[E]):
         match effect:
             case Send(message=message, to=to, key=None):
                 self._send(encode(message), to)
-            case Send(message=MapRegister() | MapNotify() | MapNotifyAck() as message, to=to, key=Key() as key):
+            case Send(
+                message=MapRegister() | MapNotify() | MapNotifyAck() | MoveMessage() as message,
+                to=to,
+                key=Key() as key,
+            ):
                 self._send(sign(message, key), to)
             case Send(message=message):
                 raise TypeError(f"a {type(message).__name__} carries no authentication data")

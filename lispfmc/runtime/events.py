@@ -10,7 +10,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import structlog
@@ -44,6 +44,9 @@ class _Several(msgspec.Struct, frozen=True, gc=False):
         return [Event(number, self.time, self.name, self.build(each)) for number, each in enumerate(self.of, self.id)]
 
 
+Watcher: TypeAlias = Callable[[Mapping[str, FieldValue]], None]
+
+
 class EventLog:
     """Appended to by the driver, in the event loop's thread; read by any number of followers."""
 
@@ -60,11 +63,19 @@ class EventLog:
         self._waiting: set[asyncio.Future[None]] = set()
         self._log = structlog.get_logger("event")
         self._second, self._logged, self._unlogged = wall_clock(), 0, 0
+        self._watchers: dict[str, Watcher] = {}
         self.counts: dict[str, int] = {}
 
     @property
     def last_id(self) -> int:
         return self._next_id - 1
+
+    def watch(self, name: str, told: Watcher) -> None:
+        """Call `told(fields)` at each event of this name from now on, before anybody reads it: for what is measured.
+        One watcher a name; it must be quick, and what it raises is its caller's bug."""
+        if name in self._watchers:
+            raise ValueError(f"{name} is watched already")
+        self._watchers[name] = told
 
     def append(self, name: str, fields: Mapping[str, FieldValue] | None = None) -> Event:
         now = self._wall_clock()
@@ -72,6 +83,8 @@ class EventLog:
         kept = fields if fields.__class__ is Lazy else dict(fields or {})
         event = Event(self._next_id, now, name, kept)
         self._keep(event, name, 1)
+        if (watcher := self._watchers.get(name)) is not None:
+            watcher(kept)
         if self._logged >= LOGGED_A_SECOND and 0 <= now - self._second < 1.0:
             self._unlogged += 1
         else:
@@ -86,6 +99,9 @@ class EventLog:
         several = _Several(self._next_id, now, name, build, of)
         number = len(of)
         self._keep(several, name, number)
+        if (watcher := self._watchers.get(name)) is not None:
+            for each in of:
+                watcher(build(each))
         if self._logged >= LOGGED_A_SECOND and 0 <= now - self._second < 1.0:
             self._unlogged += number
         else:

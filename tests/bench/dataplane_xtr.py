@@ -64,6 +64,8 @@ class Evidence:
 
     def newer_source(self, eid: Prefix) -> None: ...
 
+    def worked_off(self, eids: tuple[Prefix, ...], packets: dict[str, int]) -> None: ...
+
     def version(self, eid: Prefix) -> int | None:
         return None
 

@@ -12,7 +12,7 @@ import socket
 import struct
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -118,6 +118,7 @@ class Evidence:
         self.outdated_senders: list[tuple[Prefix, Ip]] = []
         self.newer_sources: list[Prefix] = []
         self.versions: dict[Prefix, int] = {}
+        self.packets: dict[tuple[Prefix, ...], dict[str, int]] = {}
 
     def missed(self, eid: Prefix) -> None:
         self.misses.append(eid)
@@ -142,6 +143,9 @@ class Evidence:
 
     def newer_source(self, eid: Prefix) -> None:
         self.newer_sources.append(eid)
+
+    def worked_off(self, eids: tuple[Prefix, ...], packets: Mapping[str, int]) -> None:
+        self.packets[eids] = dict(packets)
 
     def version(self, eid: Prefix) -> int | None:
         return self.versions.get(eid)

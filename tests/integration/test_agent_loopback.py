@@ -58,7 +58,7 @@ async def test_without_its_token_an_agent_does_nothing(make_pair: MakePair, path
             await anext(stranger.events(0))
 
 
-async def test_what_is_unknown_elsewhere_unprepared_or_started_is_refused(make_pair: MakePair) -> None:
+async def test_what_is_unknown_elsewhere_or_unprepared_is_refused(make_pair: MakePair) -> None:
     pair = await make_pair(copy_s=5.0)
     dc1, dc2 = pair.clients["dc1"], pair.clients["dc2"]
     assert (await refusal(dc1.post("/v1/migrations/prepare", BODY | {"machine": "none"}))).status == 404
@@ -74,7 +74,7 @@ async def test_what_is_unknown_elsewhere_unprepared_or_started_is_refused(make_p
     other = BODY | {"move": "m2"}
     assert (await refusal(dc2.post("/v1/migrations/prepare", other))).status == 409
     await dc1.post("/v1/migrations", BODY)
-    assert "started already" in (await refusal(dc1.post("/v1/migrations", BODY))).why
+    await dc1.post("/v1/migrations", BODY)  # a controller that was restarted asks again
     assert pair.node.site == "dc1"
 
 

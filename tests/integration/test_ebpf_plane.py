@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from lispfmc.core.plans import Party, Plan
 from lispfmc.wire.address import Prefix, ip_of
 from tests.integration.planes import (
     EID,
-    NEW_RLOC,
     PORT,
     RLOC,
     Site,
@@ -30,6 +30,7 @@ from xtr.dataplane.choice import unavailable
 from xtr.dataplane.ebpf import EbpfPlane
 from xtr.dataplane.kernel_tables import Delivery
 from xtr.effects import Forward, Hop
+from xtr.roles.state import Held, Mode, Switch
 
 pytestmark = [
     pytest.mark.namespaces,
@@ -49,33 +50,36 @@ def plane_of(site: Site) -> EbpfPlane:
     return site.plane
 
 
-def test_the_delivery_switch_mirrors_holds_and_sends_on() -> None:
+def test_the_kernel_delivers_and_copies_while_the_service_runs_and_hands_the_rest_to_the_slow_path() -> None:
+    plan = Plan(7, 1, (SERVICE,), (ip_of(RLOC["cloud"][0]),), (ip_of(RLOC["access"][0]),))
+
     async def story() -> None:
         with sites("ebpf") as (access, cloud), udp("service", EID["service"][0]) as service:
-            plane = plane_of(cloud)
 
             def send(payload: bytes) -> None:
                 tunnelled("access", RLOC["cloud"][0], ipv4(EID["user"][0], EID["service"][0], payload))
 
-            plane.switch(SERVICE, Delivery.DELIVER_AND_MIRROR)
+            def in_kernel() -> Delivery:
+                entry = plane_of(cloud).traffic(SERVICE)
+                assert entry is not None
+                return entry.delivery
+
+            cloud.plane.switch(Switch(plan, Mode.MIRROR, towards=Party.TARGET))
+            assert in_kernel() is Delivery.DELIVER_AND_MIRROR
             send(b"copied")
             assert await receive(service) == b"copied"
-            await asyncio.sleep(0.05)
-            (copy,) = plane.mirrored(SERVICE)
-            assert copy.endswith(b"copied")
-            plane.switch(SERVICE, Delivery.PUNT)
-            send(b"held")
-            await until(lambda: cloud.evidence.misses == [SERVICE], "it waits")
-            plane.switch(SERVICE, Delivery.DELIVER)
+            before = cloud.count("decapsulated")
+            cloud.plane.switch(Switch(plan, Mode.FORWARD, Held.SEND, Party.TARGET, copies=True))
+            assert in_kernel() is Delivery.PUNT
+            assert (cloud.plane.moved(plan.eids)["replayed"], cloud.count("decapsulated")) == (1, before)
+            send(b"led")
+            await until(lambda: cloud.plane.moved(plan.eids)["forwarded"] == 2, "it goes to the other site")
+            cloud.plane.switch(Switch(plan, Mode.DELIVER, Held.DELIVER))
+            assert [await receive(service), await receive(service)] == [b"copied", b"led"], "it was given back"
+            await until(lambda: in_kernel() is Delivery.DELIVER, "the kernel has it again")
             send(b"after")
-            assert [await receive(service), await receive(service)] == [b"held", b"after"]
-            with watch("access", "wan0") as wire:
-                cloud.forward(EID["service"][0], RLOC["access"][0], away=True)
-                plane.switch(SERVICE, Delivery.FORWARD)
-                send(b"passed on")
-                assert (await outer_of(wire, RLOC["cloud"][0])).endswith(b"passed on")
-            assert cloud.evidence.away == [(SERVICE, ip_of(NEW_RLOC[0]))]
-            assert access.count("dropped.foreign-destination") == 1, "which the other router does not expect"
+            assert await receive(service) == b"after"
+            assert access.count("dropped.foreign-destination") == 2, "which the other router does not expect"
 
     asyncio.run(story())
 

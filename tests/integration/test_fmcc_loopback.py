@@ -66,6 +66,7 @@ name = "fmcc"
 mode = "act"
 state_dir = "{folder}/state"
 policy = "nearest"
+scheme = "fig9"
 rlocs = ["{FMCC}"]
 ranges = {RANGES}
 {sites}

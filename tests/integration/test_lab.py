@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -22,6 +23,7 @@ import pytest
 
 from lispfmc.lab import lifecycle, namespaces, processes
 from lispfmc.lab.entrance import inside
+from lispfmc.lab.impairment import impair
 from lispfmc.lab.installation import BadName, Installation
 from lispfmc.lab.namespaces import namespace_of
 from lispfmc.lab.readiness import ask_node
@@ -94,6 +96,18 @@ def test_every_pair_has_its_round_trip(lab: Installation, member: str, address: 
     measured = round_trips(member, address)
     assert len(measured) == 10, "nothing is lost"
     assert rtt_ms <= statistics.median(measured) <= rtt_ms + SLACK_MS
+
+
+def test_a_round_trip_changes_in_the_running_lab_and_nothing_else_does(lab: Installation) -> None:
+    if not (lab.folder / "wan.json").exists():
+        pytest.skip("this kernel delays the WAN's packets by itself")
+    pair = frozenset(("fmcc", "dc1"))
+    try:
+        asyncio.run(impair(lab, {pair: 40.0}))
+        assert 40.0 <= statistics.median(round_trips("fmcc", "198.18.0.21")) <= 40.0 + SLACK_MS
+        assert 10.0 <= statistics.median(round_trips("mapserver", "198.18.0.22")) <= 10.0 + SLACK_MS
+    finally:
+        asyncio.run(impair(lab, {pair: 1.0}))
 
 
 def test_bulk_traffic_crosses_the_wan_whole(lab: Installation) -> None:

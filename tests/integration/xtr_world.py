@@ -37,7 +37,7 @@ def xtr_values(name: str, folder: Path) -> dict[str, Any]:
                 "subscription": {"key_id": 4, "secret": f"publications-{name}"},
             }
         ],
-        "dynamic": [{"prefix": each, "activation": "presence"} for each in (USERS if name == "access" else [])],
+        "dynamic": [{"prefix": each, "mobility": "presence"} for each in (USERS if name == "access" else [])],
         "dataplane": {"kind": "tun", "eid_ranges": ["100.64.0.0/10", "fd00::/8"]},
         "api": {"listen": f"unix:{folder}/{name}.sock"},
     }

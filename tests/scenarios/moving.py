@@ -10,10 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from fmcc.steering import Redirect
+from fmcc.steering import GivenUp, Ready, Redirect
+from fmcc.steering import Remember as RememberLead
 from fmcc.steering import lossless as steering
-from fmcc.steering.lead import Failed, Lead, Ready
-from fmcc.steering.lead import Remember as RememberLead
+from fmcc.steering.lead import Lead
 from fmcc.world import DataCenter
 from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.wire import decode
@@ -179,11 +179,11 @@ class Controller(Node):
         self.apply(effects)
         for news in self.steering.drained():
             match news:
-                case RememberLead(lead=lead):
-                    self.remembered["app"] = lead
+                case RememberLead():
+                    self.remembered["app"] = self.lead
                 case Ready():
                     self.heard.append("ready")
-                case Failed():
+                case GivenUp():
                     self.heard.append("failed")
 
     @property

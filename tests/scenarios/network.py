@@ -19,6 +19,7 @@ from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip
 from lispfmc.wire.auth import sign
 from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapRegister, Message
+from lispfmc.wire.moves import MoveMessage
 
 CONTROL_PORT = 4342
 START = 1000.0  # monotonic seconds start anywhere
@@ -162,7 +163,7 @@ class Node:
     def _send(self, send: Send) -> None:
         message, key = send.message, send.key
         if key is not None:
-            assert isinstance(message, MapRegister | MapNotify | MapNotifyAck)
+            assert isinstance(message, MapRegister | MapNotify | MapNotifyAck | MoveMessage)
             data = sign(message, key)
         else:
             data = encode(message)

@@ -50,16 +50,17 @@ def pair_secret(one: str, other: str) -> str:
     return "-".join(sorted((one, other)))
 
 
-def xtr_settings(name: str, *, peers: tuple[str, ...] = SITES, **changes: Any) -> XtrSettings:
-    """The configuration that the lab would generate for a site. `peers` are those with whom it shares a key."""
+def xtr_settings(name: str, *, peers: tuple[str, ...] = SITES, services: str = "fig9", **changes: Any) -> XtrSettings:
+    """The configuration that the lab would generate for a site. `peers` are those with whom it shares a key; `services`
+    is how services move."""
     access = name.startswith("access")
-    ranges, activation = (USERS, "presence") if access else (SERVICES, "controller")
+    ranges, mobility = (USERS, "presence") if access else (SERVICES, services)
     values: dict[str, Any] = {
         "name": name,
         "rlocs": RLOCS[name],
         "prefixes": PREFIXES[name],
         "map_servers": [{"address": RLOCS["mapserver"][0], "key_id": 1, "secret": f"site-{name}"}],
-        "dynamic": [{"prefix": prefix, "activation": activation} for prefix in ranges],
+        "dynamic": [{"prefix": prefix, "mobility": mobility} for prefix in ranges],
         "keys": [
             {"peer": address, "id": 2, "secret": pair_secret(name, other)}
             for other in peers
@@ -124,6 +125,7 @@ class Host:
         self.mac = mac
         self.site: XtrNode | None = None
         self.got: list[Packet] = []
+        self.got_at: list[float] = []
 
 
 class XtrNode(Node):
@@ -180,7 +182,10 @@ class XtrNode(Node):
             return
         found = self.table.longest(eid)
         way = found[1] if found else None
-        if way is None or (sender is not None and not (isinstance(way, Forward) and way.away)):
+        if sender is not None and isinstance(way, Forward) and way.sink:
+            self.talkers.setdefault(eid, {})[sender] = None
+            self.apply(self.core.moved_away(eid, sender, self.network.now))
+        elif way is None or (sender is not None and not (isinstance(way, Forward) and way.away)):
             self._miss(packet)
         elif isinstance(way, Forward) and packet.ttl > 1:
             if sender is not None:
@@ -217,23 +222,32 @@ class XtrNode(Node):
         host = self.world.host_of(packet.destination)
         if host is not None and host.site is self:  # a link that is down takes it and nobody gets it
             host.got.append(packet)
+            host.got_at.append(self.network.now)
 
 
 class World:
     """The papers' network, started."""
 
-    def __init__(self, seed: int = 1, faults: Faults = Faults(), keys: bool = True) -> None:  # noqa: B008 - frozen
+    def __init__(
+        self,
+        seed: int = 1,
+        faults: Faults = Faults(),  # noqa: B008 - frozen
+        keys: bool = True,
+        served: MapServerSettings | None = None,
+    ) -> None:
         self.network = Network(seed, faults)
-        core = MapServer(mapserver_settings(), self.network.nonces())
+        core = MapServer(served or mapserver_settings(), self.network.nonces())
         self.mapserver = Node(self.network, "mapserver", tuple(ip_of(text) for text in RLOCS["mapserver"]), core)
         self.server = core
-        peers = SITES if keys else ()
-        self.xtrs = {name: XtrNode(self, name, xtr_settings(name, peers=peers)) for name in SITES}
+        self.xtrs = {name: XtrNode(self, name, self.settings_of(name, SITES if keys else ())) for name in SITES}
         self.hosts: dict[Prefix, Host] = {}
         self._number = 0
         for xtr in self.xtrs.values():
             xtr.start()
         self.run(0.5)
+
+    def settings_of(self, name: str, peers: tuple[str, ...]) -> XtrSettings:
+        return xtr_settings(name, peers=peers)
 
     def run(self, seconds: float) -> None:
         self.network.run(seconds)

@@ -14,10 +14,11 @@ import msgspec
 import pytest
 
 from fmcc import views
-from fmcc.controller import MOVES_KEPT, Controller
+from fmcc.controller import Controller
 from fmcc.effects import AbortMigration, PrepareMigration, StartMigration
+from fmcc.migrations import MOVES_KEPT
 from fmcc.moves import Failed, Prepared, Progress, Resumed, State, Stopped
-from fmcc.population import RequestRefused
+from fmcc.requests import RequestRefused
 from fmcc.settings import FmccSettings
 from fmcc.steering.lisp import Fig9, records_of
 from lispfmc.core.effects import Emit, Reject, Send, Transmit
@@ -58,6 +59,7 @@ def fmcc_settings(**changes: object) -> FmccSettings:
         {
             "mode": "act",
             "policy": "nearest",
+            "scheme": "fig9",
             "rlocs": [FMCC],
             "map_server": {"address": MAPSERVER, "key_id": 4, "secret": "pubsub"},
             "sites": sites,
@@ -268,6 +270,7 @@ def test_a_user_moves_and_its_service_follows() -> None:
         "user.moved",
         "decided",
         "prepared",
+        "warmed",
         "copy.started",
         "stopped",
         "resumed",
@@ -415,7 +418,7 @@ def test_a_full_data_centre_takes_no_service_neither_by_policy_nor_by_request() 
     net.run(0.1)
     assert net.fields("decision.made")["reason"] == "nearer to access2 but full: dc2"
     with pytest.raises(RequestRefused, match="it is full"):
-        net.fmcc.requested("app", "dc2", net.now)
+        net.fmcc.requested("app", "dc2", "", net.now)
     assert not net.asked
 
 
@@ -604,7 +607,7 @@ def test_what_an_agent_tells_of_an_earlier_move_does_not_touch_the_one_under_way
     net.run(0.1)
     earlier = net.asked[-1].move
     net.tell(net.fmcc.agent_event, earlier, Failed("disk full"))
-    net.tell(net.fmcc.requested, "app", "dc2")
+    net.tell(net.fmcc.requested, "app", "dc2", "")
     net.tell(net.fmcc.agent_event, earlier, Failed("disk full"))
     net.tell(net.fmcc.agent_event, earlier, Resumed(1))
     assert net.placement.state is State.PREPARING
@@ -634,10 +637,10 @@ def test_finished_moves_are_kept_up_to_a_bound() -> None:
     net = Net()
     net.settles()
     for _ in range(MOVES_KEPT + 5):
-        net.tell(net.fmcc.requested, "app", "dc2")
-        net.tell(net.fmcc.agent_event, net.fmcc.last_move("app").move.id, Failed("no room"))
+        net.tell(net.fmcc.requested, "app", "dc2", "")
+        net.tell(net.fmcc.agent_event, net.fmcc.migrations.last("app").move.id, Failed("no room"))
     assert len(net.fmcc.moves) == MOVES_KEPT
-    assert net.fmcc.moves[-1] == net.fmcc.last_move("app")
+    assert net.fmcc.moves[-1] == net.fmcc.migrations.last("app")
 
 
 def test_replay_state_is_kept_for_configured_eids_only() -> None:
@@ -678,7 +681,7 @@ def test_what_cannot_be_requested_is_refused_with_a_reason(service: str, datacen
     net = Net()
     net.settles()
     with pytest.raises(RequestRefused) as refused:
-        net.fmcc.requested(service, datacenter, net.now)
+        net.fmcc.requested(service, datacenter, "", net.now)
     assert refused.value.status == status
     assert refused.value.why
     assert refused.value.do
@@ -687,9 +690,9 @@ def test_what_cannot_be_requested_is_refused_with_a_reason(service: str, datacen
 def test_a_second_request_while_one_is_under_way_is_refused() -> None:
     net = Net()
     net.settles()
-    net.tell(net.fmcc.requested, "app", "dc2")
+    net.tell(net.fmcc.requested, "app", "dc2", "")
     with pytest.raises(RequestRefused, match="on its way to dc2"):
-        net.fmcc.requested("app", "dc2", net.now)
+        net.fmcc.requested("app", "dc2", "", net.now)
 
 
 def forged(nonce: int, site: str, *, secret: str = "pubsub", eid: Prefix = ALICE[0]) -> bytes:

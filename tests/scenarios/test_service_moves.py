@@ -102,7 +102,7 @@ def test_a_machine_that_shows_up_is_delivered_but_not_registered_before_the_cont
     assert world.deliverers(ALICE_APP) == ["dc2"]
 
 
-def test_the_source_sends_on_what_still_arrives_and_informs_the_users_site() -> None:
+def test_the_source_erases_its_entry_so_that_what_still_arrives_is_lost_until_the_users_site_is_informed() -> None:
     world, fmcc = serving()
     app = world.hosts[ALICE_APP]
     world.attach(app, "dc2")
@@ -110,7 +110,7 @@ def test_the_source_sends_on_what_still_arrives_and_informs_the_users_site() -> 
     world.run(0.006)
     late = world.send(ALICE, ALICE_APP)
     world.run(1)
-    assert [packet.hops for packet in app.got if packet.number == late] == [("access1", "dc1", "dc2")]
+    assert late not in [packet.number for packet in app.got]
     assert world.next_hops("access1", ALICE_APP) == (rloc("dc2"),)
 
 

@@ -14,6 +14,7 @@ from lispfmc.lab.analysis import (
     Window,
     figures,
     flow_of,
+    lateness,
     longest_gap_ms,
     longest_silence_ns,
     median_rtt_ms,
@@ -59,6 +60,13 @@ def test_the_added_part_is_signed() -> None:
 def test_a_duplicate_is_no_second_packet_and_does_not_hide_a_loss() -> None:
     found = figures(flow(sent=range(1000), lost=(7,), extra=((5, 20), (5, 21))), ALL, 0.0)
     assert (found.lost, found.duplicated, found.reordered) == (1, 2, 0)
+
+
+def test_a_duplicate_ends_a_silence_but_brings_nothing_new() -> None:
+    again = tuple((number, 150 + number - 90) for number in range(90, 100))
+    found = figures(flow(sent=range(1000), lost=range(100, 170), extra=again), ALL, 40.0)
+    assert found.gap_ms == 150 - 105 - 1
+    assert (found.added_ms, found.added_new_ms) == (4.0, 30.0)
 
 
 def test_a_packet_overtaken_by_later_ones_is_reordered_once() -> None:
@@ -149,6 +157,15 @@ def test_the_top_figures_are_the_worse_direction() -> None:
     assert found.directions["to_service"].lost == 10
     assert found.added_ms == pytest.approx(found.gap_ms - found.blackout_ms)
     assert found.blackout_events_ms == 4.5
+
+
+def test_a_sender_that_was_late_is_told_from_one_that_was_stopped() -> None:
+    late = {0: 0, 1: MS + 400_000, 2: 2 * MS, 5: 5 * MS + 100_000, 6: 6 * MS, 50: 50 * MS}
+    path = Flow(MS, late, [])
+    assert lateness(path, ALL) == (400_000, 2 + 43)
+    assert lateness(path, ALL, without=Window(10 * MS, 60 * MS)) == (400_000, 2)
+    assert lateness(path, Window(2 * MS, 8 * MS)) == (100_000, 2)
+    assert lateness(Flow(MS, {}, []), ALL) == (0, 0)
 
 
 def test_round_trips_are_medians_of_their_window() -> None:

@@ -7,9 +7,11 @@ from typing import get_args
 
 import pytest
 
-from fmcc.coordinator import TABLE, MoveEffect, Steer, next_version, step
+from fmcc.coordinator import TABLE, MoveEffect, Steer, step
+from fmcc.effects import StartMigration
 from fmcc.moves import (
     IN_FLIGHT,
+    Activated,
     Confirmed,
     Failed,
     Found,
@@ -24,19 +26,28 @@ from fmcc.moves import (
     State,
     Stopped,
     TimedOut,
+    Versioned,
+    Warmed,
 )
 from fmcc.world import Limits, Service
 from lispfmc.core.effects import Emit
+from lispfmc.core.versions import next_version
 from lispfmc.wire.address import Prefix
 
 SERVICE = Service("app", "alice", (Prefix.parse("100.64.101.10/32"),), "dc1", ("dc1", "dc2"))
 LIMITS = Limits()
-EVENTS: tuple[MoveEvent, ...] = (
+STORY: tuple[MoveEvent, ...] = (
     Requested("m2", "dc2"),
     Prepared("emulated", emulated=True),
-    Progress(5.0),
+    Warmed(),
     Stopped(1),
     Resumed(2),
+)
+EVENTS: tuple[MoveEvent, ...] = (
+    *STORY,
+    Progress(5.0),
+    Activated(),
+    Versioned(9),
     Failed("no reason"),
     SiteAcknowledged("dc1"),
     SiteAcknowledged("dc2"),
@@ -47,13 +58,14 @@ EVENTS: tuple[MoveEvent, ...] = (
 )
 TO: dict[State, tuple[MoveEvent, ...]] = {
     State.SETTLED: (),
-    State.PREPARING: EVENTS[:1],
-    State.COPYING: EVENTS[:2],
-    State.STOPPED: (*EVENTS[:2], EVENTS[3]),
-    State.NOTIFIED: (*EVENTS[:2], *EVENTS[3:5]),
-    State.COMMITTED: (*EVENTS[:2], *EVENTS[3:5], Confirmed()),
-    State.UNCONFIRMED: (*EVENTS[:2], *EVENTS[3:5], TimedOut()),
-    State.FAILED: (*EVENTS[:2], Failed("no reason")),
+    State.PREPARING: STORY[:1],
+    State.WARMING: STORY[:2],
+    State.COPYING: STORY[:3],
+    State.STOPPED: STORY[:4],
+    State.NOTIFIED: STORY,
+    State.COMMITTED: (*STORY, Confirmed()),
+    State.UNCONFIRMED: (*STORY, TimedOut()),
+    State.FAILED: (*STORY[:3], Failed("no reason")),
 }
 
 
@@ -91,9 +103,9 @@ def test_the_service_changes_its_place_only_by_facts_and_by_the_map_servers_word
 ) -> None:
     before = placement_in(state)
     after, _ = step(before, event, 100.0, LIMITS)
-    if not isinstance(event, Resumed | Observed | Found):
+    if not isinstance(event, Resumed | Activated | Confirmed | Observed | Found):
         assert after.datacenter == before.datacenter
-        assert after.version == before.version
+        assert after.version == before.version or isinstance(event, Versioned)
 
 
 @pytest.mark.parametrize("state", sorted(IN_FLIGHT))
@@ -115,7 +127,7 @@ def test_the_same_event_again_steers_nothing_twice(state: State, event: MoveEven
         assert steered(effects) == []
 
 
-@pytest.mark.parametrize("state", [State.PREPARING, State.COPYING, State.STOPPED])
+@pytest.mark.parametrize("state", [State.PREPARING, State.WARMING, State.COPYING, State.STOPPED])
 def test_before_resumed_a_failure_aborts_and_the_service_stays(state: State) -> None:
     after, effects = step(placement_in(state), Failed("broken"), 9.0, LIMITS)
     assert after.state is State.FAILED
@@ -143,7 +155,7 @@ def test_resumed_heard_before_stopped_is_no_less_true() -> None:
     assert (after.move.stopped_ns, after.move.resumed_ns) == (10, 20)
 
 
-@pytest.mark.parametrize("state", [State.SETTLED, State.COMMITTED, State.UNCONFIRMED, State.FAILED])
+@pytest.mark.parametrize("state", [State.SETTLED, State.COMMITTED, State.UNCONFIRMED])
 def test_a_service_found_elsewhere_at_rest_takes_the_network_along_by_a_move_of_its_own(state: State) -> None:
     before = placement_in(state)
     other = "dc1" if before.datacenter == "dc2" else "dc2"
@@ -155,7 +167,40 @@ def test_a_service_found_elsewhere_at_rest_takes_the_network_along_by_a_move_of_
     assert (after.datacenter, after.version) == (other, next_version(before.version))
 
 
-@pytest.mark.parametrize("state", [State.PREPARING, State.COPYING, State.STOPPED])
+def test_found_where_a_move_was_given_up_is_the_end_of_that_move() -> None:
+    after, effects = step(placement_in(State.FAILED), Found("m3", "dc2"), 100.0, LIMITS)
+    assert (after.state, after.datacenter, steered(effects)) == (State.NOTIFIED, "dc2", ["activate"])
+    assert after.move is not None
+    assert after.move.id == "m2"
+
+
+def test_a_version_that_was_given_up_is_never_used_again() -> None:
+    failed = placement_in(State.FAILED)
+    again, _ = step(failed, Requested("m4", "dc2"), 100.0, LIMITS)
+    assert failed.move is not None
+    assert again.move is not None
+    assert again.move.version == next_version(failed.move.version)
+
+
+def test_hypervisors_are_asked_first_then_the_network_and_then_the_copy_begins() -> None:
+    placement, asked = step(Placement(SERVICE, "dc1"), Requested("m1", "dc2"), 1.0, LIMITS)
+    assert steered(asked) == []
+    placement, prepared = step(placement, Prepared("emulated", emulated=True), 2.0, LIMITS)
+    assert steered(prepared) == ["prepare"]
+    assert not any(isinstance(effect, StartMigration) for effect in prepared)
+    _, warmed = step(placement, Warmed(), 3.0, LIMITS)
+    assert any(isinstance(effect, StartMigration) for effect in warmed)
+
+
+def test_a_target_that_is_published_runs_there_whatever_was_heard_of_resumed() -> None:
+    after, effects = step(placement_in(State.STOPPED), Confirmed(), 9.0, LIMITS)
+    assert (after.state, after.datacenter, steered(effects)) == (State.COMMITTED, "dc2", ["commit"])
+    late, _ = step(after, Resumed(20), 9.1, LIMITS)
+    assert late.move is not None
+    assert (late.state, late.move.resumed_ns) == (State.COMMITTED, 20)
+
+
+@pytest.mark.parametrize("state", [State.PREPARING, State.WARMING, State.COPYING, State.STOPPED])
 def test_found_at_the_target_before_resumed_is_heard_is_as_good(state: State) -> None:
     before = placement_in(state)
     for datacenter in ("dc1", "dc3"):

@@ -44,9 +44,9 @@ def router(*peers: Ip) -> Router:
             "prefixes": ["100.64.101.0/24", "100.64.1.0/24"],
             "map_servers": [{"address": "198.18.0.1", "key_id": 1, "secret": "site"}],
             "dynamic": [
-                {"prefix": "100.64.1.0/24", "activation": "presence"},
-                {"prefix": "100.64.101.0/24", "activation": "controller"},
-                {"prefix": "100.64.102.0/24", "activation": "controller"},
+                {"prefix": "100.64.1.0/24", "mobility": "presence"},
+                {"prefix": "100.64.101.0/24", "mobility": "fig9"},
+                {"prefix": "100.64.102.0/24", "mobility": "fig9"},
             ],
             "keys": [{"peer": "198.18.0.12", "id": 2, "secret": "peer"}],
             "timers": {"rloc_probe_s": 0},

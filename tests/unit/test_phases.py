@@ -16,11 +16,11 @@ def alice(service: str | None = "alice-app") -> Phases:
     return Phases("alice", frozenset({EID}), "access2", service)
 
 
-def after(phases: Phases, *events: tuple[int, str, Mapping[str, Any]]) -> Phases:
+def after(phases: Phases, *events: tuple[float, str, Mapping[str, Any]]) -> Phases:
     """Events at milliseconds after the user's link went down."""
     phases.attached(ATTACHED)
     for at_ms, name, fields in events:
-        phases.happened(name, fields, (1000 + at_ms) * NS_PER_MS)
+        phases.happened(name, fields, int((1000 + at_ms) * NS_PER_MS))
     return phases
 
 
@@ -30,9 +30,13 @@ DECIDED = (16, "decision.made", {"service": "alice-app", "decision": "move", "mo
 MOVE = {"service": "alice-app", "move": "m1"}
 FOLLOWED = (
     (17, "migration.requested", {**MOVE, "to": "dc2"}),
+    (29, "steering.prepared", {**MOVE, "scheme": "lossless"}),
     (30, "migration.started", MOVE),
     (5010, "migration.stopped", {**MOVE, "monotonic_ns": 6000 * NS_PER_MS}),
     (5070, "migration.resumed", {**MOVE, "monotonic_ns": 6060 * NS_PER_MS}),
+    (5000.4, "move.standing", {"move": "m1", "state": "frozen"}),
+    (5060.3, "move.standing", {"move": "m1", "state": "here"}),
+    (5065, "move.standing", {"move": "m1", "state": "gone"}),
     (5071, "steering.notified", MOVE),
     (5080, "steering.acknowledged", {**MOVE, "both": False}),
     (5090, "steering.acknowledged", {**MOVE, "both": True}),
@@ -46,6 +50,22 @@ def test_a_move_that_the_service_follows_has_every_phase_in_order() -> None:
     assert found.outcome is Outcome.committed
     assert found.over
     assert found.move == "m1"
+
+
+def test_routers_that_nobody_prepared_have_no_phases() -> None:
+    plain = [event for event in FOLLOWED if event[1] != "move.standing"]
+    plain[1] = (29, "steering.prepared", {**MOVE, "scheme": "fig9"})
+    names = [phase.name for phase in after(alice(), REGISTERED, PUBLISHED, DECIDED, *plain).list()]
+    assert not {"prepared", "frozen", "activated", "converging"} & set(names)
+
+
+def test_a_routers_word_that_overtakes_the_controllers_is_not_lost() -> None:
+    early = [event for event in FOLLOWED if event[1] == "move.standing"]
+    others = [event for event in FOLLOWED if event[1] != "move.standing"]
+    foreign = (5000.1, "move.standing", {"move": "m0", "state": "frozen"})
+    found = after(alice(), REGISTERED, PUBLISHED, DECIDED, foreign, *early, *others)
+    at = {phase.name: phase.at_ms for phase in found.list()}
+    assert (at["frozen"], at["activated"]) == (5000.4, 5060.3)
 
 
 def test_stop_and_resume_are_the_hypervisors_own_times() -> None:
@@ -92,7 +112,7 @@ def test_a_move_that_was_in_flight_is_waited_for_and_is_not_ours() -> None:
     assert (found.over, found.outcome) == (False, Outcome.pending)
     assert found.list()[-1].name == "published"
     for at_ms, name, fields in (DECIDED, *FOLLOWED):
-        found.happened(name, fields, (1000 + at_ms + 10) * NS_PER_MS)
+        found.happened(name, fields, int((1000 + at_ms + 10) * NS_PER_MS))
     assert found.outcome is Outcome.committed
     assert found.move == "m1"
 
@@ -105,7 +125,7 @@ def test_what_happened_before_the_link_went_down_is_not_ours() -> None:
 def test_events_that_overtake_the_node_agents_answer_count_too() -> None:
     found = alice()
     for at_ms, name, fields in (PUBLISHED, DECIDED, FOLLOWED[0], REGISTERED):
-        found.happened(name, fields, (1000 + at_ms) * NS_PER_MS)
+        found.happened(name, fields, int((1000 + at_ms) * NS_PER_MS))
     found.attached(ATTACHED)
     assert [phase.name for phase in found.list()][-3:] == ["registered", "published", "decision"]
     assert found.move == "m1"

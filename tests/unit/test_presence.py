@@ -24,9 +24,9 @@ def presence(hosts: int = 100, heard: Callable[[Prefix], float | None] = lambda 
                 "prefixes": ["100.64.1.0/24", "10.9.0.0/24"],
                 "map_servers": [{"address": "198.18.0.1", "key_id": 1, "secret": "k"}],
                 "dynamic": [
-                    {"prefix": "100.64.1.0/24", "activation": "presence"},
-                    {"prefix": "100.64.2.0/24", "activation": "presence"},
-                    {"prefix": "100.64.101.0/24", "activation": "controller"},
+                    {"prefix": "100.64.1.0/24", "mobility": "presence"},
+                    {"prefix": "100.64.2.0/24", "mobility": "presence"},
+                    {"prefix": "100.64.101.0/24", "mobility": "fig9"},
                 ],
                 "limits": {"hosts": hosts},
             }

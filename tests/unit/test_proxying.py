@@ -24,7 +24,7 @@ def router(**site: object) -> Router:
             "rlocs": ["198.18.0.11"],
             "prefixes": ["100.64.1.0/24"],
             "map_servers": [{"address": "198.18.0.1", "key_id": 1, "secret": "k"}],
-            "dynamic": [{"prefix": "100.64.0.0/19", "activation": "presence"}],
+            "dynamic": [{"prefix": "100.64.0.0/19", "mobility": "presence"}],
             "dataplane": {"eid_ranges": ["100.64.0.0/10"]},
             "timers": {"rloc_probe_s": 0},
             "site": {"interfaces": ["lan", "lan2"]} | site,

@@ -23,7 +23,7 @@ def router(**limits: float) -> Router:
             "rlocs": ["198.18.0.11", "2001:2::11"],
             "prefixes": ["100.64.1.0/24"],
             "map_servers": [{"address": "198.18.0.1", "key_id": 1, "secret": "k"}],
-            "dynamic": [{"prefix": "100.64.1.0/24", "activation": "presence"}],
+            "dynamic": [{"prefix": "100.64.1.0/24", "mobility": "presence"}],
             "limits": limits,
             "timers": {"rloc_probe_s": 0},
             "interworking": {"natively_forward": "drop"},

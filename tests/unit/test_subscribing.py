@@ -48,7 +48,7 @@ class Story:
                         "subscription": {"key_id": 4, "secret": "publications"},
                     }
                 ],
-                "dynamic": [{"prefix": "100.64.0.0/16", "activation": "presence"}],
+                "dynamic": [{"prefix": "100.64.0.0/16", "mobility": "presence"}],
                 "timers": {"rloc_probe_s": 0},
                 "limits": limits,
             }

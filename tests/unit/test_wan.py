@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lispfmc.lab.configs import Choices, mac_of, wan_config
+from lispfmc.lab.impairment import impaired
 from lispfmc.lab.topology import load_topology
 from lispfmc.lab.wan import Wan, plan_of
 from lispfmc.wire.address import ip_of
@@ -107,6 +108,44 @@ def test_loss_is_the_configured_share_and_the_same_again_with_the_same_seed(tmp_
     assert survivors(7) == first
     assert survivors(7, other_traffic=True) == first, "a pair's losses do not depend on the others' traffic"
     assert survivors(8) != first
+
+
+def datagram(source: str, destination: str, port: int, number: int, protocol: int = 17) -> bytes:
+    """A packet with a whole IP header and the ports of UDP or TCP."""
+    one, other = ip_of(source), ip_of(destination)
+    transport = (50000).to_bytes(2, "big") + port.to_bytes(2, "big") + b"%04d" % number
+    ethernet = VNET + FORWARDER + mac(source)
+    if len(one) == 4:
+        return ethernet + b"\x08\x00" + b"\x45" + bytes(8) + bytes([protocol]) + bytes(2) + one + other + transport
+    return ethernet + b"\x86\xdd" + b"\x60" + bytes(5) + bytes([protocol]) + bytes(1) + one + other + transport
+
+
+@pytest.mark.parametrize(("one", "other"), [("198.18.0.12", "198.18.0.22"), ("2001:2::12", "2001:2::22")])
+def test_losses_of_the_control_plane_spare_the_users_data(tmp_path: Path, one: str, other: str) -> None:
+    config = json.loads(wan_config(load_topology("fig5"), Choices(tmp_path), "br0"))
+    net = Wan(plan_of(impaired(config, {}, 20.0, seed=3)))
+    for number in range(1000):
+        net.take(datagram(one, other, 4341, number), 0)
+        net.take(datagram(one, other, 4342, number), 0)
+        net.take(datagram(one, other, 4341, number, protocol=6), 0)  # TCP, whatever its port
+    kinds = [0, 0, 0]
+    while (leaving := net.due(2 * MS)) is not None:
+        tcp = leaving[24 + (6 if ":" in one else 9)] == 6
+        kinds[2 if tcp else int(leaving[-6:-4] == (4342).to_bytes(2, "big"))] += 1
+    assert kinds[0] == 1000
+    assert 740 < kinds[1] < 860
+    assert 740 < kinds[2] < 860
+
+
+def test_an_impairment_changes_the_named_pairs_alone_and_has_a_generation(tmp_path: Path) -> None:
+    config = json.loads(wan_config(load_topology("fig5"), Choices(tmp_path), "br0"))
+    changed = impaired(config, {frozenset(("fmcc", "dc1")): 200.0}, 0.0, seed=1)
+    both = {(pair["from"], pair["to"]): pair["delay_ms"] for pair in changed["pairs"]}
+    assert both["fmcc", "dc1"] == both["dc1", "fmcc"] == 100.0
+    assert both["access1", "dc1"] == 6.0
+    assert impaired(changed, {}, 0.0, seed=1)["generation"] == changed["generation"] + 1
+    again = {(pair["from"], pair["to"]): pair["delay_ms"] for pair in impaired(changed, {}, 5.0, seed=1)["pairs"]}
+    assert again == both
 
 
 def test_lateness_is_reported(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ def test_an_xtr_id_is_read_from_hex_digits(tmp_path: Path) -> None:
             10,
             "longer than Linux takes",
         ),
-        (LEAST + '[[dynamic]]\nprefix = "100.64.2.0/24"\nactivation = "magic"\n', 11, "activation"),
+        (LEAST + '[[dynamic]]\nprefix = "100.64.2.0/24"\nmobility = "magic"\n', 11, "mobility"),
         (
             LEAST + '[dataplane]\neid_ranges = ["10.0.0.0/8", "fd00::/8"]\n',
             4,
@@ -77,7 +77,7 @@ def test_an_xtr_id_is_read_from_hex_digits(tmp_path: Path) -> None:
         (LEAST + '[dataplane]\neid_ranges = ["[7]100.64.0.0/10"]\n', 4, "would not reach the tunnel router"),
         (
             LEAST
-            + '[[dynamic]]\nprefix = "100.128.0.0/9"\nactivation = "presence"\n'
+            + '[[dynamic]]\nprefix = "100.128.0.0/9"\nmobility = "presence"\n'
             + '[dataplane]\neid_ranges = ["100.64.0.0/10"]\n',
             10,
             "choose a prefix inside, or add it there",

@@ -7,10 +7,14 @@ world of its own: an interface belongs to one of them, and `Prefix.iid` says whi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol
 
+from lispfmc.core.plans import Plan
 from lispfmc.wire.address import Ip, Prefix
 from xtr.effects import Forwarding
+from xtr.roles.peer import Await, Mark
+from xtr.roles.state import Switch
 
 
 class Evidence(Protocol):
@@ -43,6 +47,9 @@ class Evidence(Protocol):
     def version(self, eid: Prefix) -> int | None:
         """The map-version of `eid`, which we register or have in the map-cache; None when it is in neither."""
 
+    def worked_off(self, eids: tuple[Prefix, ...], packets: Mapping[str, int]) -> None:
+        """What was held or kept for these EIDs, which move together, is dealt with; its packets so far."""
+
 
 class DataPlane(Protocol):
     """What every plane does. All calls are synchronous and take effect before they return."""
@@ -55,6 +62,24 @@ class DataPlane(Protocol):
     def deliver(self, eid: Prefix, interface: str, mac: bytes) -> None: ...
 
     def undeliver(self, eid: Prefix) -> None: ...
+
+    def switch(self, switch: Switch) -> None:
+        """Treat packets for the EIDs of a move in another way, once what is held was dealt with, in order.
+
+        From then on `deliver` and `undeliver` only say where the host is; the switch decides what it gets.
+        """
+
+    def release(self, plan: Plan) -> None:
+        """The move has ended: `deliver` and `install` alone say again what happens to packets for its EIDs."""
+
+    def mark(self, mark: Mark) -> None:
+        """Send the end marker of a move, after everything that was sent before."""
+
+    def await_markers(self, waited: Await) -> None:
+        """What these xTRs send directly to a move's EIDs is held until their end markers come, or a moment is over."""
+
+    def moved(self, eids: tuple[Prefix, ...]) -> dict[str, int]:
+        """Packets of the last move of these EIDs: "held", "forwarded", "replayed", "duplicate", "lost.<reason>"."""
 
     def peers(self, eid: Prefix) -> list[Ip]:
         """RLOCs that sent packets to `eid` or received packets from it in the last minute, newest first; bounded."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections import deque
 
+from lispfmc.core.plans import Plan
 from lispfmc.wire.address import Ip, Prefix
 from xtr.dataplane import Evidence
 from xtr.dataplane import kernel_tables as tables
@@ -20,11 +20,12 @@ from xtr.dataplane.libbpf import Events
 from xtr.dataplane.netlink import Netlink
 from xtr.dataplane.tun import TunPlane
 from xtr.effects import Forward, Forwarding
+from xtr.roles.peer import Await, Mark
+from xtr.roles.state import Mode, Switch
 from xtr.settings import XtrSettings
 
 PROBE_SECONDS = 0.2  # after a take-over: the hosts that were here are asked
 TRUST_SECONDS = 30.0  # after a take-over: what nobody has confirmed goes
-MIRRORED_PACKETS = 4096  # kept in the replay ring of one EID; a freeze of a second at a few Mb/s
 
 _OUTER = {4: 20 + 8, 6: 40 + 8}  # bytes before the LISP header
 
@@ -36,7 +37,7 @@ class EbpfPlane:
         self._settings = settings
         self._families = frozenset(len(rloc) for rloc in settings.rlocs)
         self._own = frozenset(settings.rlocs)
-        self._slow = TunPlane(settings, persistent=True, punted=self._punted)
+        self._slow = TunPlane(settings, persistent=True, punted=self._punted, tell=self._opened)
         self._kernel: Kernel | None = None
         self._netlink: Netlink | None = None
         self._events: Events | None = None
@@ -44,7 +45,8 @@ class EbpfPlane:
         # mappings of hosts that are here, and whether they are away entries: they count again when those leave
         self._shadowed: dict[Prefix, tuple[bytes, bool]] = {}
         self._away: set[Prefix] = set()
-        self._mirrored: dict[Prefix, deque[bytes]] = {}
+        self._mirrored: set[Prefix] = set()
+        self._opening: set[Prefix] = set()
         self._unconfirmed_hosts: set[Prefix] = set()
         self._unconfirmed: set[Prefix] = set()
         self._timers: list[asyncio.TimerHandle] = []
@@ -143,7 +145,7 @@ class EbpfPlane:
         kernel = self._running()
         entry = tables.mapping(forwarding, self._families, self._own)
         away = isinstance(forwarding, Forward) and forwarding.away
-        if eid in self._hosts:
+        if eid in self._hosts or self._slow.moving.leads(eid):
             self._shadowed[eid] = entry, away
             self._slow.install(eid, forwarding)
             return
@@ -168,7 +170,7 @@ class EbpfPlane:
             self._running().local_eids.delete(eid)
 
     def remove(self, eid: Prefix) -> None:
-        if eid in self._hosts:
+        if eid in self._hosts or self._slow.moving.leads(eid):
             self._shadowed.pop(eid, None)
         else:
             self._running().map_cache.delete(eid)
@@ -178,6 +180,11 @@ class EbpfPlane:
 
     def deliver(self, eid: Prefix, interface: str, mac: bytes) -> None:
         kernel = self._running()
+        if self._slow.moving.leads(eid):
+            self._hosts[eid] = (interface, mac)
+            self._unconfirmed_hosts.discard(eid)
+            self._slow.deliver(eid, interface, mac)
+            return
         self._slow.deliver(eid, interface, mac)
         self._slow.drain()
         before = kernel.map_cache.get(eid) if eid not in self._hosts and eid not in self._unconfirmed else None
@@ -194,38 +201,86 @@ class EbpfPlane:
 
     def undeliver(self, eid: Prefix) -> None:
         if self._hosts.pop(eid, None) is not None:
-            kernel = self._running()
-            kernel.local_eids.delete(eid)
-            shadowed = self._shadowed.pop(eid, None)
-            if shadowed is None:
-                kernel.map_cache.delete(eid)
+            if self._slow.moving.leads(eid):
+                self._running().local_eids.update(eid, tables.local(Local(Delivery.PUNT)))
             else:
-                kernel.map_cache.update(eid, shadowed[0])
-                self._send_on(eid, away=shadowed[1])
-        self._mirrored.pop(eid, None)
+                self._unshadow(eid)
+        self._mirrored.discard(eid)
         self._slow.undeliver(eid)
 
-    def switch(self, eid: Prefix, delivery: Delivery) -> None:
-        """Turn the switch of a host that is here: what the kernel does with packets for it from the core."""
-        interface, mac = self._hosts[eid]
-        if delivery is Delivery.DELIVER_AND_MIRROR:
-            self._mirrored.setdefault(eid, deque(maxlen=MIRRORED_PACKETS))
-        entry = tables.local(self._entry(eid, delivery))
-        if delivery in (Delivery.DELIVER, Delivery.DELIVER_AND_MIRROR):
-            self._slow.deliver(eid, interface, mac)
-            self._slow.drain()
-            self._running().local_eids.update(eid, entry)
+    def _unshadow(self, eid: Prefix) -> None:
+        """The host is not here: its mapping counts again."""
+        kernel = self._running()
+        kernel.local_eids.delete(eid)
+        shadowed = self._shadowed.pop(eid, None)
+        if shadowed is None:
+            kernel.map_cache.delete(eid)
         else:
-            self._running().local_eids.update(eid, entry)
-            self._slow.undeliver(eid)
+            kernel.map_cache.update(eid, shadowed[0])
+            self._send_on(eid, away=shadowed[1])
 
-    def mirrored(self, eid: Prefix) -> list[bytes]:
-        """The copies of the last packets that were delivered to a mirrored EID, oldest first; they are taken out."""
-        kept = self._mirrored.get(eid)
-        taken = list(kept or ())
-        if kept:
-            kept.clear()
-        return taken
+    # --- moves -----------------------------------------------------------------------------------------------------
+
+    def switch(self, switch: Switch) -> None:
+        """The kernel gives everything to the slow path, and has it back when that has nothing left to do."""
+        kernel = self._running()
+        # what is drained here is still of the mode before: it must not open again what has just been closed
+        self._opening.update(switch.plan.eids)
+        for eid in switch.plan.eids:
+            if switch.mode is Mode.DELIVER and eid in self._unconfirmed_hosts and not self._slow.moving.leads(eid):
+                continue  # a killed run left it delivered, and so it is to be
+            self._slow.drain()
+            entry = self._entry(eid, Delivery.PUNT) if eid in self._hosts else Local(Delivery.PUNT)
+            kernel.local_eids.update(eid, tables.local(entry))
+            before = kernel.map_cache.get(eid)
+            if before is not None and eid not in self._hosts and not self._slow.moving.leads(eid):
+                self._shadowed[eid] = before, eid in self._away
+            self._away.discard(eid)
+            kernel.map_cache.update(eid, tables.STACK)  # the site's own packets go by the slow path as well
+            if switch.mode is Mode.DELIVER:
+                self._mirrored.discard(eid)  # rather twice than never
+            self._slow.drain()  # copies that were on their way: they are replayed with the others
+            self._mirrored.discard(eid)
+        self._opening.difference_update(switch.plan.eids)
+        self._slow.switch(switch)
+
+    def _opened(self, eid: Prefix, mode: Mode) -> None:
+        """The slow path has nothing left to do for an EID that it delivers."""
+        if eid not in self._hosts or eid in self._opening or (mode is Mode.MIRROR and eid in self._mirrored):
+            return
+        delivery = Delivery.DELIVER_AND_MIRROR if mode is Mode.MIRROR else Delivery.DELIVER
+        self._opening.add(eid)  # what is drained here brings us here again
+        self._slow.drain()
+        self._running().local_eids.update(eid, tables.local(self._entry(eid, delivery)))
+        self._running().map_cache.update(eid, tables.STACK)
+        # what waits was given to us alone, but for the kernel's first copies: rather twice than never
+        self._slow.drain()
+        self._opening.discard(eid)
+        if mode is Mode.MIRROR:
+            self._mirrored.add(eid)
+
+    def release(self, plan: Plan) -> None:
+        for eid in plan.eids:
+            self._mirrored.discard(eid)
+            if eid in self._hosts:
+                self._running().local_eids.update(eid, tables.local(self._entry(eid, Delivery.DELIVER)))
+            else:
+                self._slow.drain()
+                self._unshadow(eid)
+        self._slow.release(plan)
+
+    def mark(self, mark: Mark) -> None:
+        self._slow.drain()
+        self._slow.mark(mark)
+
+    def await_markers(self, waited: Await) -> None:
+        self._slow.await_markers(waited)
+        for eid in waited.plan.eids:  # until they have come, in order
+            if eid in self._hosts and self._slow.moving.leads(eid):
+                self._running().local_eids.update(eid, tables.local(self._entry(eid, Delivery.PUNT)))
+
+    def moved(self, eids: tuple[Prefix, ...]) -> dict[str, int]:
+        return self._slow.moved(eids)
 
     def _entry(self, eid: Prefix, delivery: Delivery) -> Local:
         """The host's entry, its statistics going on."""
@@ -275,10 +330,8 @@ class EbpfPlane:
             destination = inner[16:20] if inner[0] >> 4 == 4 else inner[24:40]
             iid = int.from_bytes(datagram[4:7], "big") if datagram[0] & 8 else 0
             eid = Prefix.host(destination, iid)
-            ring = self._mirrored.get(eid)
-            traffic = self.traffic(eid) if ring is not None else None
-            if ring is not None and traffic is not None and traffic.delivery is Delivery.DELIVER_AND_MIRROR:
-                ring.append(inner)
+            if eid in self._mirrored:
+                self._slow.moving.copied(eid, inner)
                 return
         if packet[0] >> 4 == 4:
             self._slow.tunnelled(datagram, packet[8], packet[1], packet[12:16])

@@ -61,18 +61,23 @@ class HoldQueue:
         self._seen = Seen()
         self.counters: Counter[str] = Counter()
 
-    def put(self, sequence: int, packet: bytes, now: float) -> bool:
-        """Hold a packet; False when it is a copy, or there is no room (tail drop)."""
+    def put(self, sequence: int | None, packet: bytes, now: float) -> bool:
+        """Hold a packet; False when it is a copy, or there is no room (tail drop).
+
+        One without a number, because the path had no room for it, goes behind what is there.
+        """
         if self._bytes + len(packet) > self._most_bytes:
             self.expire(now)
             if self._bytes + len(packet) > self._most_bytes:
                 self.counters["dropped.hold-full"] += 1
                 return False
-        if not self._seen.first(sequence):
+        if sequence is None:
+            sequence = self._packets[-1].sequence if self._packets else 0
+        elif not self._seen.first(sequence):
             self.counters["duplicate"] += 1
             return False
         one = Numbered(sequence, packet, now)
-        if not self._packets or self._after(self._packets[-1], one):
+        if not self._packets or not self._after(one, self._packets[-1]):
             self._packets.append(one)
         else:  # it was overtaken
             base = self._packets[0].sequence - _HALF
@@ -116,6 +121,7 @@ class HoldQueue:
 
     @staticmethod
     def _after(last: Numbered, one: Numbered) -> bool:
+        """`one` comes after `last`."""
         return 0 < (one.sequence - last.sequence) % SEQUENCES < _HALF
 
 
@@ -126,18 +132,19 @@ class ReplayRing:
     Once frozen it keeps everything, bounded in bytes alone: the target may have to give the move up.
     """
 
-    def __init__(self, most_bytes: int, recent_s: float) -> None:
+    def __init__(self, most_bytes: int, recent_s: float, *, first: int = 0) -> None:
+        """`first` is the number of the first packet."""
         self._most_bytes = most_bytes
         self._recent_s = recent_s
         self._packets: deque[Numbered] = deque()
         self._bytes = 0
-        self._next = 0
+        self._next = first
         self._frozen = False
         self.counters: Counter[str] = Counter()
 
     def put(self, packet: bytes, now: float) -> int:
         """Keep a copy; its number. The oldest copies make room while delivering, the newest is left out when frozen."""
-        number, self._next = self._next, (self._next + 1) % SEQUENCES
+        number = self.number()
         if self._frozen and self._bytes + len(packet) > self._most_bytes:
             self.counters["dropped.copies-full"] += 1
             return number
@@ -147,6 +154,11 @@ class ReplayRing:
             self._bytes -= len(self._packets.popleft().packet)
             if not self._packets:
                 break
+        return number
+
+    def number(self) -> int:
+        """The next packet's number; no copy is kept of it."""
+        number, self._next = self._next, (self._next + 1) % SEQUENCES
         return number
 
     def freeze(self, now: float) -> list[Numbered]:

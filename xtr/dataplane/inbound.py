@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from lispfmc.core.versions import newer
 from lispfmc.wire.address import Ip, Prefix, ip_of
 from lispfmc.wire.dataheader import MAP_VERSION_PRESENT, NONCE_PRESENT, DataHeader
-from lispfmc.wire.encap import HEADER_BYTES, decapsulated, inner, parse
+from lispfmc.wire.encap import HEADER_BYTES, decapsulated, header, inner, parse
 from lispfmc.wire.encap import rewritten as rewrite
 from lispfmc.wire.errors import PeerError
+from lispfmc.wire.moveformat import NEXT_MOVE_SHIM
 from xtr.dataplane.device import PLAIN
 from xtr.dataplane.instance import Instance, Shared
 from xtr.dataplane.outbound import Outbound
@@ -130,6 +131,12 @@ class Inbound:
         """The long way: every check. None when the packet was refused, passed on, held or delivered already."""
         try:
             data_header = parse(datagram)
+            if data_header.next_protocol == NEXT_MOVE_SHIM:
+                plain = self._shared.moving.shimmed(datagram, data_header, told, sender)
+                if plain is None:
+                    return None
+                datagram = header(data_header.iid) + plain
+                data_header = parse(datagram)
             packet = inner(datagram, data_header)
         except PeerError as error:
             self._count[_REASONS.get(error.field, "dropped.malformed")] += 1
@@ -144,6 +151,11 @@ class Inbound:
         if changed is None:
             # RFC 6040 §4.2: CE outside, Not-ECT inside
             self._count[reason or "dropped.congestion"] += 1
+            return None
+        led = instance.led.get(destination)
+        if led is not None:
+            instance.talkers.note(destination, sender, now)
+            self._shared.moving.packet(led, changed, sender, told.ttl)
             return None
         if destination in instance.here or instance.leaves(destination):
             outbound = self._outbounds[instance.iid]

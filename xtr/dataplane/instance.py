@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from lispfmc.wire.address import Ip, Prefix
 from lispfmc.wire.encap import header
@@ -16,6 +17,10 @@ from xtr.dataplane.outer import Outer
 from xtr.dataplane.tables import Budget, ForwardingTable, Held, OnceInAWhile, Talkers, Waiting
 from xtr.effects import Drop, Forward, Forwarding, Hop, Native
 from xtr.settings import XtrSettings
+
+if TYPE_CHECKING:
+    from xtr.dataplane.handover import Handover
+    from xtr.dataplane.moving import Moving
 
 SLOTS = 32  # a mapping's locators, each as often as its weight says
 SHARED_PATHS = 4096  # locator sets that mappings share; the network fills it, and starts it anew
@@ -36,7 +41,7 @@ class Path:
 class Entry:
     """What happens to a destination's packets: paths by flow hash, or a reason to drop them."""
 
-    __slots__ = ("away", "dropped", "local", "native", "paths", "replicas", "used")
+    __slots__ = ("away", "dropped", "local", "native", "paths", "replicas", "sink", "used")
 
     def __init__(
         self,
@@ -53,6 +58,8 @@ class Entry:
         self.dropped = dropped
         self.local = local
         self.native = native
+        self.sink = False
+        """What comes for it by a tunnel is dropped."""
         self.replicas: tuple[Path, ...] = ()
         """Each packet goes to all of these, and `paths` is not looked at."""
         self.used: float | None = None
@@ -68,12 +75,15 @@ class Shared:
         self.punted = punted
         self.rlocs = frozenset(settings.rlocs)
         self.versioned = settings.dataplane.map_versioning
+        self.replay_s = settings.dataplane.replay_ms / 1000
+        self.hold_bytes = settings.dataplane.hold_bytes
         self.count: Counter[str] = Counter()
         self.outers: dict[int, Outer] = {}
         """The one to send by, for each address size."""
         self.misses = Budget(MISSES_PER_S)
         self.limit = OnceInAWhile(EVIDENCE_SECONDS)
         self.evidence: Evidence
+        self.moving: Moving
         self._shared_entries: dict[Forwarding, Entry] = {}
         self._shared_paths: dict[tuple[Hop, ...], tuple[Path, ...]] = {}
 
@@ -95,11 +105,12 @@ class Shared:
                 return Entry(native=True)
             case Drop(native=native):
                 return Entry(dropped="dropped.native" if native else "dropped.negative")
-            case Forward(hops=hops, away=away, replicate=replicate):
+            case Forward(hops=hops, away=away, replicate=replicate, sink=sink):
                 if any(hop.rloc in self.rlocs for hop in hops):
                     return Entry(local=True)  # encapsulating to ourselves would go round in circles
                 usable = [hop for hop in hops if len(hop.rloc) in self.outers]
         entry = Entry(self._paths(tuple(usable)), away=away, dropped="dropped.no-locator")
+        entry.sink = sink
         if replicate and len(usable) > 1:
             entry.replicas = tuple(Path(hop.rloc, self.outers[len(hop.rloc)]) for hop in usable)
         return entry
@@ -142,6 +153,8 @@ class Instance:
         self.talkers = Talkers()
         self.here: set[Ip] = set()
         self.heard: dict[Ip, float] = {}
+        self.led: dict[Ip, Handover] = {}
+        """EIDs that move: their packets go by it, whatever the other tables say."""
 
     def find(self, destination: Ip) -> Entry | None:
         return self.table.hosts.get(destination) or self.table.find(destination)

@@ -147,6 +147,8 @@ class Outbound:
         """RFC 9300 §5.3: the new outer TTL is the old one less one, which ends loops between xTRs."""
         if outer_ttl <= 1:
             self._count["dropped.ttl"] += 1
+        elif entry.sink:
+            self._count["dropped.moved"] += 1
         elif entry.native:
             self.to_site(packet)
         elif not entry.paths:
@@ -186,6 +188,10 @@ class Outbound:
             return None
         if source not in instance.here and not instance.may_send(source, now):
             self._count["dropped.foreign-source"] += 1
+            return None
+        led = instance.led.get(destination)
+        if led is not None:
+            self._shared.moving.packet(led, packet, None, ttl or 1)
             return None
         entry = instance.find(destination)
         if entry is None or entry.local:

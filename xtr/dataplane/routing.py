@@ -24,23 +24,28 @@ class Routing:
         netlink: Netlink,
         *,
         table: int,
+        watched_table: int,
         isolated: bool,
         device: tuple[str, int],
         interfaces: Mapping[str, int],
         ranges: Iterable[Prefix],
     ) -> None:
-        """`device` and `interfaces`: names and kernel numbers; `ranges` are routed into the device."""
+        """`device` and `interfaces`: names and kernel numbers; `ranges` are routed into the device. `watched_table` is
+        for what the device gives to hosts whose packets from the site's own interfaces go by the device as well."""
         self._netlink = netlink
         self._table = table
+        self._watched_table = watched_table
         self._isolated = isolated
         self._device = device[1]
         self._interfaces = dict(interfaces)
         self._ranges = tuple(ranges)
-        self._hosts: dict[Ip, int] = {}
+        self._hosts: dict[Ip, tuple[str, bytes]] = {}
+        self._watched: set[Ip] = set()
         self._native: PrefixTable[None] = PrefixTable()
         self._shadowing: set[Prefix] = set()
         names = (*interfaces, device[0])
         self.rules = frozenset(Rule(name, table, RULE_PRIORITY) for name in names)
+        self.rules |= {Rule(device[0], watched_table, RULE_PRIORITY - 1)}
         if isolated:
             self.rules |= {Rule(name, 0, RULE_PRIORITY + 1) for name in names}
 
@@ -73,27 +78,43 @@ class Routing:
 
     # --- hosts ---------------------------------------------------------------------------------------------------
 
-    def deliver(self, ip: Ip, interface: str, mac: bytes) -> None:
-        """The host `ip` is behind `interface`."""
+    def deliver(self, ip: Ip, interface: str, mac: bytes, *, watched: bool = False) -> None:
+        """The host `ip` is behind `interface`. `watched`: whatever the site sends to it comes to the device first."""
         index = self._interfaces[interface]
-        before = self._hosts.get(ip)
+        before = self._index_of(ip)
         if before is not None and before != index:
             self._netlink.remove_neighbour(ip, before)
-        self._netlink.add_neighbour(ip, index, mac)
-        for table in self._host_tables():
+        if self._hosts.get(ip) != (interface, mac):
+            self._netlink.add_neighbour(ip, index, mac)
+        old = self._host_tables(ip) if ip in self._hosts else ()
+        self._hosts[ip] = (interface, mac)
+        (self._watched.add if watched else self._watched.discard)(ip)
+        for table in self._host_tables(ip):
             self._netlink.add_route(Prefix.host(ip), index, table)
-        self._hosts[ip] = index
+        for table in set(old) - set(self._host_tables(ip)):
+            self._netlink.remove_route(Prefix.host(ip), before or index, table)
 
     def undeliver(self, ip: Ip) -> None:
-        index = self._hosts.pop(ip, None)
+        index = self._index_of(ip)
         if index is not None:
-            for table in self._host_tables():
+            for table in self._host_tables(ip):
                 self._netlink.remove_route(Prefix.host(ip), index, table)
             self._netlink.remove_neighbour(ip, index)
+            self._watched.discard(ip)
+            del self._hosts[ip]
 
-    def _host_tables(self) -> tuple[int, ...]:
+    def place(self, ip: Ip) -> tuple[str, bytes]:
+        """Where a host is that is delivered."""
+        return self._hosts[ip]
+
+    def _index_of(self, ip: Ip) -> int | None:
+        host = self._hosts.get(ip)
+        return self._interfaces[host[0]] if host else None
+
+    def _host_tables(self, ip: Ip) -> tuple[int, ...]:
         # this machine's own packets, ICMP errors above all, go by the main table
-        return (self._table,) if self._isolated else (self._table, MAIN_TABLE)
+        table = self._watched_table if ip in self._watched else self._table
+        return (table,) if self._isolated else (table, MAIN_TABLE)
 
     # --- Natively-Forward ----------------------------------------------------------------------------------------
 

@@ -42,6 +42,13 @@ class Mark(msgspec.Struct, frozen=True, gc=False):
     rlocs: tuple[Ip, ...]
 
 
+class Await(msgspec.Struct, frozen=True, gc=False):
+    """At the target: these peers were told. What they send directly waits for their end markers, for a moment."""
+
+    plan: Plan
+    rlocs: tuple[Ip, ...]
+
+
 PeerEffect: TypeAlias = Use | Mark
 
 

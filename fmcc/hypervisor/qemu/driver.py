@@ -40,6 +40,7 @@ class QemuDriver:
 
     name = "qemu"
     emulated = False
+    tells_stop = True
 
     def __init__(
         self,
@@ -93,6 +94,8 @@ class QemuDriver:
 
     async def start(self, migration: Migration) -> None:
         end = self._ends.to_start(migration)
+        if end is None:
+            return
         end.state = State.COPYING
         end.task = self._tasks.create_task(self._run(end), name=f"migration {migration.move}")
 
@@ -198,7 +201,8 @@ class QemuDriver:
                 self._tell(end, Kind.FAILED, reason=f"{reason}; {error}")
                 return
         if status == "running":
-            self._tell(end, Kind.FAILED, reason=f"{reason}; it runs at {self._datacenter}, where it was")
+            reason += f"; it runs at {self._datacenter}, where it was"
+            self._tell(end, Kind.FAILED, reason=reason, runs_here=True)
             return
         # it has been handed over: only the target can say whether it lives
         why = await self._verdict(end.migration)
@@ -207,10 +211,12 @@ class QemuDriver:
             await self._host.drop(machine, qemu)
             self._tell(end, Kind.COMPLETED, reason=reason)
             return
+        runs_here = False
         with contextlib.suppress(QemuError):
             await self._host.resume(qemu)
+            runs_here = True
             why += f"; resumed at {self._datacenter} again"
-        self._tell(end, Kind.FAILED, reason=why)
+        self._tell(end, Kind.FAILED, reason=why, runs_here=runs_here)
 
     async def _go_on(self, end: End, qemu: Qemu) -> str:
         """Call the target off and have QEMU go on here; returns its status. Raises QemuError."""
@@ -310,10 +316,17 @@ class QemuDriver:
         return Place(name, here=runs, site=self._datacenter, frozen=not runs, why="" if runs else f"QEMU says {status}")
 
     def _tell(
-        self, end: End, kind: Kind, *, at_ns: int | None = None, percent: float | None = None, reason: str = ""
+        self,
+        end: End,
+        kind: Kind,
+        *,
+        at_ns: int | None = None,
+        percent: float | None = None,
+        reason: str = "",
+        runs_here: bool = False,
     ) -> None:
         at_ns = time.monotonic_ns() if at_ns is None else at_ns
-        self._report(Happened(kind, end.migration, at_ns, percent, reason))
+        self._report(Happened(kind, end.migration, at_ns, percent, reason, runs_here))
 
 
 def _text(error: BaseException) -> str:

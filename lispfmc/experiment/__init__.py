@@ -1,0 +1,1 @@
+"""Experiments: many moves on a running lab, in an order drawn by lot, and what they come to."""
