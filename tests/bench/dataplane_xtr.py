@@ -15,6 +15,7 @@ import struct
 import sys
 import threading
 import time
+from collections import abc
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -64,7 +65,7 @@ class Evidence:
 
     def newer_source(self, eid: Prefix) -> None: ...
 
-    def worked_off(self, eids: tuple[Prefix, ...], packets: dict[str, int]) -> None: ...
+    def worked_off(self, eids: tuple[Prefix, ...], packets: abc.Mapping[str, int]) -> None: ...
 
     def version(self, eid: Prefix) -> int | None:
         return None

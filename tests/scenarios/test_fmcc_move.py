@@ -769,7 +769,7 @@ def test_a_service_without_a_user_moves_when_it_is_told_to_and_never_else() -> N
     net.alice_moves()
     net.run(1.0)
     assert net.asked == []
-    net.tell(net.fmcc.requested, "app", "dc2")
+    net.tell(net.fmcc.requested, "app", "dc2", "")
     net.hypervisor_moves()
     net.run(1.0)
     assert net.placement.datacenter == "dc2"

@@ -51,7 +51,7 @@ class Site:
             "rlocs": [base.format(11)],
             "prefixes": [str(self.home)],
             "map_servers": [{"address": base.format(1), "key_id": 1, "secret": "secret"}],
-            "dynamic": [{"prefix": str(self.home), "activation": "presence"}],
+            "dynamic": [{"prefix": str(self.home), "mobility": "presence"}],
             "timers": {"rloc_probe_s": 0, "silence_s": 0},
         }
         nonces = itertools.count(1 << 40), itertools.count(1000)

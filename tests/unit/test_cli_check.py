@@ -31,7 +31,7 @@ def test_five_mistakes_are_five_lines_with_file_line_and_column(
         ('"100.64.101.0/24"]         #', '"100.64.101.1/24"]         #'),
         ('kind = "auto"', 'kind = "fast"'),
         ("[log]", "[logs]"),
-        ('activation = "presence"', 'activation = "perhaps"'),
+        ('mobility = "presence"', 'mobility = "perhaps"'),
     ):
         assert right in text
         text = text.replace(right, wrong, 1)

@@ -146,6 +146,10 @@ async def test_every_answer_is_as_described(tmp_path: Path) -> None:
 
 async def changed(world: World, checked: Checked) -> None:
     """Everything that changes something, once."""
+    assert await checked.ask("POST", "/v1/schemes", {"service": "app", "scheme": None}) == {
+        "service": "app",
+        "scheme": None,
+    }
     moving = await checked.ask("POST", "/v1/migrations", {"service": "app", "to": "dc1"})
     assert moving["state"] == "preparing"
     path = f"/v1/migrations/{moving['id']}/abort"
