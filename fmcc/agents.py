@@ -31,14 +31,22 @@ class Agents:
     """One client a data centre. `tell(move, report)` takes the reports into the core."""
 
     def __init__(
-        self, clients: Mapping[str, ApiClient], tell: Tell, restarted: Callable[[str], None], found: Found
+        self,
+        clients: Mapping[str, ApiClient],
+        tell: Tell,
+        restarted: Callable[[str], None],
+        found: Found,
+        *,
+        reached: Callable[[str, str], None] = lambda _datacenter, _why: None,
     ) -> None:
         """`restarted(datacenter)` is called when an agent has started anew and forgotten its moves;
-        `found(datacenter, machines, asked)` with those that run there, as asked at CLOCK_MONOTONIC `asked`."""
+        `found(datacenter, machines, asked)` with those that run there, as asked at CLOCK_MONOTONIC `asked`;
+        `reached(datacenter, why)` when it answers (why "") or does not."""
         self._clients = clients
         self._tell = tell
         self._restarted = restarted
         self._found = found
+        self._reached = reached
         self.following: set[str] = set()
         """The data centres whose agent has answered."""
         self._answered = {datacenter: asyncio.Event() for datacenter in clients}
@@ -58,6 +66,7 @@ class Agents:
                 # from the first answer on; later from where the stream broke
                 last = int(status["last_event"]) if last is None else last
                 self.following.add(datacenter)
+                self._reached(datacenter, "")
                 self._answered[datacenter].set()
                 asking.create_task(self._ask(datacenter))
                 async for event in client.events(last):
@@ -69,6 +78,7 @@ class Agents:
                 if datacenter in self.following:
                     _log.warning("agent.lost", datacenter=datacenter, why=str(error))
                 self.following.discard(datacenter)
+                self._reached(datacenter, str(error))
             await asyncio.sleep(FOLLOW_AGAIN_S)
 
     def _take(self, datacenter: str, event: dict[str, Any]) -> None:
@@ -151,9 +161,9 @@ def report_of(name: str, fields: Mapping[str, Any]) -> AgentReport | None:
         case "hypervisor.progress":
             return Progress(float(fields.get("percent", 0.0)))
         case "hypervisor.stopped":
-            return Stopped(int(fields["monotonic_ns"]))
+            return Stopped(int(fields["monotonic_ns"]), str(fields.get("clock", "")))
         case "hypervisor.resumed":
-            return Resumed(int(fields["monotonic_ns"]))
+            return Resumed(int(fields["monotonic_ns"]), str(fields.get("clock", "")))
         case "hypervisor.failed":
             return Failed(str(fields.get("reason", "")))
     return None

@@ -111,6 +111,7 @@ def _emit(placement: Placement, name: str, now: float, **fields: FieldValue) -> 
             "from": move.source,
             "to": move.target,
             "at_ms": _since(move, now),
+            "scheme": move.scheme,
             **fields,
         },
     )
@@ -131,7 +132,7 @@ def _request(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
     after = msgspec.structs.replace(placement, move=move)
     cause = "policy" if event.heard is not None else "request"
     return after, [
-        _emit(after, "migration.requested", now, cause=cause, version=version, scheme=scheme),
+        _emit(after, "migration.requested", now, cause=cause, version=version),
         PrepareMigration(move.id, placement.service.name, move.source, move.target, scheme),
     ]
 
@@ -157,7 +158,7 @@ def _start(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Out
     move = _move(after)
     return after, [
         StartMigration(move.id, placement.service.name, move.source, move.target, move.scheme),
-        _emit(after, "steering.prepared", now, version=move.version, scheme=move.scheme),
+        _emit(after, "steering.prepared", now, version=move.version),
         _emit(after, "migration.started", now, driver=move.driver, emulated=move.emulated),
     ]
 
@@ -178,7 +179,7 @@ def _stopped(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
     assert isinstance(event, Stopped)
     after = _with(placement, "stopped", now, stopped_ns=event.at_ns)
     return after, [
-        _emit(after, "migration.stopped", now, monotonic_ns=event.at_ns),
+        _emit(after, "migration.stopped", now, monotonic_ns=event.at_ns, clock=event.clock),
         Steer("freeze", redirect_of(after)),
     ]
 
@@ -189,7 +190,10 @@ def _resumed_late(placement: Placement, event: MoveEvent, now: float, _: Limits)
     if _move(placement).resumed_ns is not None:
         return placement, []
     after = _with(placement, "resumed", now, resumed_ns=event.at_ns)
-    return after, [_emit(after, "migration.resumed", now, monotonic_ns=event.at_ns, emulated=_move(after).emulated)]
+    emulated = _move(after).emulated
+    return after, [
+        _emit(after, "migration.resumed", now, monotonic_ns=event.at_ns, clock=event.clock, emulated=emulated)
+    ]
 
 
 def _active(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
@@ -206,7 +210,7 @@ def _stopped_late(placement: Placement, event: MoveEvent, now: float, _: Limits)
     if _move(placement).stopped_ns is not None:
         return placement, []
     after = _with(placement, "stopped", now, stopped_ns=event.at_ns)
-    return after, [_emit(after, "migration.stopped", now, monotonic_ns=event.at_ns)]
+    return after, [_emit(after, "migration.stopped", now, monotonic_ns=event.at_ns, clock=event.clock)]
 
 
 def _resumed(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
@@ -219,7 +223,7 @@ def _resumed(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
     # the messages first: nothing on the switch-over path waits for a log line
     return after, [
         Steer("activate", redirect_of(after)),
-        _emit(after, "migration.resumed", now, monotonic_ns=event.at_ns, emulated=move.emulated),
+        _emit(after, "migration.resumed", now, monotonic_ns=event.at_ns, clock=event.clock, emulated=move.emulated),
         _emit(after, "steering.notified", now, version=move.version, eids=eids),
     ]
 
@@ -277,7 +281,7 @@ def _placement_changed(placement: Placement, before: str, now: float) -> Emit:
         "eids": [str(eid) for eid in placement.service.eids],
     }
     if move is not None and move.target == placement.datacenter:
-        fields |= {"move": move.id, "at_ms": _since(move, now)}
+        fields |= {"move": move.id, "at_ms": _since(move, now), "scheme": move.scheme}
     return Emit("placement.changed", fields)
 
 

@@ -20,9 +20,10 @@ from fmcc.history import restoring
 from fmcc.history.database import History
 from fmcc.history.keeper import Keeper
 from fmcc.memory import Forgetful, Journal, Memory
+from fmcc.measures import Measures
 from fmcc.moves import AgentReport
 from fmcc.settings import CONTROL_PORT, FmccSettings
-from fmcc.steering.registry import schemes
+from fmcc.steering.registry import SCHEMES, schemes
 from lispfmc.core.effects import Emit, Reject, Send, Transmit
 from lispfmc.runtime import config, logs, service
 from lispfmc.runtime.client import ApiClient
@@ -176,6 +177,18 @@ class Daemon:
 
     def _not_ready(self) -> list[str]:
         confirmed, following = self._controller.subscriber.confirmed, self._agents.following
+        page.add_to(api)
+        Measures(
+            self._events,
+            api.metrics,
+            SCHEMES,
+            default=self._controller.steering.scheme,
+            began=lambda: self._driver.began,
+        )
+        agents, following = len(self._clients), self._agents.following
+        api.metrics.gauge(
+            "lispfmc_agents_unreachable", "Hypervisor agents that do not answer", lambda: agents - len(following)
+        )
         missing = [f"no subscription to {each}" for each in self._ranges if not confirmed(each)]
         return missing + [f"no answer from the agent of {each}" for each in self._clients if each not in following]
 

@@ -118,11 +118,17 @@ class Progress(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stopped(msgspec.Struct, frozen=True, gc=False):
+    """`clock` names the clock of `at_ns`; "" = one that nobody else has."""
+
     at_ns: int
+    clock: str = ""
 
 
 class Resumed(msgspec.Struct, frozen=True, gc=False):
+    """As Stopped."""
+
     at_ns: int
+    clock: str = ""
 
 
 class Failed(msgspec.Struct, frozen=True, gc=False):

@@ -16,6 +16,7 @@ from lispfmc.runtime.differences import differences
 from lispfmc.runtime.driver import Driver
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.http import Api
+from lispfmc.runtime.metrics import decades
 from lispfmc.runtime.nonces import ordered_nonces
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.runtime.udp import Sockets, open_batched
@@ -26,6 +27,7 @@ from mapserver.server import MapServer
 from mapserver.settings import MapServerSettings
 from mapserver.workers import Workers
 
+ALARMS = ("registration.flapping", "registration.damped", "registration.contested")
 NEEDS_RESTART = {"name", "listen", "port", "state_dir", "store", "workers", "api", "log", "timers"}
 
 
@@ -64,6 +66,14 @@ class Daemon:
             "lispfmc_store_failures", "Batches that the store could not keep", lambda: self._keeping.failures
         )
         metrics.counter("lispfmc_control_dropped", "Control datagrams not sent", self._dropped)
+        metrics.gauge("lispfmc_notify_oldest_seconds", "Age of the oldest Map-Notify without answer", self._oldest)
+        metrics.alarms(*ALARMS)
+        publication = metrics.histogram(
+            "lispfmc_publication_seconds", "From a change to its publication's acknowledgement", decades(0.0005, 60)
+        )
+        self.events.watch(
+            "publication.acknowledged", lambda fields: publication.observe(float(str(fields["change_ms"])) / 1e3)
+        )
         for name in self._server.counts():
             metrics.gauge(f"lispfmc_{name}", f"Entries in the table of {name}", partial(self._count, name))
 
@@ -127,6 +137,9 @@ class Daemon:
 
     async def _reload(self, _body: dict[str, object]) -> dict[str, object]:
         return self.reload()
+
+    def _oldest(self) -> float:
+        return self._server.longest_unanswered(time.monotonic())
 
     def _count(self, name: str) -> int:
         return self._server.counts()[name]

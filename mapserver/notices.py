@@ -114,6 +114,12 @@ class Notices:
         """The EIDs of which xTRs are being told that they moved."""
         return self._left.keys()
 
+    @property
+    def oldest(self) -> float | None:
+        """Since when the oldest of them has waited; None when none does."""
+        told = next(iter(self._told.values()), None)
+        return None if told is None else told.at
+
     def next_deadline(self) -> float | None:
         return self._waiting.next()
 

@@ -106,8 +106,9 @@ class Publisher:
             subscription.answer -= before.pending.keys() - before.answer
             self._queued.pop(before, None)
             self._notices.cancel(before)
+            subscription.waiting = before.told if before.sent else before.waiting
         self.subscriptions.put(subscription, until)
-        subscription.publish(records, sent, subscription.nonce)
+        subscription.publish(records, sent, subscription.nonce, now)
         added = [] if known else [event("subscription.added", subscription, subscription.eid)]
         return [*self._notices.start(subscription, notify, now), *added]
 
@@ -150,9 +151,9 @@ class Publisher:
             if subscription.answer:
                 subscription.answer -= plan.fresh.keys()
             if notify is None:
-                subscription.pending.update(plan.fresh)  # the window is full: they follow the acknowledgement
+                subscription.postpone(plan.fresh, now)  # the window is full: they follow the acknowledgement
             elif self._queued or not self._pace.take(now):
-                subscription.pending.update(plan.fresh)
+                subscription.postpone(plan.fresh, now)
                 self._queued[subscription] = None
                 self._queue_at = self._pace.next(now)
             else:
@@ -162,15 +163,15 @@ class Publisher:
     def _publish(self, plan: Plan, notify: Send, batch: _Batch, now: float) -> None:
         message = notify.message
         assert isinstance(message, MapNotify)
-        plan.subscription.publish(plan.fresh, message.records, message.nonce)
+        plan.subscription.publish(plan.fresh, message.records, message.nonce, now)
         self._notices.start(plan.subscription, notify, now)
         batch.add(plan, notify, message)
 
     def acknowledged(self, subscription: Subscription, after_s: float, now: float) -> list[Effect]:
         """The subscriber has what was in flight; what has gathered meanwhile goes out."""
-        after_ms = round(after_s * 1000, 3)
+        after_ms, change_ms = round(after_s * 1000, 3), round((now - subscription.told) * 1000, 3)
         effects: list[Effect] = [
-            event("publication.acknowledged", subscription, eid, after_ms=after_ms)
+            event("publication.acknowledged", subscription, eid, after_ms=after_ms, change_ms=change_ms)
             for record in subscription.sent
             # subscribers subscribe anew every minute: what they know already is no news to the operator either
             if (eid := record.prefix) is not None and eid not in subscription.answer

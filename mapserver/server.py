@@ -173,6 +173,11 @@ class MapServer:
             "publications_queued": self._publisher.queued(),
         }
 
+    def longest_unanswered(self, now: float) -> float:
+        """For how many seconds the oldest Map-Notify has waited for its acknowledgement; 0 when none does."""
+        since = self._notices.oldest
+        return 0.0 if since is None else now - since
+
     def answers(self) -> dict[str, int]:
         """Map-Requests by what became of them."""
         return dict(self._requests.answers)

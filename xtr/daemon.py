@@ -11,11 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import assert_never
 
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, FieldValue, Reject, Send
 from lispfmc.runtime import config, logs, service
 from lispfmc.runtime.driver import Driver
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.http import Api
+from lispfmc.runtime.metrics import Metrics, decades
 from lispfmc.runtime.nonces import ordered_nonces, random_nonces
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.runtime.udp import Sockets, open_dgram
@@ -33,6 +34,7 @@ from xtr.settings import XtrSettings
 
 CONTROL_PORT = 4342
 REGISTERED = "registration.acknowledged"
+ALARMS = ("host.flapping", "host.at-two-sites")
 
 
 class Daemon:
@@ -70,7 +72,7 @@ class Daemon:
         self._api.get("/v1/hosts", lambda: {"items": self._router.hosts(time.monotonic())})
         self._api.get("/v1/moves", self._moves)
         self._api.get("/v1/counters", self._counters)
-        self._api.metrics.counters("lispfmc_packets", "Data packets by what happened to them", "what", self._counters)
+        self._measure(self._api.metrics)
 
     async def start(self) -> None:
         roles = self._memory.roles()
@@ -167,6 +169,24 @@ class Daemon:
                 raise TypeError("the driver performs these itself")
             case _:
                 assert_never(effect)
+
+    def _measure(self, metrics: Metrics) -> None:
+        metrics.counters("lispfmc_packets", "Data packets by what happened to them", "what", self._counters)
+        metrics.gauge(
+            "lispfmc_registrations_unacknowledged",
+            "EIDs whose last Map-Register a Map-Server has not answered",
+            lambda: self._router.unacknowledged,
+        )
+        metrics.alarms(*ALARMS)
+        added = metrics.histogram(
+            "lispfmc_added_downtime_seconds", "What the network adds to a service's blackout", decades(0.0001, 10)
+        )
+
+        def opened(fields: Mapping[str, FieldValue]) -> None:
+            if "added_ms" in fields:  # the other switches of delivery keep nobody waiting
+                added.observe(float(str(fields["added_ms"])) / 1e3)
+
+        self.events.watch("move.packets", opened)
 
     def _status(self) -> dict[str, object]:
         now = time.monotonic()

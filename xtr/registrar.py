@@ -228,6 +228,12 @@ class Registrar:
         }
         return [Emit("registration.acknowledged", fields)]
 
+    @property
+    def unacknowledged(self) -> int:
+        """EID-Prefixes whose last Map-Register some Map-Server has not acknowledged."""
+        waiting = (eid for server in self._servers.values() for eid, last in server.pending.items() if last.retry_s)
+        return len(set(waiting))
+
     def _record(self, eid: Prefix, version: int) -> EidRecord:
         return EidRecord.of(eid, self._locators, ttl_minutes=TTL_MINUTES, authoritative=True, map_version=version)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeAlias
 
-from lispfmc.core.effects import Emit, Reject, Send
+from lispfmc.core.effects import Emit, FieldValue, Reject, Send
 from lispfmc.core.plans import TTL_MINUTES, Plan
 from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
@@ -25,7 +25,7 @@ from xtr.proxying import Proxying
 from xtr.registrar import Registrar
 from xtr.roles import Peer, Role, State
 from xtr.roles.peer import Await, Mark, Use
-from xtr.roles.state import DELIVERING, IN_HAND, Mode, Register, Release, Remember, Switch, Unregister, Warm
+from xtr.roles.state import DELIVERING, IN_HAND, Held, Mode, Register, Release, Remember, Switch, Unregister, Warm
 from xtr.senders import Role as SenderRole
 from xtr.senders import Senders
 from xtr.settings import XtrSettings
@@ -62,6 +62,7 @@ class Relocations:
         self._ownership = ownership
         self._ports = frozenset((settings.agent and settings.agent.interfaces) or settings.site.interfaces)
         self._asked: dict[Prefix, float] = {}
+        self._opened: dict[tuple[Prefix, ...], float] = {}  # by the EIDs of a role: the service runs here since
         self._lossless = Lossless(
             settings.rlocs,
             nonces,
@@ -161,12 +162,17 @@ class Relocations:
             if (plan := role.plan) is not None
         ]
 
-    def worked_off(self, eids: tuple[Prefix, ...], packets: Counts) -> list[XtrEffect]:
-        """The data plane has dealt with what it held or kept: how many packets, and what was lost."""
+    def worked_off(self, eids: tuple[Prefix, ...], packets: Counts, now: float) -> list[XtrEffect]:
+        """The data plane has dealt with what it held or kept: how many packets, and what was lost. At the target also
+        what the network has added to the machine's own standstill."""
         plan = self._lossless.role(eids[0]).plan
+        opened = self._opened.pop(eids, None)
         if plan is None:
             return []
-        return [Emit("move.packets", {"move": f"{plan.move:016x}", "eid": str(eids[0]), **packets})]
+        fields: dict[str, FieldValue] = {"move": f"{plan.move:016x}", "eid": str(eids[0]), **packets}
+        if opened is not None:
+            fields["added_ms"] = round((now - opened) * 1000, 3)
+        return [Emit("move.packets", fields)]
 
     # --- effects ------------------------------------------------------------------------------------------------------
 
@@ -177,7 +183,11 @@ class Relocations:
         match effect:
             case Send() | Emit() | Reject() | Remember() | Mark() | Await():
                 return [effect]
-            case Switch():
+            case Switch(plan=plan, mode=mode, held=held):
+                if mode is Mode.DELIVER and held is Held.DELIVER and self._forwarding.ours(plan.target):
+                    self._opened[plan.eids] = now  # its first sign of life
+                else:
+                    self._opened.pop(plan.eids, None)
                 return self._switched(effect)
             case Register(plan=plan, epoch=epoch):
                 return [each for eid in plan.eids for each in self._ownership.arrive(eid, epoch, now)]

@@ -199,7 +199,7 @@ class Router:
 
     def worked_off(self, eids: tuple[Prefix, ...], packets: Mapping[str, int], now: float) -> list[XtrEffect]:
         """The data plane has dealt with what it held or kept for a move."""
-        return self._relocations.worked_off(eids, packets)
+        return self._relocations.worked_off(eids, packets, now)
 
     def moves(self, packets: Callable[[tuple[Prefix, ...]], dict[str, int]], now: float) -> list[dict[str, object]]:
         """Our part in lossless moves, as the HTTP API shows it; `packets` counts a move's packets."""
@@ -208,6 +208,11 @@ class Router:
     def measured(self) -> dict[Ip, tuple[float, float]]:
         """The last round-trip time to every locator that answers probes, and when it was measured."""
         return self._forwarding.locators.measured()
+
+    @property
+    def unacknowledged(self) -> int:
+        """EID-Prefixes whose last Map-Register some Map-Server has not acknowledged."""
+        return self._registrar.unacknowledged
 
     def map_cache(self, now: float) -> list[dict[str, object]]:
         """The map-cache as the HTTP API shows it."""

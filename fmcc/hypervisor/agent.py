@@ -34,6 +34,7 @@ from lispfmc.wire.address import Endpoint
 T = TypeVar("T")
 
 CONTROL_PORT = 4342
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Agent:
@@ -43,6 +44,8 @@ class Agent:
         self._settings = settings
         self._events = events
         self._rejects = rejects
+        # whose CLOCK_MONOTONIC our times are of: those of two agents on one machine can be compared
+        self._clock = BOOT_ID.read_text().strip()
         self._driver: Hypervisor | None = None
         self._tell_router: Callable[[Happened], None] = lambda _: None
         # on the machine itself, by a unix socket: what is shown, nothing that acts
@@ -110,6 +113,7 @@ class Agent:
             "machine": happened.migration.machine,
             "datacenter": self._settings.datacenter,
             "monotonic_ns": happened.at_ns,
+            "clock": self._clock,
             "driver": self._hypervisor.name,
             "emulated": self._hypervisor.emulated,
         }

@@ -15,7 +15,7 @@ from lispfmc.runtime.client import Unreachable
 async def monitor(*, lab_name: str | None, snapshot: bool, eid: str | None, output: Format) -> int:
     """A daemon that goes away is waited for; its stream goes on where it broke."""
     lab = load(lab_name)
-    daemons = [daemon for daemon in lab.daemons if daemon.has_local_api]  # the controller repeats what agents say
+    daemons = [daemon for daemon in lab.daemons if daemon.role != "agent"]  # the controller repeats what agents say
     events: asyncio.Queue[tuple[Daemon, dict[str, Any]]] = asyncio.Queue(maxsize=1024)
     if output is Format.table:
         say(f"events of {', '.join(daemon.name for daemon in daemons)}; Ctrl-C ends")

@@ -57,6 +57,8 @@ class Subscription(msgspec.Struct, eq=False):
         rloc: index of the ITR-RLOC that is written to.
         muted: more-specifics that the subscriber has unsubscribed.
         sealed: the one-time key that `key` derives from; None when that was agreed beforehand.
+        told: when the oldest change that is in flight was received.
+        waiting: the same of those that wait for their turn; None when none does.
     """
 
     eid: Prefix
@@ -71,6 +73,8 @@ class Subscription(msgspec.Struct, eq=False):
     rloc: int = 0
     muted: frozenset[Prefix] = frozenset()
     sealed: Sealed | None = None
+    told: float = 0.0
+    waiting: float | None = None
 
     @property
     def next_nonce(self) -> int:
@@ -89,11 +93,19 @@ class Subscription(msgspec.Struct, eq=False):
         records = tuple(islice(joined, RECORDS_IN_FLIGHT))
         return (*records, *islice(added, RECORDS_IN_FLIGHT - len(records)))
 
-    def publish(self, fresh: dict[Prefix, EidRecord], records: tuple[EidRecord, ...], nonce: int) -> None:
+    def publish(self, fresh: dict[Prefix, EidRecord], records: tuple[EidRecord, ...], nonce: int, now: float) -> None:
         """`records` go out under `nonce`; what else is in `fresh` waits."""
         self.pending.update(fresh)
         self.sent = records
         self.nonce = nonce
+        self.told = now if self.waiting is None else self.waiting
+        self.waiting = self.told if len(self.pending) > len(records) else None
+
+    def postpone(self, fresh: dict[Prefix, EidRecord], now: float) -> None:
+        """`fresh` waits for an acknowledgement, or for its turn."""
+        self.pending.update(fresh)
+        if fresh and self.waiting is None:
+            self.waiting = now
 
     def acknowledge(self) -> None:
         """The message in flight has arrived."""

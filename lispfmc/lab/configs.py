@@ -180,10 +180,8 @@ class _Writer:
     def _plan(self, name: str, role: str, member: str, module: str, config: dict[str, Any]) -> DaemonPlan:
         api = f"unix:{self._choices.socket(name)}"
         config = {"name": name} | config | {"log": {"level": "info", "format": self._choices.log_format}}
-        if role == "agent":
-            api = config["listen"]  # its HTTP server is for the controller and the other agents as well
-        else:
-            config["api"] = {"listen": api}
+        config["api"] = {"listen": api}
+        if role != "agent":
             config["state_dir"] = str(self._choices.folder / "state" / name)
         return DaemonPlan(name, role, member, module, api, config)
 

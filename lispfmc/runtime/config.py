@@ -140,8 +140,11 @@ class ApiSettings(Settings):
 
 
 class LogSettings(Settings):
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["console", "json"] = "console"
+    level: Level = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+
 
 
 M = TypeVar("M", bound=BaseModel)

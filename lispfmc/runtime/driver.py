@@ -65,6 +65,8 @@ class Driver(Generic[E]):
         self._clock = clock
         self._strict = strict
         self._quick = quick
+        self.began = clock()
+        """When the input came whose effects are being performed, or were last."""
         self._effects: deque[E] = deque()
         self._applying = False
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -87,6 +89,7 @@ class Driver(Generic[E]):
         """One control datagram as it came from the socket."""
         if self._quick is not None and data and data[0] >> 4 in QUICK and self._answered(data, source, self._quick):
             return
+        self.began = self._clock()
         try:
             message = decode(data)
         except PeerError as error:
@@ -96,7 +99,7 @@ class Driver(Generic[E]):
             self._bug(error, "decode", source, data)
             return
         try:
-            effects = self._core.received(message, data, source, self._clock())
+            effects = self._core.received(message, data, source, self.began)
         except Exception as error:
             self._bug(error, type(message).__name__, source, data)
             return
@@ -130,8 +133,9 @@ class Driver(Generic[E]):
 
     def tell(self, decide: Callable[..., list[E]], *args: object) -> None:
         """Any other input of the core: `decide(*args, now)` returns effects, which are performed."""
+        self.began = self._clock()
         try:
-            effects = decide(*args, self._clock())
+            effects = decide(*args, self.began)
         except Exception as error:
             self._bug(error, getattr(decide, "__name__", repr(decide)))
             return

@@ -20,9 +20,9 @@ import msgspec
 from aiohttp import web
 
 import lispfmc
-from lispfmc.runtime import openapi
+from lispfmc.runtime import logs, openapi
 from lispfmc.runtime.access import Access, Role
-from lispfmc.runtime.config import ApiSettings, endpoint_of
+from lispfmc.runtime.config import ApiSettings, Level, endpoint_of
 from lispfmc.runtime.events import GAP, Event, EventLog
 from lispfmc.runtime.metrics import CONTENT_TYPE, Metrics
 from lispfmc.runtime.openapi import Operation
@@ -69,6 +69,19 @@ class EventsQuery(msgspec.Struct, frozen=True):
 
 
 class Api:
+class LogRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """From which level on to log."""
+
+    level: Level
+
+
+class LogChange(msgspec.Struct, frozen=True):
+    """From which level on the daemon logs, and did before."""
+
+    level: Level
+    before: Level
+
+
     """One aiohttp application. Add routes and metrics before `start`."""
 
     def __init__(
@@ -88,6 +101,7 @@ class Api:
         returns, for the description."""
         self.metrics = Metrics(events, rejects)
         self._daemon = daemon
+        self.metrics.daemon(daemon, name, not_ready)
         self._name = name
         self._events = events
         self._rejects = rejects
@@ -116,6 +130,9 @@ class Api:
         self.get("/v1/status", self._whole_status, answers=whole, summary="What the daemon says of itself")
         self.get("/v1/rejects", self._whole_rejects, answers=openapi.RejectCounts, summary="Refused packets")
         self.get("/v1/openapi.json", self.document, summary="This description of the API")
+        self.get("/v1/log", self._log, answers=LogRequest, summary="From which level on it logs")
+        change = Operation("POST", "/v1/log", "Log from this level on", LogChange, takes=LogRequest, role="operate")
+        self.serve(change, self._set_log)
 
     def document(self) -> Json:
         """The OpenAPI document of every route that was added."""
@@ -284,6 +301,16 @@ class Api:
             if request.transport is not None:
                 request.transport.abort()
         finally:
+    def _log(self) -> Json:
+        return {"level": logs.level()}
+
+    async def _set_log(self, call: Call[LogRequest, None]) -> Json:
+        before = logs.level()
+        logs.set_level(call.body.level)
+        if before != call.body.level:
+            self._events.append("log.changed", {"level": call.body.level, "before": before})
+        return LogChange(call.body.level, before)
+
             self._streams.discard(pump)
         return response
 

@@ -1,14 +1,18 @@
-"""Logs are events with fields, on stderr: for people on a terminal, or one JSON object a line."""
+"""Logs are events with fields, on stderr: for people on a terminal, one JSON object a line for programs.
+
+The level can be changed while a daemon runs; the format is what it was started with.
+"""
 
 from __future__ import annotations
 
 import logging
 import sys
+from typing import cast
 
 import structlog
 from structlog.typing import Processor
 
-from lispfmc.runtime.config import LogSettings
+from lispfmc.runtime.config import Level, LogSettings
 
 
 def configure(settings: LogSettings) -> None:
@@ -29,7 +33,7 @@ def configure(settings: LogSettings) -> None:
         cache_logger_on_first_use=False,
     )
     last: list[Processor]
-    if settings.format == "json":
+    if _format(settings) == "json":
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
@@ -42,6 +46,23 @@ def configure(settings: LogSettings) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(settings.level.upper())
+    set_level(settings.level)
     for noisy in ("aiohttp.access", "asyncio", "pyroute2"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def level() -> Level:
+    """From which level on this process logs."""
+    return cast(Level, logging.getLevelName(logging.getLogger().level).lower())
+
+
+def set_level(wanted: Level) -> None:
+    """Log from this level on, until it is changed again."""
+    logging.getLogger().setLevel(wanted.upper())
+
+
+def _format(settings: LogSettings) -> str:
+    """People read terminals; what reads anything else is a program, or a person with one."""
+    if settings.format != "auto":
+        return settings.format
+    return "console" if sys.stderr.isatty() else "json"

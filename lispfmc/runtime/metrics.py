@@ -29,6 +29,12 @@ ALARMS = ("bad-authentication",)
 """Reasons of refusals that rules look at."""
 
 
+def decades(first: float, last: float) -> tuple[float, ...]:
+    """Bounds of buckets from `first` to `last` seconds, three in each decade: 1, 2 and 5 of it."""
+    ends = (float(f"{step}e{power}") for power in range(-9, 6) for step in (1, 2, 5))
+    return tuple(end for end in ends if first <= end <= last)
+
+
 class _Reading:
     """One metric family, made from what `read` returns at the time of the scrape."""
 

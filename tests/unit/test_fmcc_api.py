@@ -135,6 +135,8 @@ async def test_every_answer_is_as_described(tmp_path: Path) -> None:
         assert (await checked.ask("GET", "/v1/decisions/history"))["items"][0]["rule"] == "nearest"
         for path in ("status", "users", "services", "placements", "moves", "decisions", "datacenters", "distances"):
             assert await checked.ask("GET", f"/v1/{path}")
+        before = (await checked.ask("GET", "/v1/log"))["level"]
+        assert await checked.ask("POST", "/v1/log", {"level": before}) == {"level": before, "before": before}
         for path in ("/healthz", "/readyz", "/v1/rejects", "/v1/openapi.json"):
             await checked.ask("GET", path)
         await checked.ask("GET", "/v1/users/alice", as_="/v1/users/{name}")

@@ -311,7 +311,7 @@ class EbpfPlane:
         return entry if entry is not None and entry.interface else None
 
     def counters(self) -> dict[str, int]:
-        found = self._running().counters()
+        found = {} if self._kernel is None else self._kernel.counters()  # metrics are read before the start, too
         found.update(self._slow.counters())
         return {name: count for name, count in sorted(found.items()) if count}
 
