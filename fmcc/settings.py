@@ -20,7 +20,16 @@ from fmcc.policy.registry import COST_PER_S, Parameters, check, make
 from fmcc.policy.rules import ClassRules, Rules
 from fmcc.steering.registry import DEFAULT, SCHEMES
 from fmcc.world import DataCenter, Limits, Service, User, World
-from lispfmc.runtime.config import ApiSettings, EndpointField, IpField, LogSettings, PrefixField, Settings, Wrong
+from lispfmc.runtime.config import (
+    ApiSettings,
+    EndpointField,
+    IpField,
+    LogSettings,
+    PrefixField,
+    Settings,
+    SharedKey,
+    Wrong,
+)
 from lispfmc.wire.address import Endpoint, Prefix
 from lispfmc.wire.auth import Algorithm, AuthCompat, Key
 from lispfmc.wire.messages import XTR_ID_BYTES
@@ -28,18 +37,11 @@ from lispfmc.wire.messages import XTR_ID_BYTES
 CONTROL_PORT = 4342
 
 
-class MapServerSettings(Settings):
+class MapServerSettings(SharedKey):
     """The Map-Server that publishes to us, and the key that we share with it."""
 
     address: IpField
-    key_id: int = Field(ge=0, le=255)
-    secret: str = Field(min_length=1)
-    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
-    auth_compat: AuthCompat = "whole-16"
-
-    @property
-    def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
+    """Where subscriptions go."""
 
 
 class SiteSettings(Settings):
@@ -47,16 +49,27 @@ class SiteSettings(Settings):
     `rlocs`, the mapping system is asked which RLOCs serve the site's own `prefix`."""
 
     name: str
+    """As events, users and the API name it."""
     kind: Literal["access", "datacenter"]
+    """Where users are, or where services run."""
     rlocs: tuple[IpField, ...] = ()
+    """Its tunnel router's; default: those that the mapping system has for `prefix`."""
     prefix: PrefixField | None = None
+    """The site's own EID-Prefix."""
     agent: EndpointField | None = None
+    """A data centre's hypervisor agent."""
     agent_token: str | None = None
+    """The token that the agent asks for."""
     key_id: int | None = Field(default=None, ge=0, le=255)
+    """Which key we share with its router."""
     secret: str | None = None
+    """The key that we share with its router."""
     algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    """As everywhere where there is a key."""
     auth_compat: AuthCompat = "whole-16"
+    """As everywhere where there is a key."""
     capacity: int | None = Field(default=None, ge=0)
+    """Services that it takes; default: no limit."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -78,14 +91,20 @@ class RttSettings(Settings):
     """The round-trip time between two sites; between data centres also the rate at which machines are copied."""
 
     a: str
+    """One site."""
     b: str
+    """The other one."""
     ms: float = Field(ge=0)
+    """The round-trip time."""
     mbit_s: float | None = Field(default=None, gt=0)
+    """Between data centres: how fast machines are copied."""
 
 
 class UserSettings(Settings):
     name: str
+    """As events and the API name it."""
     eids: tuple[PrefixField, ...] = Field(min_length=1)
+    """Its addresses, each a /32 or /128."""
 
 
 class ServiceSettings(Settings):
@@ -94,14 +113,23 @@ class ServiceSettings(Settings):
     what that takes is reckoned until one has been timed. `scheme` leads its moves instead of the file's."""
 
     name: str
+    """As the hypervisor agents name its machine."""
     user: str = ""
+    """Whom it follows; default: nobody."""
     eids: tuple[PrefixField, ...] = Field(min_length=1)
+    """Its addresses, each a /32 or /128."""
     datacenter: str
+    """Where it starts."""
     allowed: tuple[str, ...] = ()
+    """Where it may go; default: everywhere."""
     service_class: str = ""
+    """One of `[[service_classes]]`."""
     size_bytes: int | None = Field(default=None, gt=0)
+    """Its state: what a move copies."""
     fraction: float = Field(default=1.0, gt=0, le=1)
+    """The part of it that a partial migration copies."""
     scheme: str | None = None
+    """Leads its moves in place of the file's."""
 
     @property
     def copied_bytes(self) -> int | None:
@@ -113,12 +141,19 @@ class ModelSettings(Settings):
     """What distance and cost are to the policies `always`, `threshold:T`, `mdp` and `learned`."""
 
     step_ms: float = Field(default=10.0, gt=0)
+    """Milliseconds in one step of distance."""
     load_ms: float = Field(default=0.0, ge=0)
+    """What a half-loaded data centre adds to its answers."""
     gamma: float = Field(default=0.95, gt=0, lt=1)
+    """How much the next handover counts against this one."""
     thr: int = Field(default=10, ge=1, le=100)
+    """The longest distance that the table knows."""
     cost_per_s: float = Field(default=COST_PER_S, ge=0)
+    """A second of copying, in steps of distance borne for one handover."""
     link_mbit_s: float | None = Field(default=None, gt=0)
+    """Between data centres that name no rate; default: not known."""
     ping_pong_s: float = Field(default=300.0, ge=0)
+    """A return within this time is counted as a ping-pong."""
 
 
 class ServiceClassSettings(Settings):
@@ -126,34 +161,53 @@ class ServiceClassSettings(Settings):
     will have finished within `finishing_s` (default: the time of its copy) stays."""
 
     name: str
+    """As `[[services]]` name it."""
     policy: str | None = None
+    """In place of the file's."""
     always_follows: bool = False
+    """Near whatever it costs."""
     finishing_s: float | None = Field(default=None, ge=0)
+    """With less left it stays; default: the time of its copy."""
     hysteresis_ms: float = Field(default=0.0, ge=0)
+    """A gain below this is none."""
     settle_s: float = Field(default=0.0, ge=0)
+    """How long it stays after a move."""
     latency_curve: tuple[tuple[float, float], ...] = ()
+    """Pairs of ms and the steps of distance that are lost there; default: by `step_ms`."""
 
 
 class LimitSettings(Settings):
     """How long to wait in each state of a move, in seconds."""
 
     prepare_s: float = Field(default=10.0, gt=0)
+    """For hypervisors and routers to be ready."""
     copy_s: float = Field(default=600.0, gt=0)
+    """For the copy."""
     resume_s: float = Field(default=30.0, gt=0)
+    """From STOP to RESUMED."""
     commit_s: float = Field(default=60.0, gt=0)
+    """Until the new mapping is published."""
 
 
 class FmccSettings(Settings):
     """The whole file. A fresh configuration observes: it decides and logs, and moves nothing."""
 
     name: str = "fmcc"
+    """Its name in events and logs."""
     mode: Literal["act", "observe"] = "observe"
+    """`observe`: decide, tell, move nothing."""
     policy: str = "nearest"
+    """When services move: one of the [policies](../policies.md)."""
     scheme: str = DEFAULT
+    """How they move: one of the [schemes](../schemes.md)."""
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
+    """Where the file's EID-Prefixes lie that name no Instance-ID of their own."""
     rlocs: tuple[IpField, ...] = Field(min_length=1)
+    """Our addresses, where publications and answers come in."""
     xtr_id: str | None = Field(default=None, pattern=r"^[0-9a-fA-F]{32}$")
+    """32 hexadecimal digits by which we subscribe; default: derived from `name`."""
     state_dir: Path | None = None
+    """A directory of our own for history and moves; default: all is forgotten at the end."""
     map_server: MapServerSettings
     sites: tuple[SiteSettings, ...] = ()
     rtts: tuple[RttSettings, ...] = ()
@@ -162,6 +216,7 @@ class FmccSettings(Settings):
     model: ModelSettings = ModelSettings()
     service_classes: tuple[ServiceClassSettings, ...] = ()
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
+    """What we subscribe to."""
     limits: LimitSettings = LimitSettings()
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()

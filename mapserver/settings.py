@@ -9,9 +9,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField, Settings, Wrong
+from lispfmc.runtime.config import ApiSettings, IpField, LogSettings, PrefixField, Settings, SharedKey, Wrong
 from lispfmc.wire.address import Ip, Prefix
-from lispfmc.wire.auth import Algorithm, AuthCompat, Key
+from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import XTR_ID_BYTES, Action, EidRecord, Locator
 
 KEYS_PER_SITE = 8  # enough to roll over; each one more is one more check of an unknown sender's message
@@ -19,20 +19,11 @@ SITES_PER_KEY_ID = 64
 """Sites that may share a key id: an unknown sender's message is checked against each of their secrets."""
 
 
-class KeySettings(Settings):
+class KeySettings(SharedKey):
     """One more key of a site: to roll over, add the new one, change the xTRs, then make it the site's own key."""
 
-    key_id: int = Field(ge=0, le=255)
-    secret: str = Field(min_length=1)
-    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
-    auth_compat: AuthCompat = "whole-16"
 
-    @cached_property
-    def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
-
-
-class SiteSettings(Settings):
+class SiteSettings(SharedKey):
     """A LISP site: its keys and the EIDs that its xTRs may register.
 
     `keys` are accepted beside the site's own key, each with nonces of its own (RFC 9301 §5.6). `prefixes` may be
@@ -41,20 +32,18 @@ class SiteSettings(Settings):
     """
 
     name: str = Field(min_length=1)
-    key_id: int = Field(ge=0, le=255)
-    secret: str = Field(min_length=1)
-    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
-    auth_compat: AuthCompat = "whole-16"
+    """As events and `show registrations` name it."""
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
+    """Where its EID-Prefixes lie that name no Instance-ID of their own."""
     prefixes: tuple[PrefixField, ...] = ()
+    """EID-Prefixes that it may register."""
     roaming: tuple[PrefixField, ...] = ()
+    """Ranges of which it may register single hosts."""
     accept_more_specifics: bool = True
+    """Parts of `prefixes` may be registered as well."""
     xtrs: tuple[IpField, ...] = ()
+    """RLOCs from which its Map-Registers must come; default: any."""
     keys: tuple[KeySettings, ...] = Field(default=(), max_length=KEYS_PER_SITE - 1)
-
-    @cached_property
-    def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
 
     @cached_property
     def all_keys(self) -> tuple[Key, ...]:
@@ -69,11 +58,14 @@ class ItrSettings(Settings):
     """A key by which an ITR protects its Map-Requests (LISP-SEC, RFC 9303): what it shares with the Map-Resolver."""
 
     name: str = Field(min_length=1)
+    """As `[[subscribers]]` name it."""
     key_id: int = Field(ge=0, le=255)
+    """Which key it is, with that ITR."""
     secret: str = Field(min_length=1)
+    """No site's secret (RFC 9303 §6.5)."""
 
 
-class SubscriberSettings(Settings):
+class SubscriberSettings(SharedKey):
     """Who may ask to be kept informed (RFC 9437 §4): the EIDs, the key, and where publications may go.
 
     Known by `xtr_id` when that is given, else by its address. `address` is one address or several. With `site_id`, that
@@ -82,17 +74,23 @@ class SubscriberSettings(Settings):
     """
 
     name: str = Field(min_length=1)
+    """As events name it."""
     key_id: int = Field(default=0, ge=0, le=255)
     secret: str = ""
     itr: str = ""
-    algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
-    auth_compat: AuthCompat = "whole-16"
+    """In place of a secret: the row of `[[itrs]]` by which it protects its requests."""
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
+    """Where its ranges lie that name no Instance-ID of their own."""
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
+    """What it may subscribe to."""
     address: tuple[IpField, ...] = Field(min_length=1)
+    """Where publications may go: one address or several."""
     port: int | None = Field(default=None, ge=1, le=65535)
+    """UDP port of publications; default: 4342."""
     xtr_id: bytes = b""
+    """32 hexadecimal digits by which it is known; default: its address."""
     site_id: int | None = Field(default=None, ge=0, lt=1 << 64)
+    """Must be its Site-ID; default: any."""
 
     @model_validator(mode="after")
     def _has_a_key(self) -> SubscriberSettings:
@@ -118,10 +116,6 @@ class SubscriberSettings(Settings):
             raise ValueError(f"an xTR-ID is {2 * XTR_ID_BYTES} hexadecimal digits; leave it out to go by the address")
         return number
 
-    @cached_property
-    def key(self) -> Key:
-        return Key(self.key_id, self.secret.encode(), self.algorithm, self.auth_compat)
-
     def may_subscribe(self, eid: Prefix) -> bool:
         return any(self.placed(each).covers(eid) for each in self.ranges)
 
@@ -133,6 +127,7 @@ class MobilityRange(Settings):
     """EIDs that come and go: a negative answer about them lasts one minute, not fifteen (RFC 9301 §8.1)."""
 
     prefix: PrefixField
+    """The EIDs."""
 
 
 class StaticSettings(Settings):
@@ -142,9 +137,13 @@ class StaticSettings(Settings):
     """
 
     prefix: PrefixField
+    """The EID-Prefix."""
     rlocs: tuple[IpField, ...] = Field(default=(), max_length=32)
+    """Locators in order of preference."""
     action: Literal["drop", "policy-denied", "native"] | None = None
+    """In place of locators: what map-caches do with it."""
     ttl_minutes: int = Field(default=1440, ge=1, lt=1 << 31)
+    """How long an answer may be kept."""
 
     @model_validator(mode="after")
     def _either(self) -> StaticSettings:
@@ -174,10 +173,15 @@ class DampingSettings(Settings):
     """
 
     alarm_after: int = Field(default=6, ge=1)
+    """Changes of hands in `period_s` that raise an alarm."""
     damp_after: int = Field(default=30, ge=1)
+    """Changes in `period_s` after which it stays where it is."""
     period_s: float = Field(default=60.0, gt=0)
+    """In which changes are counted."""
     hold_s: float = Field(default=60.0, gt=0)
+    """For how long it stays."""
     contest_s: float = Field(default=5.0, ge=0)
+    """Back within this, it seems to be at two sites."""
 
 
 class StoreSettings(Settings):
@@ -186,9 +190,13 @@ class StoreSettings(Settings):
     a snapshot when the journal has grown to `journal_mib`."""
 
     kind: Literal["memory", "sqlite"] = "memory"
+    """`memory` forgets, `sqlite` survives a kill."""
     path: Path | None = None
+    """A directory for `sqlite`."""
     fsync: Literal["never", "interval", "always"] = "never"
+    """When the journal is brought to the disk: by the kernel, every second, or before every answer."""
     journal_mib: int = Field(default=256, ge=1)
+    """The journal's size at which a snapshot is written."""
 
     @model_validator(mode="after")
     def _has_a_place(self) -> StoreSettings:
@@ -204,10 +212,15 @@ class TimerSettings(Settings):
     `temporary_subscription_s`: how long somebody may wait for an EID that no site may register (RFC 9437 §5)."""
 
     expiry_s: float = Field(default=180.0, gt=0)
+    """How long a registration lasts."""
     notify_first_s: float = Field(default=0.2, gt=0)
+    """First repetition of a Map-Notify whose round-trip time is not known."""
     notify_least_s: float = Field(default=0.05, gt=0)
+    """First repetition at the earliest."""
     notify_tries: int = Field(default=8, ge=1)
+    """How often it is sent in all."""
     temporary_subscription_s: float = Field(default=900.0, gt=0)
+    """Waiting for an EID that no site may register."""
 
 
 class LimitSettings(Settings):
@@ -219,26 +232,42 @@ class LimitSettings(Settings):
     """
 
     registrations: int = Field(default=1_000_000, ge=1)
+    """In all."""
     xtrs: int = Field(default=65_536, ge=1)
+    """xTR-IDs whose nonces are kept."""
     subscriptions_per_subscriber: int = Field(default=4096, ge=1)
+    """Of one subscriber."""
     records_per_subscription: int = Field(default=65_536, ge=1)
+    """Registrations within the range that is subscribed to."""
     reply_rate: float = Field(default=1.0, gt=0)
+    """Answers to one RLOC about one EID-Prefix,"""
     reply_burst: float = Field(default=5.0, ge=1)
+    """and so many at once."""
     rloc_rate: float = Field(default=1000.0, gt=0)
+    """Answers to one RLOC,"""
     rloc_burst: float = Field(default=4000.0, ge=1)
+    """and so many at once."""
     subscribe_rate: float = Field(default=1.0, gt=0)
+    """Requests of one subscriber about one EID-Prefix,"""
     subscribe_burst: float = Field(default=5.0, ge=1)
+    """and so many at once."""
     publications_rate: float = Field(default=20_000.0, gt=0)
+    """Publications altogether,"""
     publications_burst: float = Field(default=1000.0, ge=1)
+    """and so many at once; the others wait."""
 
 
 class MapServerSettings(Settings):
     """The whole file."""
 
     name: str = Field(min_length=1)
+    """Its name in events and logs."""
     listen: tuple[IpField, ...] = Field(min_length=1)
+    """Addresses for control messages."""
     port: int = Field(default=4342, ge=1, le=65535)
+    """UDP port for control messages."""
     state_dir: Path | None = None
+    """A directory of our own, where nonces outlive a restart."""
     sites: tuple[SiteSettings, ...] = ()
     subscribers: tuple[SubscriberSettings, ...] = ()
     itrs: tuple[ItrSettings, ...] = ()
@@ -249,6 +278,7 @@ class MapServerSettings(Settings):
     damping: DampingSettings = DampingSettings()
     store: StoreSettings = StoreSettings()
     workers: int = Field(default=1, ge=1, le=64)
+    """Processes at that port: one takes registrations, all answer."""
     api: ApiSettings = ApiSettings()
     log: LogSettings = LogSettings()
 

@@ -26,6 +26,7 @@ class SubscriptionKey(SharedKey):
     key_id: int = Field(default=0, ge=0, le=255)
     secret: str = ""
     lisp_sec: bool = False
+    """By one-time keys in place of a secret: `map_resolver` needs a key."""
 
     @model_validator(mode="after")
     def _one_key(self) -> SubscriptionKey:
@@ -38,6 +39,7 @@ class MapServerSettings(SharedKey):
     """A Map-Server to register with, and the key that both sides know; with `subscription`, it publishes to us."""
 
     address: IpField
+    """Where it takes Map-Registers; the first one is also the Map-Resolver, unless `map_resolver` is given."""
     subscription: SubscriptionKey | None = None
 
 
@@ -46,8 +48,11 @@ class MapResolverSettings(Settings):
     are believed."""
 
     address: IpField
+    """Where Map-Requests go."""
     key_id: int = Field(default=0, ge=0, le=255)
+    """Which key it is, with that resolver."""
     secret: str = ""
+    """With one, questions are protected by LISP-SEC."""
 
 
 class DynamicRange(Settings):
@@ -58,14 +63,18 @@ class DynamicRange(Settings):
     """
 
     prefix: PrefixField
+    """The EIDs."""
     mobility: Literal["presence", "lossless", "fig9", "cp", "dataplane", "pubsub", "smr"]
+    """How they move: users by presence, services by a [scheme](../schemes.md)."""
 
 
 class PeerKey(SharedKey):
     """The key that we share with one address of another xTR."""
 
     peer: IpField
+    """One RLOC of the other xTR."""
     key_id: int = Field(ge=0, le=255, alias="id")
+    """Which key it is; what the message says."""
 
 
 class AgentSettings(SharedKey):
@@ -76,15 +85,20 @@ class AgentSettings(SharedKey):
     """
 
     address: IpField
+    """Where its messages come from."""
     interfaces: tuple[str, ...] = ()
+    """Behind which its machines are; default: all of the site's."""
 
 
 class ControllerSettings(SharedKey):
     """A Follow-Me controller, the EIDs that it may move, and the locators that it may move them to."""
 
     address: IpField
+    """Where its messages come from."""
     ranges: tuple[PrefixField, ...] = Field(min_length=1)
+    """EIDs that it may move."""
     rlocs: tuple[IpField, ...] = Field(min_length=1)
+    """Locators that it may move them to."""
 
 
 class SiteSettings(Settings):
@@ -96,9 +110,13 @@ class SiteSettings(Settings):
     """
 
     interfaces: tuple[str, ...] = Field(default=("lan",), min_length=1)
+    """Behind these are our hosts."""
     instances: dict[str, Annotated[int, Field(ge=0, lt=1 << 24)]] = Field(default_factory=dict)
+    """Interfaces whose hosts are in another Instance-ID."""
     gateways: tuple[IpField, ...] = ()
+    """Addresses that hosts have as gateway: answered for at once."""
     proxy: bool = True
+    """Answer ARP and Neighbour Solicitations for EIDs that are elsewhere."""
 
 
 class InterworkingSettings(Settings):
@@ -110,9 +128,13 @@ class InterworkingSettings(Settings):
     """
 
     petrs: tuple[IpField, ...] = ()
+    """RLOCs of Proxy-ETRs; with one, traffic for what is no EID goes there in a tunnel."""
     natively_forward: Literal["route", "drop"] = "route"
+    """Without a Proxy-ETR: by the plain routing table, or not at all."""
     pitr: bool = False
+    """Encapsulate for sources that are no EIDs, too."""
     petr: bool = False
+    """Send on what comes by the tunnel for destinations that are no EIDs."""
 
 
 class DataPlaneSettings(Settings):
@@ -123,16 +145,27 @@ class DataPlaneSettings(Settings):
     """
 
     kind: Literal["auto", "tun", "ebpf"] = "auto"
+    """In the kernel (`ebpf`), portable (`tun`), or in the kernel where this machine can (`auto`)."""
     core_interfaces: tuple[str, ...] = ()
+    """Where the tunnel's packets come in; default: the interfaces with our RLOCs."""
     device: str = Field(default="lisp0", min_length=1, max_length=DEVICE_NAME)
+    """The TUN device's name."""
     table: int = Field(default=4341, ge=1, lt=1 << 31)
+    """Routing table of our Instance-ID; others take the numbers after it."""
     mtu: int = Field(default=1500, ge=1280, le=65535)
+    """Of the core: longer packets are split, or refused by ICMP."""
     eid_ranges: tuple[PrefixField, ...] = ()
+    """What is routed into the device; all prefixes and dynamic ranges lie inside."""
     queue_packets: int = Field(default=4096, ge=1)
+    """Packets held while EIDs are being resolved, all together."""
     queue_seconds: float = Field(default=3.0, gt=0)
+    """And no longer than this."""
     map_versioning: bool = False
+    """Packets carry map-versions (RFC 9302); the portable plane only."""
     replay_ms: float = Field(default=50.0, ge=0, le=1000)
+    """Copies of a moving service's last packets, for so long before STOP."""
     hold_bytes: int = Field(default=64 << 20, ge=0)
+    """What one move may hold or copy, at most 64 MiB of it."""
 
     @model_validator(mode="after")
     def _versions_are_sent_by_the_portable_plane(self) -> DataPlaneSettings:
@@ -145,18 +178,26 @@ class TimerSettings(Settings):
     """Registration periods (RFC 9301 §5.6), and how long silence is taken for presence; 0 turns a probe off."""
 
     register_s: float = Field(default=60.0, gt=0)
+    """How often everything is registered."""
     quick_register_s: float = Field(default=20.0, gt=0)
+    """The same for `quick_period_s` after the start."""
     quick_period_s: float = Field(default=300.0, ge=0)
+    """How long the start lasts."""
     rloc_probe_s: float = Field(default=30.0, ge=0)
+    """How often locators in use are probed; 0: never."""
     silence_s: float = Field(default=60.0, ge=0)
+    """After this a silent host is asked, three times, and given up; 0: never."""
     unused_s: float = Field(default=300.0, gt=0)
+    """A subscription that nobody uses ends after this."""
 
 
 class DistanceTarget(Settings):
     """A locator that is probed whether or not packets go to it, by an EID-Prefix that its router answers for."""
 
     rloc: IpField
+    """The locator."""
     prefix: PrefixField
+    """An EID-Prefix that its router answers for."""
 
 
 class DistanceSettings(Settings):
@@ -164,10 +205,15 @@ class DistanceSettings(Settings):
     "https://name:port", whose certificate is by `authority`), and whom to probe for it."""
 
     controller: str = ""
+    """Its API; default: nobody is told."""
     token: str | None = None
+    """One of its tokens, role `report`."""
     authority: Path | None = None
+    """Who its certificate must be by (PEM); default: those that the system knows."""
     report_s: float = Field(default=10.0, gt=0)
+    """How often it is told."""
     probe_s: float = Field(default=10.0, ge=0.1)
+    """How often targets are probed."""
     targets: tuple[DistanceTarget, ...] = Field(default=(), max_length=256)
 
 
@@ -175,24 +221,38 @@ class LimitSettings(Settings):
     """Bounds of what the network can make us keep or send."""
 
     map_cache_entries: int = Field(default=100_000, ge=1)
+    """Beyond: negative ones leave first, then what is not in use."""
     hosts: int = Field(default=65_536, ge=1)
+    """Hosts of dynamic ranges that are here."""
     map_requests_per_s: float = Field(default=100.0, gt=0)
+    """All misses together; one EID is asked for once a second."""
     smr_requests_per_s: float = Field(default=20.0, gt=0)
+    """Those that other xTRs' SMRs ask for."""
     rlocs_probed: int = Field(default=1024, ge=0)
+    """Locators that are probed."""
     subscriptions: int = Field(default=10_000, ge=0)
+    """Subscriptions that we ask for."""
     peers_informed: int = Field(default=64, ge=1)
+    """xTRs that are told when an EID moves."""
 
 
 class XtrSettings(Settings):
     """The whole file."""
 
     name: str = Field(min_length=1)
+    """Its name in events and logs; the xTR-ID is its hash unless `xtr_id` is given."""
     instance_id: int = Field(default=0, ge=0, lt=1 << 24)
+    """Where the file's EID-Prefixes lie that name no Instance-ID of their own."""
     rlocs: tuple[IpField, ...] = Field(min_length=1, max_length=32)
+    """Our addresses in the core; IPv4 is registered with priority 1, IPv6 with 2."""
     prefixes: tuple[PrefixField, ...] = ()
+    """EID-Prefixes that are registered always."""
     xtr_id: bytes = b""
+    """32 hexadecimal digits; default: derived from `name`."""
     site_id: int = Field(default=0, ge=0, lt=1 << 64)
+    """As it stands in our registrations."""
     state_dir: Path | None = None
+    """A directory of our own, where nonces and moves outlive a restart; default: they do not."""
     map_servers: tuple[MapServerSettings, ...] = Field(min_length=1)
     map_resolver: MapResolverSettings | None = None
     dynamic: tuple[DynamicRange, ...] = ()

@@ -34,8 +34,11 @@ class Pair(Settings):
     """What the WAN does to packets between two members, half of the RTT each way."""
 
     between: tuple[MemberName, MemberName]
+    """Two members: sites, `mapserver`, `fmcc`."""
     rtt_ms: float = Field(ge=0, le=10_000)
+    """Half of it each way."""
     loss_percent: float = Field(default=0.0, ge=0, lt=100)
+    """Of the packets, each way."""
 
     @property
     def members(self) -> frozenset[str]:
@@ -46,25 +49,35 @@ class Wan(Settings):
     """The core network: its addresses, and the address of the forwarder that adds the delays."""
 
     prefixes: tuple[PrefixField, ...] = Field(min_length=1)
+    """Of the core network; all RLOCs lie inside."""
     forwarder: IpField
+    """The address of the forwarder."""
     pairs: tuple[Pair, ...]
 
 
 class Site(Settings):
     name: MemberName
+    """At most 13 characters: it is part of interface names."""
     kind: Literal["access", "datacenter"]
+    """Where users are, or where services run."""
     rlocs: tuple[IpField, ...] = Field(min_length=1)
+    """Its tunnel router's."""
     prefixes: tuple[PrefixField, ...] = Field(min_length=1)
+    """Its own EID-Prefixes."""
 
 
 class MapServer(Settings):
     rlocs: tuple[IpField, ...] = Field(min_length=1)
+    """Its addresses."""
 
 
 class Fmcc(Settings):
     rlocs: tuple[IpField, ...] = Field(min_length=1)
+    """Its addresses."""
     mode: Literal["act", "observe"] = "act"
+    """`observe`: decide, tell, move nothing."""
     policy: str = "nearest"
+    """When services move: one of the [policies](../policies.md)."""
     measured: bool = False
     """Access networks measure how far the data centres are, and tell the controller."""
     scheme: str = DEFAULT
@@ -85,18 +98,25 @@ class Emulation(Settings):
     """How long the emulated virtual machine copies and pauses."""
 
     copy_s: float = Field(default=5.0, ge=0)
+    """How long a copy takes."""
     pause_ms: float = Field(default=60.0, ge=0)
+    """How long a service stands still."""
 
 
 class User(Settings):
     name: NodeName
+    """As commands name it."""
     home: MemberName
+    """The site whose prefix its EIDs lie in."""
     start: MemberName
+    """The site where it is at first."""
     eids: tuple[IpField, ...] = Field(min_length=1)
+    """Its addresses."""
 
 
 class Service(User):
     user: NodeName
+    """Whom it follows."""
     scheme: str = ""
     """Leads its moves instead of the controller's."""
 
@@ -111,8 +131,11 @@ class Topology(Settings):
     """The whole network."""
 
     name: MemberName
+    """The lab's name, unless `lab up --name` gives one."""
     eid_ranges: tuple[PrefixField, ...] = Field(min_length=1)
+    """Routed into the tunnel routers."""
     dataplane: Literal["auto", "tun", "ebpf"] = "auto"
+    """Which plane the routers run; `LISPFMC_DATAPLANE` overrides it."""
     subscribe: bool = False
     """The routers subscribe to the EIDs that they send to (RFC 9437); the papers' routers do not."""
     without: tuple[Literal["replay", "hold"], ...] = ()
