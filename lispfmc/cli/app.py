@@ -341,12 +341,16 @@ def lab_up(
         LabDriver.emulated
     ),
     scheme: Scheme = "",
+    impairable: Annotated[  # noqa: FBT002 - likewise
+        bool, typer.Option("--impairable", help="delay the WAN by our forwarder, so that lab impair can change it")
+    ] = False,
     output: Output = Format.table,
 ) -> None:
     """Bring a network up in namespaces."""
     from lispfmc.cli.lab import up
 
-    raise typer.Exit(up(topology, name, driver=driver.value, scheme=scheme, output=output))
+    asked = up(topology, name, driver=driver.value, scheme=scheme, impairable=impairable, output=output)
+    raise typer.Exit(asked)
 
 
 @lab_app.command("status", short_help="What of the network is there")

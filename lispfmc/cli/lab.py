@@ -11,9 +11,11 @@ from lispfmc.lab.installation import Ambiguous, load, run_directory
 from lispfmc.lab.phases import Outcome
 
 
-def up(topology: str, name: str | None, *, driver: str, scheme: str = "", output: Format) -> int:
+def up(
+    topology: str, name: str | None, *, driver: str, scheme: str = "", impairable: bool = False, output: Format
+) -> int:
     """Exit 0 when every daemon is ready and every node is at its place."""
-    lab = lifecycle.up(topology, name, say, driver=driver, scheme=scheme)
+    lab = lifecycle.up(topology, name, say, driver=driver, scheme=scheme, by_forwarder=impairable)
     if output is Format.json:
         import msgspec
 

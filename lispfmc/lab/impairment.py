@@ -66,7 +66,9 @@ def _config(lab: Installation) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((lab.folder / "wan.json").read_text())
     except OSError as error:
         why = "the kernel delays its packets, or it runs in containers"
-        raise LocalError(f"lab {lab.name} has no WAN forwarder of its own: {why}; experiments bring theirs") from error
+        raise LocalError(
+            f"lab {lab.name} has no WAN forwarder of its own: {why}; run: lispfmc lab up --impairable"
+        ) from error
     return config
 
 
