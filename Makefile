@@ -10,11 +10,11 @@ TEST_READY := .venv/.ready-test
 
 FUZZ_SECONDS ?= 600
 
-.PHONY: help demo test bench explore fuzz lint format package bpf guest clean
+.PHONY: help demo test bench explore fuzz lint format docs reference package bpf guest clean
 .DEFAULT_GOAL := help
 
 help: ## say what there is
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # Set-up runs when pyproject.toml is newer than the stamp, so a warm start costs nothing. It talks on stderr only.
 $(DEMO_READY): pyproject.toml deploy/setup.sh
@@ -48,6 +48,12 @@ format: $(TEST_READY) ## format the code and apply safe fixes
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+docs: $(TEST_READY) ## build the documents into build/site, failing on any warning
+	@deploy/docs.sh
+
+reference: $(TEST_READY) ## write the reference pages of docs/ anew from settings and commands
+	@$(BIN)/python -m lispfmc.cli.reference docs/reference
+
 package: $(TEST_READY) ## build wheel, sdist and .deb into dist/
 	@deploy/package.sh
 
@@ -58,4 +64,4 @@ guest: ## put QEMU and the guest of the virtual machines' tests under build/ (se
 	@deploy/guest.sh
 
 clean: ## remove what set-up and tests made in this folder (a running lab: lispfmc lab down)
-	@rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
+	@rm -rf .venv build dist .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

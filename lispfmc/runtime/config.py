@@ -91,17 +91,25 @@ class TokenSettings(Settings):
     """Who shows this token may do what its role says: look, report measurements, or operate."""
 
     name: str
+    """Whose it is."""
     token: str = Field(min_length=16, max_length=256)
+    """What is shown: `Authorization: Bearer TOKEN`."""
     role: Role = "read"
+    """Look; look and report measurements; everything."""
 
 
 class SharedKey(Settings):
     """A secret that we share with one other party, and how it is used: the four lines of every row with a key."""
 
     key_id: int = Field(ge=0, le=255)
+    """Which key it is; both sides call it the same."""
     secret: str = Field(min_length=1)
+    """The key; both sides have the same."""
     algorithm: Algorithm = Algorithm.HMAC_SHA_256_128
+    """RFC 9301 §12.5: 1 HMAC-SHA-1-96, 2 HMAC-SHA-256-128, 3 the same with HKDF; 0: anybody may speak."""
     auth_compat: AuthCompat = "whole-16"
+    """How to speak to that peer: tag over the whole message, cut to 16 (12) bytes; not cut; or by the letter of RFC
+    9301 §5.6."""
 
     @cached_property
     def key(self) -> Key:
@@ -113,9 +121,12 @@ class ApiSettings(Settings):
     wants tokens; with a certificate and its key (PEM) it speaks TLS."""
 
     listen: Annotated[str, PlainValidator(_listen)] = "127.0.0.1:9342"
+    """"address:port" or "unix:/path" (mode 0600)."""
     tokens: tuple[TokenSettings, ...] = ()
     certificate: Path | None = None
+    """For TLS, with its key (PEM)."""
     key: Path | None = None
+    """The certificate's."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
@@ -141,7 +152,9 @@ class ApiSettings(Settings):
 
 class LogSettings(Settings):
     level: Level = "info"
+    """What is logged."""
     format: Literal["auto", "console", "json"] = "auto"
+    """For people, or one JSON object a line."""
 Level: TypeAlias = Literal["debug", "info", "warning", "error"]
 
 

@@ -1,7 +1,7 @@
-"""The tutorial as its reader has it: every command of docs/tutorial.md in order, in a lab of its own, with what the page shows.
+"""The tutorial as its reader has it: every command of docs/tutorial.md in order, in a lab of its own.
 
-A line of a `text` block is somewhere in what the commands above it print, but for numbers and spaces; `expect` comments are
-regular expressions for one line of it.
+A line of a `text` block is somewhere in what the commands above it print, but for numbers and spaces; `expect` comments
+are regular expressions for one line of it.
 """
 
 from __future__ import annotations
