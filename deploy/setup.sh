@@ -40,6 +40,7 @@ find_missing() {
     need tshark tshark "the independent decoder that reads our captures"
     need tcpdump tcpdump "captures the packets of the integration tests"
     need ping iputils-ping "reaches hosts in the integration tests"
+    need chromium chromium "the browser that opens the live page"
 }
 
 debian_packages() {

@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from fmcc import page
 from fmcc.agents import Agents
 from fmcc.api import answers
 from fmcc.api.routes import Routes
@@ -19,9 +20,11 @@ from fmcc.effects import AbortMigration, FmccEffect, Persist, PrepareMigration, 
 from fmcc.history import restoring
 from fmcc.history.database import History
 from fmcc.history.keeper import Keeper
-from fmcc.memory import Forgetful, Journal, Memory
 from fmcc.measures import Measures
+from fmcc.memory import Forgetful, Journal, Memory
 from fmcc.moves import AgentReport
+from fmcc.parts import Parts
+from fmcc.routers import Routers
 from fmcc.settings import CONTROL_PORT, FmccSettings
 from fmcc.steering.registry import SCHEMES, schemes
 from lispfmc.core.effects import Emit, Reject, Send, Transmit
@@ -34,6 +37,13 @@ from lispfmc.runtime.nonces import ordered_nonces
 from lispfmc.runtime.rejects import Rejects
 from lispfmc.runtime.udp import Sockets, open_dgram
 from lispfmc.wire.address import Endpoint
+
+MAP_SERVER = "map-server"
+
+
+def agent_of(datacenter: str) -> str:
+    """What the agent of a data centre is called among the parts."""
+    return f"hypervisor-{datacenter}"
 
 
 class Daemon:
@@ -62,7 +72,15 @@ class Daemon:
             for site in settings.sites
             if site.agent is not None
         }
-        self._agents = Agents(self._clients, self._tell, self._restarted, self._found)
+        self._parts = Parts(self._events)
+        self._parts.expect(MAP_SERVER, "mapping system")
+        for datacenter in self._clients:
+            self._parts.expect(agent_of(datacenter), "hypervisor agent")
+        self._routers = {
+            site.name: ApiClient(site.api, token=site.api_token) for site in settings.sites if site.api is not None
+        }
+        self._router_news = Routers(self._routers, self._parts, self._events)
+        self._agents = Agents(self._clients, self._tell, self._restarted, self._found, reached=self._reached)
         self._sockets: Sockets | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._driver: Driver[FmccEffect] = Driver(
@@ -77,7 +95,7 @@ class Daemon:
     async def run(self) -> None:
         """Serve until cancelled."""
         async with contextlib.AsyncExitStack() as stack:
-            for client in self._clients.values():
+            for client in (*self._clients.values(), *self._routers.values()):
                 await stack.enter_async_context(client)
             stack.push_async_callback(self.api.close)
             opened = []
@@ -94,6 +112,8 @@ class Daemon:
                 await self.api.start(self._settings.api.listen)
                 for datacenter in self._clients:
                     tasks.create_task(self._agents.follow(datacenter), name=f"follow {datacenter}")
+                for site in self._routers:
+                    tasks.create_task(self._router_news.follow(site), name=f"follow {site}")
                 if self._keeper is not None:
                     tasks.create_task(self._keeper.run(), name="history")
                 self._driver.start()
@@ -130,6 +150,9 @@ class Daemon:
     def _found(self, datacenter: str, machines: Collection[str], asked: float) -> None:
         self._driver.tell(self._controller.found, datacenter, machines, asked)
 
+    def _reached(self, datacenter: str, why: str) -> None:
+        self._parts.found(agent_of(datacenter), up=not why, why=why)
+
     # --- the API ------------------------------------------------------------------------------------------------------
 
     def _make_api(self) -> Api:
@@ -152,7 +175,20 @@ class Daemon:
             classes=classes,
             instance_id=settings.instance_id,
             following=self._agents.following,
+            packets=self._router_news.packets,
         ).add_to(api)
+        page.add_to(api)
+        Measures(
+            self._events,
+            api.metrics,
+            SCHEMES,
+            default=self._controller.steering.scheme,
+            began=lambda: self._driver.began,
+        )
+        agents, following = len(self._clients), self._agents.following
+        api.metrics.gauge(
+            "lispfmc_agents_unreachable", "Hypervisor agents that do not answer", lambda: agents - len(following)
+        )
         if self._keeper is not None:
             keeper, changes = self._keeper, self._controller.changes
             api.metrics.counter(
@@ -172,23 +208,17 @@ class Daemon:
             services=len(self._controller.world.services),
             drops=self._sockets.drops if self._sockets else 0,
             history="none" if self._history is None else str(self._history.path),
+            parts=self._all_parts(),
         )
         return msgspec.structs.asdict(status)
 
+    def _all_parts(self) -> list[answers.PartView]:
+        missing = [str(each) for each in self._ranges if not self._controller.subscriber.confirmed(each)]
+        self._parts.found(MAP_SERVER, up=not missing, why=f"no subscription to {', '.join(missing)}")
+        return self._parts.view()
+
     def _not_ready(self) -> list[str]:
         confirmed, following = self._controller.subscriber.confirmed, self._agents.following
-        page.add_to(api)
-        Measures(
-            self._events,
-            api.metrics,
-            SCHEMES,
-            default=self._controller.steering.scheme,
-            began=lambda: self._driver.began,
-        )
-        agents, following = len(self._clients), self._agents.following
-        api.metrics.gauge(
-            "lispfmc_agents_unreachable", "Hypervisor agents that do not answer", lambda: agents - len(following)
-        )
         missing = [f"no subscription to {each}" for each in self._ranges if not confirmed(each)]
         return missing + [f"no answer from the agent of {each}" for each in self._clients if each not in following]
 

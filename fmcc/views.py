@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from typing import TypeAlias
 
 from fmcc.api.answers import (
     CandidateView,
@@ -19,14 +20,18 @@ from fmcc.api.answers import (
     PlacementView,
     ServiceList,
     ServiceView,
+    SiteList,
+    SiteView,
     UserList,
     UserView,
 )
 from fmcc.controller import Controller
 from fmcc.deliberation import Considered
-from fmcc.moves import Move, MoveRecord
+from fmcc.moves import IN_FLIGHT, Move, MoveRecord
 from fmcc.policy import Go
 from lispfmc.wire.address import ip_text
+
+Packets: TypeAlias = Callable[[str], dict[str, int] | None]
 
 
 def users(controller: Controller, now: float) -> UserList:
@@ -156,11 +161,22 @@ def _considered(controller: Controller, considered: Considered, now: float) -> D
     )
 
 
-def moves(controller: Controller) -> MoveList:
-    return MoveList([move(record) for record in controller.moves])
+def sites(controller: Controller) -> SiteList:
+    world = controller.world
+    return SiteList(
+        [
+            SiteView(name, "datacenter" if name in world.datacenters else "access", [ip_text(rloc) for rloc in rlocs])
+            for name, rlocs in world.sites.items()
+        ]
+    )
 
 
-def move(record: MoveRecord) -> MoveView:
+def moves(controller: Controller, packets: Packets = lambda _: None) -> MoveList:
+    """`packets` is what the tunnel routers have told of a move's."""
+    return MoveList([move(record, packets) for record in controller.moves])
+
+
+def move(record: MoveRecord, packets: Packets = lambda _: None) -> MoveView:
     moved = record.move
     started = moved.phases[0].at if moved.phases else 0.0
     return MoveView(
@@ -179,6 +195,8 @@ def move(record: MoveRecord) -> MoveView:
         resumed_monotonic_ns=moved.resumed_ns,
         blackout_events_ms=_blackout(moved),
         reason=moved.reason,
+        ended=moved.state not in IN_FLIGHT,
+        packets=packets(moved.id),
     )
 
 

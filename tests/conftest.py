@@ -7,6 +7,7 @@ An error that asyncio could only log (an exception in a task that nobody awaited
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import logging
 import os
 import shutil
@@ -63,7 +64,27 @@ def no_tshark() -> str | None:
     return None if shutil.which("tshark") else "tshark is not installed"
 
 
-NEEDS = {"namespaces": no_namespaces, "compose": no_compose, "tshark": no_tshark}
+@cache
+def no_browser() -> str | None:
+    """Why no page can be opened here, or None when one can."""
+    if not shutil.which("chromium"):
+        return "chromium is not installed"
+    return None if importlib.util.find_spec("playwright") else "playwright is not installed"
+
+
+def prometheus_command(name: str) -> tuple[str, ...]:
+    """`prometheus` or `promtool`: the system's, or what set-up unpacked; empty when there is neither."""
+    unpacked = Path(__file__).resolve().parents[1] / "build/prometheus/usr/bin" / name
+    found = shutil.which(name) or (str(unpacked) if unpacked.exists() else None)
+    return (found,) if found else ()
+
+
+@cache
+def no_prometheus() -> str | None:
+    return None if prometheus_command("prometheus") and prometheus_command("promtool") else "prometheus is not installed"
+
+
+NEEDS = {"namespaces": no_namespaces, "compose": no_compose, "prometheus": no_prometheus, "tshark": no_tshark, "browser": no_browser}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

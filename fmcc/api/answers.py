@@ -148,6 +148,9 @@ class MoveView(msgspec.Struct, frozen=True):
     resumed_monotonic_ns: int | None
     blackout_events_ms: float | None
     reason: str
+    ended: bool
+    packets: dict[str, int] | None = None
+    """Held, forwarded, replayed and lost, as the tunnel routers told; null: they have told nothing."""
 
 
 class MoveList(msgspec.Struct, frozen=True):
@@ -243,6 +246,27 @@ class ReportTaken(msgspec.Struct, frozen=True):
     unknown: int
 
 
+class PartView(msgspec.Struct, frozen=True):
+    """Something that the controller depends on: does it answer, and since when (unix time) is that so."""
+
+    name: str
+    kind: str
+    up: bool
+    since: float
+
+
+class SiteView(msgspec.Struct, frozen=True):
+    """A site: an access network or a data centre, and the RLOCs of its tunnel router."""
+
+    name: str
+    kind: Literal["access", "datacenter"]
+    rlocs: list[str]
+
+
+class SiteList(msgspec.Struct, frozen=True):
+    items: list[SiteView]
+
+
 class Status(msgspec.Struct, frozen=True):
     """What GET /v1/status adds to what every daemon says."""
 
@@ -255,3 +279,4 @@ class Status(msgspec.Struct, frozen=True):
     services: int
     drops: int
     history: str
+    parts: list[PartView] = []

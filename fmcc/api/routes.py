@@ -50,15 +50,17 @@ class Routes:
         classes: set[str],
         instance_id: int,
         following: Collection[str],
+        packets: views.Packets = lambda _: None,
     ) -> None:
         """`tell` is the driver's; `classes` are the service classes there are; `following` the data centres whose agent
-        answers."""
+        answers; `packets` what the tunnel routers have told of a move's."""
         self._controller = controller
         self._tell = tell
         self._history = history
         self._classes = classes
         self._instance_id = instance_id
         self._following = following
+        self._packets = packets
 
     def add_to(self, api: Api) -> None:
         controller, now = self._controller, time.monotonic
@@ -71,7 +73,9 @@ class Routes:
             "/v1/placements", lambda: views.placements(controller), answers=answers.PlacementList, summary=placements
         )
         moves = "The last moves of this run"
-        api.get("/v1/moves", lambda: views.moves(controller), answers=answers.MoveList, summary=moves)
+        api.get("/v1/moves", lambda: views.moves(controller, self._packets), answers=answers.MoveList, summary=moves)
+        sites = "Every site, and the RLOCs of its tunnel router"
+        api.get("/v1/sites", lambda: views.sites(controller), answers=answers.SiteList, summary=sites)
         decisions = "The last decision about each service, explained"
         api.get(
             "/v1/decisions", lambda: views.decisions(controller, now()), answers=answers.DecisionList, summary=decisions

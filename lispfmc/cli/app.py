@@ -81,6 +81,15 @@ class LabDriver(StrEnum):
     qemu = "qemu"
 
 
+class LogLevel(StrEnum):
+    """From which level on a daemon logs."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
 class Table(StrEnum):
     """What `show` can show."""
 
@@ -187,6 +196,22 @@ def reload(
     _finish(verb(at=at, lab_name=lab, output=output))
 
 
+@app.command(short_help="From which level on daemons log")
+def log(
+    level: Annotated[LogLevel | None, typer.Option("--level", help="log from this level on")] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="DAEMON", help="only this one", autocompletion=completion.daemons)
+    ] = None,
+    dry_run: DryRun = False,  # noqa: FBT002 - likewise
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """From which level on daemons log; with --level another one, at once and until they end."""
+    from lispfmc.cli.log import log as verb
+
+    _finish(verb(at=at, level=level.value if level else None, dry_run=dry_run, lab_name=lab, output=output))
+
+
 @app.command(short_help="Ask a Map-Resolver where an EID is")
 def lookup(
     eid: Annotated[
@@ -232,6 +257,21 @@ def check(
     from lispfmc.cli.check import check as verb
 
     raise typer.Exit(verb(files, kind.value if kind else None, output=output))
+
+
+@app.command(short_help="The controller's live page, for a browser")
+def page(
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="ADDRESS:PORT", help="where to serve it; port 0: any that is free")
+    ] = "127.0.0.1:8080",
+    read_only: Annotated[bool, typer.Option("--read-only", help="a URL that shows and moves nothing")] = False,  # noqa: FBT002 - likewise
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """Serve the controller's live page to browsers on this machine, and print its URL with a token."""
+    from lispfmc.cli.page import page as verb
+
+    _finish(verb(listen=listen, read_only=read_only, lab_name=lab, output=output))
 
 
 @app.command(short_help="Everything for a bug report, keys redacted")
@@ -418,6 +458,20 @@ def lab_impair(
     if (rtt is None) != (not between) or (between and len(between) != 2):
         raise typer.BadParameter("name two members and give --rtt, or neither")
     _finish(impair(tuple(between or ()), rtt, control_loss, lab, output=output))
+
+
+@lab_app.command("metrics", short_help="Serve the daemons' metrics to a Prometheus")
+def lab_metrics(
+    listen: Annotated[
+        str, typer.Option("--listen", metavar="ADDRESS:PORT", help="where to serve them; port 0: any that is free")
+    ] = "127.0.0.1:9340",
+    name: Name = None,
+    output: Output = Format.table,
+) -> None:
+    """Serve the metrics of the labs that are up to a Prometheus on this machine, until it is interrupted."""
+    from lispfmc.cli.metrics import metrics
+
+    _finish(metrics(listen, name, output=output))
 
 
 @lab_app.command("demo", short_help="Build, move, measure, remove")

@@ -332,6 +332,7 @@ class _Writer:
 
     def _fmcc_site(self, site: Site) -> dict[str, Any]:
         described: dict[str, Any] = {"name": site.name, "kind": site.kind, "rlocs": self._rlocs(site.name)}
+        described["api"] = f"unix:{self._choices.socket(site.name)}"
         if site.kind == "datacenter":
             described |= {
                 "agent": self._agent_address(site),

@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -68,7 +69,6 @@ class EventsQuery(msgspec.Struct, frozen=True):
     after: int | None = None
 
 
-class Api:
 class LogRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """From which level on to log."""
 
@@ -82,6 +82,7 @@ class LogChange(msgspec.Struct, frozen=True):
     before: Level
 
 
+class Api:
     """One aiohttp application. Add routes and metrics before `start`."""
 
     def __init__(
@@ -100,8 +101,8 @@ class LogChange(msgspec.Struct, frozen=True):
         """Who may use it is what `settings` say; `token` is one that may do everything. `status_type` is what `status`
         returns, for the description."""
         self.metrics = Metrics(events, rejects)
-        self._daemon = daemon
         self.metrics.daemon(daemon, name, not_ready)
+        self._daemon = daemon
         self._name = name
         self._events = events
         self._rejects = rejects
@@ -129,10 +130,10 @@ class LogChange(msgspec.Struct, frozen=True):
         whole = openapi.DaemonStatus if status_type is None else (openapi.DaemonStatus, status_type)
         self.get("/v1/status", self._whole_status, answers=whole, summary="What the daemon says of itself")
         self.get("/v1/rejects", self._whole_rejects, answers=openapi.RejectCounts, summary="Refused packets")
-        self.get("/v1/openapi.json", self.document, summary="This description of the API")
         self.get("/v1/log", self._log, answers=LogRequest, summary="From which level on it logs")
         change = Operation("POST", "/v1/log", "Log from this level on", LogChange, takes=LogRequest, role="operate")
         self.serve(change, self._set_log)
+        self.get("/v1/openapi.json", self.document, summary="This description of the API")
 
     def document(self) -> Json:
         """The OpenAPI document of every route that was added."""
@@ -184,6 +185,24 @@ class LogChange(msgspec.Struct, frozen=True):
             return _json(await act(await _body(request, dict[str, Any])))
 
         self._add(handle, Operation("POST", path, takes=dict[str, Any], role="operate"))
+
+    def asset(self, path: str, body: bytes, media: str) -> None:
+        """GET `path` answers with these bytes, to everybody: a page, which has to ask for whatever it shows."""
+        etag = f'"{sha256(body).hexdigest()[:16]}"'
+        headers = {
+            "Content-Type": media,
+            "ETag": etag,
+            "Cache-Control": "no-cache",
+            "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+            "X-Content-Type-Options": "nosniff",
+        }
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            if request.headers.get("If-None-Match") == etag:
+                return web.Response(status=304, headers={"ETag": etag})
+            return web.Response(body=body, headers=headers)
+
+        self._add(handle, Operation("GET", path, "A file of the page", role=None, media=media.split(";")[0]))
 
     async def start(self, listen: str) -> None:
         """Listen at "unix:/path" or "address:port". Raises LocalError when that cannot be had."""
@@ -282,6 +301,16 @@ class LogChange(msgspec.Struct, frozen=True):
             **self._status(),
         }
 
+    def _log(self) -> Json:
+        return {"level": logs.level()}
+
+    async def _set_log(self, call: Call[LogRequest, None]) -> Json:
+        before = logs.level()
+        logs.set_level(call.body.level)
+        if before != call.body.level:
+            self._events.append("log.changed", {"level": call.body.level, "before": before})
+        return LogChange(call.body.level, before)
+
     def _whole_rejects(self) -> Json:
         return {"counts": self._rejects.counts, "bugs": self._rejects.bugs, "items": self._rejects.recent()}
 
@@ -301,16 +330,6 @@ class LogChange(msgspec.Struct, frozen=True):
             if request.transport is not None:
                 request.transport.abort()
         finally:
-    def _log(self) -> Json:
-        return {"level": logs.level()}
-
-    async def _set_log(self, call: Call[LogRequest, None]) -> Json:
-        before = logs.level()
-        logs.set_level(call.body.level)
-        if before != call.body.level:
-            self._events.append("log.changed", {"level": call.body.level, "before": before})
-        return LogChange(call.body.level, before)
-
             self._streams.discard(pump)
         return response
 

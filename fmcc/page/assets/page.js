@@ -6,8 +6,13 @@ import { showDecisions, showEvent, showHistory, showMoves, showParts, showServic
 import { follow } from './stream.js'
 
 const TOGETHER_MS = 50 // events that come in one burst are one look at the state
-const TABLES = ['network', 'users', 'placements', 'distances', 'moves', 'decisions']
+const TABLES = ['sites', 'users', 'placements', 'distances', 'moves', 'decisions']
 const state = { sites: [], users: [], placements: [], distances: [], moves: [], decisions: [], status: null }
+const given = new URLSearchParams(location.hash.slice(1)).get('token')
+if (given) { // of the URL that `lispfmc page` prints; it does not stay in the address
+  sessionStorage.setItem('token', given)
+  history.replaceState(null, '', location.pathname)
+}
 let token = sessionStorage.getItem('token') ?? '', following = null, due = null, lostSince = null
 
 async function ask(path, options = {}) {
@@ -27,7 +32,7 @@ async function look() {
   try {
     const [status, ...tables] = await Promise.all(['status', ...TABLES].map(path => ask(path)))
     state.status = status
-    TABLES.forEach((name, number) => { state[name === 'network' ? 'sites' : name] = tables[number].items })
+    TABLES.forEach((name, number) => { state[name] = tables[number].items })
     relate()
     show()
   } catch (error) {

@@ -67,7 +67,7 @@ export function showDecisions({ decisions }) {
 export function showEvent(event) {
   const fields = Object.entries(event.fields).map(([name, value]) => `${name}=${typeof value === 'object' ? JSON.stringify(value) : value}`)
   const list = byId('event-list')
-  list.prepend(html('li', { 'data-id': event.id, 'data-name': event.name }, `${clock(event.time)} ${event.name} ${fields.join(' ')}`))
+  list.prepend(html('li', { 'data-id': event.id, 'data-name': event.name, 'data-time': event.time }, `${clock(event.time)} ${event.name} ${fields.join(' ')}`))
   while (list.children.length > EVENTS_SHOWN) list.lastElementChild.remove()
 }
 

@@ -67,7 +67,7 @@ function box(site, at, { users, placements }) {
   return svg('g', { tabindex: 0, role: 'img', 'aria-label': said, 'data-site': site.name },
     svg('rect', { class: `site ${site.kind}`, x, y, width: BOX.width, height: BOX.height, rx: 10 }),
     svg('text', { x: x + 12, y: y + 24 }, site.name),
-    svg('text', { class: 'small', x: x + BOX.width - 12, y: y + 24, 'text-anchor': 'end' }, site.rlocs[0] ?? ''),
+    svg('text', { class: 'small rloc', x: x + BOX.width - 12, y: y + 24, 'text-anchor': 'end' }, site.rlocs[0] ?? ''),
     ...here.slice(0, 6).flatMap((one, number) => occupant(one, x + 16 + (number % 2) * 108, y + 48 + Math.floor(number / 2) * 20)),
     here.length > 6 ? svg('text', { class: 'small', x: x + BOX.width - 12, y: y + BOX.height - 8, 'text-anchor': 'end' }, `and ${here.length - 6} more`) : null,
   )
