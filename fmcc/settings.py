@@ -24,6 +24,7 @@ from lispfmc.runtime.config import (
     ApiSettings,
     EndpointField,
     IpField,
+    Listen,
     LogSettings,
     PrefixField,
     Settings,
@@ -70,6 +71,11 @@ class SiteSettings(Settings):
     """As everywhere where there is a key."""
     capacity: int | None = Field(default=None, ge=0)
     """Services that it takes; default: no limit."""
+
+    api: Listen | None = None
+    """The HTTP API of its tunnel router ("unix:/path", "address:port"), which tells what becomes of packets in moves."""
+    api_token: str | None = None
+    """What that API asks for."""
 
     @model_validator(mode="after")
     def _whole(self) -> Self:

@@ -81,6 +81,9 @@ def _listen(value: object) -> str:
     return str(value)
 
 
+Listen: TypeAlias = Annotated[str, PlainValidator(_listen)]
+
+
 class Settings(BaseModel):
     """Base of all settings: unknown keys are refused, values do not change."""
 
@@ -120,7 +123,7 @@ class ApiSettings(Settings):
     """Where the HTTP API listens: "unix:/path" or "address:port". Anything but loopback is the operator's choice, and
     wants tokens; with a certificate and its key (PEM) it speaks TLS."""
 
-    listen: Annotated[str, PlainValidator(_listen)] = "127.0.0.1:9342"
+    listen: Listen = "127.0.0.1:9342"
     """"address:port" or "unix:/path" (mode 0600)."""
     tokens: tuple[TokenSettings, ...] = ()
     certificate: Path | None = None
@@ -150,14 +153,14 @@ class ApiSettings(Settings):
         return tls_context(self.certificate, self.key)
 
 
+Level: TypeAlias = Literal["debug", "info", "warning", "error"]
+
+
 class LogSettings(Settings):
     level: Level = "info"
     """What is logged."""
     format: Literal["auto", "console", "json"] = "auto"
     """For people, or one JSON object a line."""
-Level: TypeAlias = Literal["debug", "info", "warning", "error"]
-
-
 
 
 M = TypeVar("M", bound=BaseModel)
