@@ -25,8 +25,8 @@ EVENT = re.compile(
 
 
 def strings() -> Iterator[str]:
-    """Every text constant of the daemons' code, docstrings included."""
-    for path in (path for package in DAEMONS for path in (ROOT / package).rglob("*.py")):
+    """Every text constant of the daemons' code and of what they share, docstrings included."""
+    for path in (path for package in (*DAEMONS, "lispfmc/runtime") for path in (ROOT / package).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 yield node.value
