@@ -11,11 +11,13 @@ network is 198.18.N.0/24 with N = 100 + the last number of the site's IPv4 RLOC 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import ipaddress
 import os
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -30,16 +32,18 @@ from lispfmc.lab.configs import (
     write_config,
     write_private,
 )
-from lispfmc.lab.installation import FILE, run_directory
+from lispfmc.lab.installation import FILE, Installation, run_directory
 from lispfmc.lab.lifecycle import attach_nodes, installation_of, write_installation
 from lispfmc.lab.namespaces import GATEWAY_MAC, add_gateway, add_neighbours
 from lispfmc.lab.readiness import wait_until_ready
+from lispfmc.lab.relay import Relay, tokens
 from lispfmc.lab.topology import Site, Topology, load_topology
 from lispfmc.wire.address import Ip
 from lispfmc.wire.errors import LocalError
 
 EID_MTU = 1400  # leaves room for the outer headers inside Docker's 1500
 ROLES = ("wan", "mapserver", "fmcc", "xtr", "agent", "node", "cli")
+PAGE_PORT = 8080  # inside the container
 _READY_SECONDS = 120.0  # the containers of a busy machine start one after the other
 
 
@@ -147,9 +151,29 @@ def attend(topology: Topology, choices: Choices) -> None:
     wait_until_ready(lab, _READY_SECONDS)
     attach_nodes(topology, lab)
     write_installation(lab)
-    sys.stdout.write(f"lab {lab.name} is up: docker compose exec cli lispfmc status\n")
+    asyncio.run(_serve(lab))
+
+
+async def _serve(lab: Installation) -> None:
+    """The live page, until the container is stopped; docker-compose.yml publishes its port on the host's loopback."""
+    known = tokens(lab.folder)
+    relay = Relay(Path(lab.the("fmcc").api.removeprefix("unix:")), known)
+    await relay.start(f"0.0.0.0:{PAGE_PORT}")
+    stopped = asyncio.Event()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(signum, stopped.set)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    published = os.environ.get("LISPFMC_PAGE", f"127.0.0.1:{PAGE_PORT}")
+    user = lab.users()[0]
+    sys.stdout.write(
+        f"lab {lab.name} is up. Look: http://{published}/#token={known['operate']}\n"
+        f"Then: docker compose exec cli lispfmc move {user.name} --to {user.sites[-1]} --wait --measure\n"
+    )
     sys.stdout.flush()
-    signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    try:
+        await stopped.wait()
+    finally:
+        await relay.close()
 
 
 def main(arguments: list[str] | None = None) -> int:

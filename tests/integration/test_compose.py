@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
@@ -78,10 +81,26 @@ def test_a_user_moves_her_service_follows_and_the_round_trip_shows_it(network: N
     assert 3 <= rtt["after"] < 50, rtt
     for move in (report["user_move"], report["service_move"]):
         assert move["gap_ms"] > 0, move
-        assert move["duplicated"] == 0, move
+    assert report["user_move"]["duplicated"] == 0, report
+    assert report["service_move"]["lost"] == 0, (
+        report
+    )  # what may be missing at the target is sent again: copies are seen
     records = {item["eid"]: item for item in network.lispfmc("show", "registrations")["items"]}
     assert records["100.64.1.10/32"]["site"] == "access2"
     assert records["100.64.101.10/32"]["site"] == "dc2"
+
+
+def test_it_prints_one_url_and_the_page_is_there(network: Network) -> None:
+    logs = network.compose("logs", "--no-color", "cli")
+    (url,) = set(re.findall(r"http://\S+", logs))
+    assert "lispfmc move alice --to access2 --wait --measure" in logs
+    place, token = url.split("#token=")
+    with urlopen(place, timeout=10) as page:
+        assert b"Follow-Me Cloud" in page.read()
+    with pytest.raises(HTTPError, match="401"):
+        urlopen(f"{place}v1/placements", timeout=10)
+    with urlopen(Request(f"{place}v1/placements", headers={"Authorization": f"Bearer {token}"}), timeout=10) as answer:
+        assert {one["service"] for one in json.load(answer)["items"]} == {"alice-app", "bob-app"}
 
 
 def test_nothing_is_privileged(network: Network) -> None:
