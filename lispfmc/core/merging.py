@@ -150,16 +150,18 @@ def _unchanged(register: Register, view: View) -> Lease | None:
     if not register.memo or not register.claims:
         return None
     current = view.exact(register.claims[0].eid)
-    for part in current.each if current is not None else ():
+    lease = remembered(current, register.memo) if current is not None else None
+    return lease if lease is not None and lease.registrant == register.registrant else None
+
+
+def remembered(first: Registration, memo: int) -> Lease | None:
+    """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant; `first` is
+    what its first EID has now. Everything that the lease's Map-Register said must still stand."""
+    for part in first.parts or (first,):
         lease = part.lease
-        if lease.memo == register.memo and lease.registrant == register.registrant and is_whole(lease):
+        if lease.memo == memo and 0 < lease.live == lease.claimed:
             return lease
     return None
-
-
-def is_whole(lease: Lease) -> bool:
-    """Whether everything that its Map-Register said still stands."""
-    return 0 < lease.live == lease.claimed
 
 
 def _withdrawn(eid: Prefix, current: Registration | None, owner: Owner, now: float) -> Change | None:

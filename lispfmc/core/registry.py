@@ -87,6 +87,7 @@ class Lease(msgspec.Struct, gc=False, order=True):
 
     Attributes:
         due: the deadline as the store's queue knows it; a refresh only moves `expires_at`.
+        memo: of the Map-Register; 0 since a restart, or since the configuration was read anew.
         live: registrations that still belong to it, of the `claimed` ones in `members`.
     """
 

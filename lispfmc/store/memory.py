@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from lispfmc.core.leases import Leases
-from lispfmc.core.merging import is_whole, without
+from lispfmc.core.merging import without
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, Retold, View
 from lispfmc.core.subscriptions import Subscribed
@@ -31,7 +31,6 @@ class MemoryStore:
         self.departed: dict[Prefix, dict[Owner, Registration]] = {}
         self.leases = Leases()
         self.ended: list[Lease] = []  # by the last call of `expired`
-        self._memos: dict[int, Lease] = {}  # of leases that live
         self._static: dict[Prefix, Registration] = {}
         # what each EID came to, and those that are gone; the last of them is number `_event_id`
         self._events: deque[Registration | Prefix] = deque(maxlen=EVENTS_KEPT)
@@ -114,13 +113,9 @@ class MemoryStore:
     def close(self) -> None:
         """Likewise."""
 
-    def remembered(self, memo: int) -> Lease | None:
-        """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant."""
-        lease = self._memos.get(memo)
-        return lease if lease is not None and is_whole(lease) else None
-
     def forget(self) -> None:
-        self._memos.clear()
+        for lease in self.leases:
+            lease.memo = 0
 
     def renew(self, lease: Lease, nonce: int, now: float) -> None:
         """The same Map-Register came once more, with a nonce that is greater than the last."""
@@ -191,8 +186,6 @@ class MemoryStore:
         lease.members = tuple(mine)
         if mine:
             self.leases.add(lease)
-            if lease.memo and is_whole(lease):
-                self._memos[lease.memo] = lease
 
     def _retell(self, retold: Retold, now: float) -> None:
         """`_accept` where nothing but the records of hosts, and perhaps their lease, is another: all at once."""
@@ -201,10 +194,7 @@ class MemoryStore:
         self.nonces[registrant.owner, registrant.key.id] = register.nonce
         hosts = self.table.hosts(len(ips[0]))
         lease.expires_at = now + register.lifetime_s
-        if lease.live:
-            if lease.memo != register.memo and self._memos.get(lease.memo) is lease:
-                del self._memos[lease.memo]
-        else:
+        if not lease.live:
             leave = self._leave
             for ip in ips:
                 leave(hosts[ip].lease)
@@ -214,8 +204,6 @@ class MemoryStore:
         lease.claimed = len(ips)
         lease.members = retold.registrations
         lease.memo = register.memo
-        if lease.memo:
-            self._memos[lease.memo] = lease
         self._event_id += len(retold.changed)
         self._events.extend(retold.changed)
 
@@ -295,8 +283,6 @@ class MemoryStore:
         lease.live -= 1
         if not lease.live:
             lease.members = ()
-            if self._memos.get(lease.memo) is lease:
-                del self._memos[lease.memo]
         elif lease.live * 4 < len(lease.members):
             # what it lost must not be kept in memory by the little that is left
             kept = ((member, self.table.get(member.eid)) for member in lease.members)

@@ -1,7 +1,7 @@
 """EID-records by themselves (RFC 9301 §5.4): how a mapping is kept and passed on, as the bytes that a reply carries.
 
 `packed` and `unpacked` are inverse. `split` takes the records of a message that was decoded apart without decoding
-them again, and `alike` those that differ in nothing but the EID; `eid_of` and `version_of` read one field each.
+them again, and `alike` those that differ in nothing but the EID; `eid_of`, `eid_at` and `version_of` read one field.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ LOCATOR_HEADER = 8  # of a locator, before its address; likewise
 _REPLY_HEADER = 12  # a record travels in a Map-Reply: its first word, and a nonce
 _LCAF = 16387
 _LCAF_HEADER = 8  # AFI included
+_INSTANCE = b"\x40\x03\x02"  # its AFI, and the LCAF type of an address inside an Instance-ID (RFC 8060 §4.1)
+_INSTANCE_HEADER = 12  # from the LCAF's flags to the address
 _SIZES = {0: 0, 1: 4, 2: 16}
 _HOSTS = {b"\0\1": 4, b"\0\2": 16}  # bytes of an EID by its AFI
 
@@ -115,6 +117,19 @@ def eid_of(record: bytes) -> Prefix:
     prefix = unpacked(record).prefix
     assert prefix is not None, "only records with an EID-Prefix are kept"
     return prefix
+
+
+def eid_at(data: bytes, start: int) -> Prefix | None:
+    """The EID-Prefix of the record that begins at `start`, if it is one of the usual kinds and all there. Nobody has
+    looked at the bytes: host bits may be set."""
+    iid, at = 0, start + HEADER
+    afi = data[at - 2 : at]
+    if afi == _INSTANCE[:2] and data[at + 2 : at + 3] == _INSTANCE[2:]:
+        iid, at = int.from_bytes(data[at + 6 : at + 10], "big"), at + _INSTANCE_HEADER
+        afi = data[at - 2 : at]
+    size = _HOSTS.get(afi)
+    ip = data[at : at + size] if size is not None else b""
+    return Prefix(iid, ip, data[start + 5]) if ip and len(ip) == size else None
 
 
 def version_of(record: bytes) -> int:

@@ -136,6 +136,33 @@ def test_who_never_acknowledged_that_a_host_moved_is_told_its_new_locators() -> 
     assert [each.to.ip for each in both.answer if isinstance(each, Send)] == [ip_of(FIRST)]
 
 
+def test_after_the_configuration_was_read_anew_the_next_refresh_is_decided_on_and_those_that_follow_are_short() -> None:
+    both = Pair()
+    both.hears("1 2", 1)
+    assert both.hears("1 2", 1)
+    for server in (both.short, both.long):
+        server.configured(SETTINGS, both.now)
+    assert [both.hears("1 2", 1) for _ in range(3)] == [False, True, True]
+
+
+@pytest.mark.parametrize("eid", ["[7]10.0.0.1/32", "10.0.0.0/24", "fd00::1/128"])
+def test_a_refresh_of_any_eid_is_taken_short(eid: str) -> None:
+    sites = [
+        {"name": "one", "key_id": 1, "secret": "secret", "prefixes": ["10.0.0.0/24", "fd00::/64"]},
+        {"name": "two", "key_id": 2, "secret": "secret", "prefixes": ["10.0.0.0/24"], "instance_id": 7},
+    ]
+    settings = MapServerSettings.model_validate({"name": "ms", "listen": ["198.18.0.1"], "sites": sites})
+    server, source = MapServer(settings, itertools.count(1)), Endpoint(ip_of(FIRST), 4342)
+    key = Key(2 if eid.startswith("[") else 1, b"secret")
+    prefix = Prefix.parse(eid.rpartition("]")[2], 7 if eid.startswith("[") else 0)
+    record = EidRecord.of(prefix, [Locator.of(ip_of(FIRST))], ttl_minutes=1440)
+    first, second = (sign(MapRegister.of(record, nonce=nonce, want_notify=True), key) for nonce in (1, 2))
+    assert server.at_once(first, source, 1.0) is None
+    server.received(decode(first), first, source, 1.0)
+    assert server.counts()["registrations"] == 1
+    assert isinstance(server.at_once(second, source, 2.0), Transmit)
+
+
 def test_the_events_are_one_effect_and_the_answer_another() -> None:
     server, locator = MapServer(SETTINGS, itertools.count(1)), Locator.of(ip_of(FIRST), weight=7)
     source = Endpoint(ip_of(FIRST), 4342)
