@@ -25,7 +25,7 @@ from lispfmc.core.registry import (
     Register,
     Registration,
     Replayed,
-    Retold,
+    ToldAlike,
     View,
 )
 from lispfmc.core.versions import newer
@@ -81,16 +81,19 @@ def merge(register: Register, view: View, now: float, held: Collection[Prefix] =
     return Accepted(register, tuple(changes), tuple(refusals), tuple(released), lease)
 
 
-def retold(register: Register, told: records.Alike, hosts: Mapping[Ip, Registration], now: float) -> Retold | None:
-    """`merge` of a Map-Register of hosts that its xTR has already, each alone, and that it tells alike.
+def merge_alike(register: Register, told: records.Alike, view: View, now: float) -> ToldAlike | None:
+    """`merge` of a Map-Register of hosts that it tells alike, if its xTR has each alone already or nobody has any.
 
-    That is what an xTR mostly has to say: its locators changed. Nobody else gains or loses anything, so it is one pass
-    over the hosts. None for everything else, which `merge` decides.
+    That is what an xTR mostly has to say: its locators changed, or it has just started. Nobody else gains or loses
+    anything, so it is one pass over the hosts. None for everything else, which `merge` decides.
     """
     eids = told.eids
-    first = hosts.get(eids[0])
-    if first is None or len(set(eids)) < len(eids):
+    if len(eids) > 1 and len(set(eids)) < len(eids):
         return None
+    hosts = view.hosts(len(eids[0]))
+    first = hosts.get(eids[0])
+    if first is None:
+        return _first_told(register, told, now) if len(view.uncovered(eids)) == len(eids) else None
     lease = first.lease
     if lease.live == len(eids) and lease.lifetime_s == register.lifetime_s:
         # all that it has left, so it seems: the lease then goes on, with what its hosts are told to be
@@ -100,9 +103,16 @@ def retold(register: Register, told: records.Alike, hosts: Mapping[Ip, Registrat
     return _retold(register, told, hosts, _new_lease(register, now), now)
 
 
+def _first_told(register: Register, told: records.Alike, now: float) -> ToldAlike:
+    header, eids, locators = told
+    lease = _new_lease(register, now)
+    registrations = tuple([Registration(header + ip + locators, lease, now) for ip in eids])
+    return ToldAlike(register, lease, eids, registrations, registrations, first=True)
+
+
 def _retold(
     register: Register, told: records.Alike, hosts: Mapping[Ip, Registration], lease: Lease, now: float
-) -> Retold | None:
+) -> ToldAlike | None:
     """With hosts that belong to `lease` now if it lives, and to any of the xTR's if it is new."""
     registrant, (header, eids, locators) = register.registrant, told
     if lease.registrant is not registrant:
@@ -124,7 +134,7 @@ def _retold(
         else:
             afters.append(after := Registration(record, lease, now))
             changed.append(after)
-    return Retold(register, lease, eids, tuple(afters), tuple(changed))
+    return ToldAlike(register, lease, eids, tuple(afters), tuple(changed))
 
 
 def _new_lease(register: Register, now: float) -> Lease:

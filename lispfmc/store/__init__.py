@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from lispfmc.core.registry import Accepted, Change, Lease, Owner, Registration, Retold, View
+from lispfmc.core.registry import Accepted, Change, Lease, Owner, Registration, ToldAlike, View
 from lispfmc.core.subscriptions import Subscribed
 from lispfmc.wire.address import Prefix
 from lispfmc.wire.errors import LocalError
@@ -40,7 +40,7 @@ class Dropped(msgspec.Struct, frozen=True, gc=False):
     owner: Owner
 
 
-Item: TypeAlias = Accepted | Retold | Released | Dropped | Subscribed
+Item: TypeAlias = Accepted | ToldAlike | Released | Dropped | Subscribed
 """What a store applies."""
 
 

@@ -12,7 +12,7 @@ from itertools import islice
 from lispfmc.core.leases import Leases
 from lispfmc.core.merging import without
 from lispfmc.core.prefixes import PrefixTable
-from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, Retold, View
+from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, ToldAlike, View
 from lispfmc.core.subscriptions import Subscribed
 from lispfmc.store import Dropped, Gap, Item, Numbered, Query, Released
 from lispfmc.wire.address import Ip, Prefix
@@ -50,6 +50,9 @@ class MemoryStore:
     def longest(self, eid: Prefix) -> Registration | None:
         match = self.table.longest(eid)
         return match[1] if match else None
+
+    def uncovered(self, ips: Sequence[Ip]) -> Sequence[Ip]:
+        return self.table.uncovered(ips)
 
     def alone(self, iid: int, ip: Ip) -> Registration | None:
         return self.table.alone(iid, ip)
@@ -100,8 +103,8 @@ class MemoryStore:
         for item in batch:
             if isinstance(item, Accepted):
                 self._accept(item, now)
-            elif isinstance(item, Retold):
-                self._retell(item, now)
+            elif isinstance(item, ToldAlike):
+                self._tell_alike(item, now)
             elif isinstance(item, Released):
                 self._release(item.eid, item.owner)
             elif isinstance(item, Dropped):
@@ -187,25 +190,29 @@ class MemoryStore:
         if mine:
             self.leases.add(lease)
 
-    def _retell(self, retold: Retold, now: float) -> None:
-        """`_accept` where nothing but the records of hosts, and perhaps their lease, is another: all at once."""
-        register, lease, ips = retold.register, retold.lease, retold.ips
+    def _tell_alike(self, told: ToldAlike, now: float) -> None:
+        """`_accept` where hosts come to nobody's loss, or nothing but their records, and perhaps their lease, is
+        another: all at once."""
+        register, lease, ips = told.register, told.lease, told.ips
         registrant = register.registrant
         self.nonces[registrant.owner, registrant.key.id] = register.nonce
-        hosts = self.table.hosts(len(ips[0]))
         lease.expires_at = now + register.lifetime_s
+        if told.first:
+            self.table.add_hosts(ips, told.registrations)
+        else:
+            hosts = self.table.hosts(len(ips[0]))
+            left = [] if lease.live else [hosts[ip].lease for ip in ips]
+            hosts.update(zip(ips, told.registrations, strict=True))
+            for each in left:
+                self._leave(each)
         if not lease.live:
-            leave = self._leave
-            for ip in ips:
-                leave(hosts[ip].lease)
             lease.live = len(ips)
             self.leases.add(lease)
-        hosts.update(zip(ips, retold.registrations, strict=True))
         lease.claimed = len(ips)
-        lease.members = retold.registrations
+        lease.members = told.registrations
         lease.memo = register.memo
-        self._event_id += len(retold.changed)
-        self._events.extend(retold.changed)
+        self._event_id += len(told.changed)
+        self._events.extend(told.changed)
 
     def _drop(self, dropped: Dropped, now: float) -> None:
         current = self.table.get(dropped.eid)
