@@ -290,6 +290,7 @@ class MemoryStore:
         lease.live -= 1
         if not lease.live:
             lease.members = ()
+            self.leases.left()
         elif lease.live * 4 < len(lease.members):
             # what it lost must not be kept in memory by the little that is left
             kept = ((member, self.table.get(member.eid)) for member in lease.members)
