@@ -15,13 +15,18 @@ from lispfmc.wire.address import Endpoint
 from lispfmc.wire.auth import AUTH_OFFSET, authentic, tagged
 from lispfmc.wire.messages import SITE_ID_BYTES, XTR_ID_BYTES
 
-_MAP_REGISTER = 3
-_XTR_ID_PRESENT = 0x02
-WANT_NOTIFY = 0x01
+_MAP_REGISTER = 0x30  # in the first byte
+_XTR_ID_PRESENT = 0x02  # likewise
+_WANT_NOTIFY = 0x01  # in the third
 _MAP_NOTIFY = 0x4000_0000
 _TRAILER = XTR_ID_BYTES + SITE_ID_BYTES
 _IPV4, _HOST = b"\0\1", 32  # AFI and length of an EID that is one IPv4 address
 _ANY = Query(())
+
+
+def wants_notify(datagram: bytes) -> bool:
+    """Whether it is a Map-Register, as long as one must be, with the M-bit."""
+    return len(datagram) >= AUTH_OFFSET and datagram[0] & 0xF0 == _MAP_REGISTER and datagram[2] & _WANT_NOTIFY == 1
 
 
 def memo(datagram: bytes, source: Endpoint) -> int:
@@ -69,15 +74,11 @@ class Refreshing:
         self._store = store
         self._port = port
 
-    def at_once(self, datagram: bytes, source: Endpoint, now: float, noted: int | None = None) -> Transmit | None:
-        """The Map-Notify for an unchanged refresh; `noted` is its memo where that is known."""
-        if len(datagram) < AUTH_OFFSET or datagram[0] >> 4 != _MAP_REGISTER or not datagram[2] & WANT_NOTIFY:
-            return None
+    def at_once(self, datagram: bytes, source: Endpoint, now: float, noted: int) -> Transmit | None:
+        """The Map-Notify for an unchanged refresh, which wants one; `noted` is its memo."""
         view = self._store.view(_ANY)
         first = first_of(datagram, view)
-        if first is None:
-            return None
-        lease = remembered(first, noted if noted is not None else memo(datagram, source))
+        lease = remembered(first, noted) if first is not None else None
         if lease is None:
             return None
         registrant = lease.registrant

@@ -104,17 +104,17 @@ def merge_alike(register: Register, told: records.Alike, view: View, now: float)
 
 
 def _first_told(register: Register, told: records.Alike, now: float) -> ToldAlike:
-    header, eids, locators = told
+    header, locators = told.header, told.locators
     lease = _new_lease(register, now)
-    registrations = tuple([Registration(header + ip + locators, lease, now) for ip in eids])
-    return ToldAlike(register, lease, eids, registrations, registrations, first=True)
+    registrations = tuple([Registration(header + ip + locators, lease, now) for ip in told.eids])
+    return ToldAlike(register, lease, told.eids, registrations, registrations, first=True)
 
 
 def _retold(
     register: Register, told: records.Alike, hosts: Mapping[Ip, Registration], lease: Lease, now: float
 ) -> ToldAlike | None:
     """With hosts that belong to `lease` now if it lives, and to any of the xTR's if it is new."""
-    registrant, (header, eids, locators) = register.registrant, told
+    registrant, header, eids, locators = register.registrant, told.header, told.eids, told.locators
     if lease.registrant is not registrant:
         return None
     lives, version, held = lease.live, header[8:10], hosts.get
@@ -167,11 +167,10 @@ def _unchanged(register: Register, view: View) -> Lease | None:
 def remembered(first: Registration, memo: int) -> Lease | None:
     """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant; `first` is
     what its first EID has now. Everything that the lease's Map-Register said must still stand."""
-    for part in first.parts or (first,):
-        lease = part.lease
-        if lease.memo == memo and 0 < lease.live == lease.claimed:
-            return lease
-    return None
+    lease = first.lease
+    if lease.memo != memo:
+        lease = next((part.lease for part in first.parts if part.lease.memo == memo), lease)
+    return lease if lease.memo == memo and 0 < lease.live == lease.claimed else None
 
 
 def _withdrawn(eid: Prefix, current: Registration | None, owner: Owner, now: float) -> Change | None:

@@ -101,10 +101,10 @@ class MemoryStore:
 
     def apply(self, batch: Sequence[Item], now: float) -> None:
         for item in batch:
-            if isinstance(item, Accepted):
-                self._accept(item, now)
-            elif isinstance(item, ToldAlike):
+            if isinstance(item, ToldAlike):
                 self._tell_alike(item, now)
+            elif isinstance(item, Accepted):
+                self._accept(item, now)
             elif isinstance(item, Released):
                 self._release(item.eid, item.owner)
             elif isinstance(item, Dropped):

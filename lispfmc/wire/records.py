@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 from struct import Struct
-from typing import NamedTuple
+
+import msgspec
 
 from lispfmc.wire.address import InstanceAddress, Ip, Prefix
 from lispfmc.wire.decoding import decode
@@ -70,7 +71,7 @@ def locators_at(data: bytes, start: int, count: int) -> bytes:
     return data[start:end]
 
 
-class Alike(NamedTuple):
+class Alike(msgspec.Struct, frozen=True, gc=False):
     """Host records that share everything but the EID: what stands before it, the EIDs, and what follows."""
 
     header: bytes
@@ -87,13 +88,13 @@ def alike(data: bytes, start: int, end: int, count: int) -> Alike | None:
     host = _HOSTS.get(header[10:])
     if host is None or header[5] != host * 8 or not count:
         return None
-    size, odd = divmod(end - start, count)
     after = HEADER + host
+    if count == 1 and end >= start + after:
+        return Alike(header, (data[start + HEADER : start + after],), data[start + after : end])
+    size, odd = divmod(end - start, count)
     if odd or size < after:
         return None
     locators = data[start + after : start + size]
-    if count == 1:
-        return Alike(header, (data[start + HEADER : start + after],), locators)
     eids: tuple[Ip, ...] = _eids(host, size, count).unpack_from(data, start)
     # put together again it is the same, so that nothing of it was overlooked
     if header + (locators + header).join(eids) + locators != data[start:end]:
