@@ -14,7 +14,7 @@ import msgspec
 from lispfmc.core.claims import claims_in, claims_seen, lifetime_s, told, told_alike
 from lispfmc.core.effects import Effect, Emit, Reject, Send, Transmit
 from lispfmc.core.flapping import Flapping
-from lispfmc.core.merging import merge, retold, without
+from lispfmc.core.merging import merge, merge_alike, without
 from lispfmc.core.registry import (
     STATIC,
     STATIC_WORD,
@@ -26,7 +26,7 @@ from lispfmc.core.registry import (
     Register,
     Registrant,
     Replayed,
-    Retold,
+    ToldAlike,
     View,
 )
 from lispfmc.store import Dropped, Query, Store
@@ -116,9 +116,9 @@ class Registrar:
             return None
         register = Register(registrant, nonce, (), self._settings.timers.expiry_s, noted, datagram)
         effects: list[Effect]
-        if (anew := _retold(register, view, now)) is not None and self._tells_nobody(anew):
-            effects = [reporting.retold_event(anew.changed)] if anew.changed else []
-            self._store.apply([anew], now)
+        if (alike := self._told_alike(register, site, view, now)) is not None and self._tells_nobody(alike):
+            effects = [reporting.told_alike(alike)] if alike.changed else []
+            self._store.apply([alike], now)
         elif (accepted := self._merged(register, site, now)) is not None:
             effects = self._accepted(accepted, now)
         else:
@@ -126,12 +126,33 @@ class Registrar:
         effects.append(acknowledgement(datagram, registrant, self._settings.port))
         return effects
 
-    def _tells_nobody(self, anew: Retold) -> bool:
+    def _told_alike(self, register: Register, site: SiteSettings, view: View, now: float) -> ToldAlike | None:
+        """`merge_alike`, for a Map-Register that nobody has decoded, if the site may register all of it.
+
+        Whether it may register what the registrant has already was seen when that was registered: what a configuration
+        takes away is purged, and a registrant is another value after a restart.
+        """
+        datagram = register.datagram
+        start = AUTH_OFFSET + (datagram[14] << 8 | datagram[15])
+        found = records.alike(datagram, start, records_end(datagram), datagram[3])
+        if found is None:
+            return None
+        around = told_alike(found.header, found.locators)
+        if around is None:
+            return None
+        alike = merge_alike(register, records.Alike(around[0], found.eids, around[1]), view, now)
+        if alike is None or not alike.first:
+            return alike
+        if len(self._store) + len(alike.ips) > self._settings.limits.registrations:
+            return None
+        return alike if self.sites.may_register_hosts(site, alike.ips) else None
+
+    def _tells_nobody(self, alike: ToldAlike) -> bool:
         """Whether nobody has to hear of it but the xTR itself, and who reads events."""
         subscriptions = self._publisher.subscriptions
         if self._store.settled and not self._notices.moved and not subscriptions:
             return True
-        for eid in [registration.eid for registration in anew.registrations]:
+        for eid in [registration.eid for registration in alike.registrations]:
             if eid in self._notices.moved or self._store.displaced(eid):
                 return False
             if subscriptions and any(True for _ in subscriptions.interested(eid, self._store.view(Query((eid,))))):
@@ -330,21 +351,3 @@ def _unusable(message: MapRegister, source: Endpoint) -> Reject | None:
 
 def _query(register: Register) -> Query:
     return Query(tuple(claim.eid for claim in register.claims), register.owner, register.registrant.key.id)
-
-
-def _retold(register: Register, view: View, now: float) -> Retold | None:
-    """`merging.retold`, for a Map-Register that nobody has decoded.
-
-    Whether the site may register the EIDs was seen when this registrant registered them: what a configuration takes
-    away is purged, and a registrant is another value after a restart.
-    """
-    datagram = register.datagram
-    start = AUTH_OFFSET + (datagram[14] << 8 | datagram[15])
-    found = records.alike(datagram, start, records_end(datagram), datagram[3])
-    if found is None:
-        return None
-    told_as = told_alike(found.header, found.locators)
-    if told_as is None:
-        return None
-    header, locators = told_as
-    return retold(register, records.Alike(header, found.eids, locators), view.hosts(len(found.eids[0])), now)

@@ -7,16 +7,22 @@ from itertools import groupby
 from operator import attrgetter
 
 from lispfmc.core.effects import Emit, EmitEach, FieldValue, Lazy, Reject, Send
-from lispfmc.core.registry import Change, Kind, Owner, Refusal, Registration
+from lispfmc.core.registry import Change, Kind, Owner, Refusal, Registration, ToldAlike
 from lispfmc.wire.address import Endpoint, Prefix, ip_text
 from mapserver.notices import Move
 
 _NAMES = {kind: f"registration.{kind.value}" for kind in Kind}
 
 
-def retold_event(changed: Sequence[Registration]) -> EmitEach:
-    """Hosts whose xTR had them before."""
-    return EmitEach(_NAMES[Kind.CHANGED], _retold_fields, changed)
+def told_alike(told: ToldAlike) -> EmitEach:
+    """What there is to tell of hosts that were told alike, if something is told of them that was not before."""
+    if told.first:
+        return EmitEach(_NAMES[Kind.ADDED], _first_told_fields, told.changed)
+    return EmitEach(_NAMES[Kind.CHANGED], _retold_fields, told.changed)
+
+
+def _first_told_fields(after: Registration) -> dict[str, FieldValue]:
+    return _fields(Change(Kind.ADDED, after.eid, None, after))
 
 
 def _retold_fields(after: Registration) -> dict[str, FieldValue]:

@@ -17,12 +17,12 @@ from lispfmc.core.subscriptions import Subscribed, Subscription
 from lispfmc.store import Query, Released, Store
 from lispfmc.store.memory import MemoryStore
 from lispfmc.wire.address import Endpoint, Prefix
-from lispfmc.wire.auth import AUTH_OFFSET, Key
+from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import Ecm, MapNotifyAck, MapRegister, MapRequest, Message
 from mapserver.notices import Move, Notices
 from mapserver.protection import PubSubKeys
 from mapserver.publisher import Publisher, event
-from mapserver.refreshing import WANT_NOTIFY, Refreshing, memo
+from mapserver.refreshing import Refreshing, memo, wants_notify
 from mapserver.registrar import Registrar
 from mapserver.requests import Requests
 from mapserver.resolver import Resolver
@@ -54,7 +54,7 @@ class MapServer:
         if datagram[0] == PLAIN_ECM:
             answer = self._requests.undecoded(datagram, source, now)
             return [answer] if isinstance(answer, Reject) else answer
-        if len(datagram) < AUTH_OFFSET or not datagram[2] & WANT_NOTIFY:
+        if not wants_notify(datagram):
             return None
         noted = memo(datagram, source)
         refreshed = self._refreshing.at_once(datagram, source, now, noted)

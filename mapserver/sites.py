@@ -63,6 +63,15 @@ class Sites:
             return True
         return eid.is_host and self._roaming[site.name].covers(eid)
 
+    def may_register_hosts(self, site: SiteSettings, ips: Sequence[Ip]) -> bool:
+        """`may_register` for each of these addresses, which are of one family and outside of any Instance-ID."""
+        left = ips
+        if site.accept_more_specifics:
+            left = self._fixed[site.name].uncovered(left)
+        if left:
+            left = self._roaming[site.name].uncovered(left)
+        return all(Prefix.host(ip) in self._fixed[site.name] for ip in left)
+
     def _candidates(self, key_id: int, sender: Ip) -> list[tuple[SiteSettings, Key]]:
         pairs = self._by_key_id.get(key_id, [])
         if len(pairs) == 1 and not pairs[0][0].xtrs and sender not in self._by_xtr:

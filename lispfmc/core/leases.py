@@ -1,6 +1,7 @@
 """When registrations end: one entry in one queue for each Map-Register, however many EIDs it brought.
 
 A refresh moves the lease's `expires_at` and touches no queue: a lease whose turn has come while it lives on goes back.
+One to which nothing belongs any more waits for its turn too, unless most that wait are such.
 """
 
 from __future__ import annotations
@@ -11,12 +12,15 @@ from collections.abc import Iterator
 
 from lispfmc.core.registry import Lease
 
+_FEW = 1024  # leases that are not worth a look at each
+
 
 class Leases:
     """Leases in the order in which they end."""
 
     def __init__(self) -> None:
         self._queue: list[Lease] = []
+        self._left = 0  # of those in the queue, about: the ones to which nothing belongs any more
         self.last_number = 0
 
     def add(self, lease: Lease) -> None:
@@ -29,6 +33,15 @@ class Leases:
             lease.due = lease.expires_at
             heapq.heappush(self._queue, lease)
 
+    def left(self) -> None:
+        """Nothing belongs to one of them any more. An xTR that says something else each time leaves a lease each time,
+        which would stay in memory for as long as a registration lasts."""
+        self._left += 1
+        if self._left > _FEW and self._left * 2 > len(self._queue):
+            self._queue = [lease for lease in self._queue if lease.live]
+            heapq.heapify(self._queue)
+            self._left = 0
+
     def next(self) -> float | None:
         """When the next one ends, or None."""
         queue = self._queue
@@ -36,6 +49,7 @@ class Leases:
             lease = queue[0]
             if not lease.live:
                 heapq.heappop(queue)
+                self._left -= 1
             elif lease.expires_at != lease.due:
                 lease.due = lease.expires_at
                 heapq.heapreplace(queue, lease)

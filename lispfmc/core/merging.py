@@ -25,7 +25,7 @@ from lispfmc.core.registry import (
     Register,
     Registration,
     Replayed,
-    Retold,
+    ToldAlike,
     View,
 )
 from lispfmc.core.versions import newer
@@ -81,16 +81,19 @@ def merge(register: Register, view: View, now: float, held: Collection[Prefix] =
     return Accepted(register, tuple(changes), tuple(refusals), tuple(released), lease)
 
 
-def retold(register: Register, told: records.Alike, hosts: Mapping[Ip, Registration], now: float) -> Retold | None:
-    """`merge` of a Map-Register of hosts that its xTR has already, each alone, and that it tells alike.
+def merge_alike(register: Register, told: records.Alike, view: View, now: float) -> ToldAlike | None:
+    """`merge` of a Map-Register of hosts that it tells alike, if its xTR has each alone already or nobody has any.
 
-    That is what an xTR mostly has to say: its locators changed. Nobody else gains or loses anything, so it is one pass
-    over the hosts. None for everything else, which `merge` decides.
+    That is what an xTR mostly has to say: its locators changed, or it has just started. Nobody else gains or loses
+    anything, so it is one pass over the hosts. None for everything else, which `merge` decides.
     """
     eids = told.eids
-    first = hosts.get(eids[0])
-    if first is None or len(set(eids)) < len(eids):
+    if len(eids) > 1 and len(set(eids)) < len(eids):
         return None
+    hosts = view.hosts(len(eids[0]))
+    first = hosts.get(eids[0])
+    if first is None:
+        return _first_told(register, told, now) if len(view.uncovered(eids)) == len(eids) else None
     lease = first.lease
     if lease.live == len(eids) and lease.lifetime_s == register.lifetime_s:
         # all that it has left, so it seems: the lease then goes on, with what its hosts are told to be
@@ -100,11 +103,18 @@ def retold(register: Register, told: records.Alike, hosts: Mapping[Ip, Registrat
     return _retold(register, told, hosts, _new_lease(register, now), now)
 
 
+def _first_told(register: Register, told: records.Alike, now: float) -> ToldAlike:
+    header, locators = told.header, told.locators
+    lease = _new_lease(register, now)
+    registrations = tuple([Registration(header + ip + locators, lease, now) for ip in told.eids])
+    return ToldAlike(register, lease, told.eids, registrations, registrations, first=True)
+
+
 def _retold(
     register: Register, told: records.Alike, hosts: Mapping[Ip, Registration], lease: Lease, now: float
-) -> Retold | None:
+) -> ToldAlike | None:
     """With hosts that belong to `lease` now if it lives, and to any of the xTR's if it is new."""
-    registrant, (header, eids, locators) = register.registrant, told
+    registrant, header, eids, locators = register.registrant, told.header, told.eids, told.locators
     if lease.registrant is not registrant:
         return None
     lives, version, held = lease.live, header[8:10], hosts.get
@@ -124,7 +134,7 @@ def _retold(
         else:
             afters.append(after := Registration(record, lease, now))
             changed.append(after)
-    return Retold(register, lease, eids, tuple(afters), tuple(changed))
+    return ToldAlike(register, lease, eids, tuple(afters), tuple(changed))
 
 
 def _new_lease(register: Register, now: float) -> Lease:
@@ -150,16 +160,17 @@ def _unchanged(register: Register, view: View) -> Lease | None:
     if not register.memo or not register.claims:
         return None
     current = view.exact(register.claims[0].eid)
-    for part in current.each if current is not None else ():
-        lease = part.lease
-        if lease.memo == register.memo and lease.registrant == register.registrant and is_whole(lease):
-            return lease
-    return None
+    lease = remembered(current, register.memo) if current is not None else None
+    return lease if lease is not None and lease.registrant == register.registrant else None
 
 
-def is_whole(lease: Lease) -> bool:
-    """Whether everything that its Map-Register said still stands."""
-    return 0 < lease.live == lease.claimed
+def remembered(first: Registration, memo: int) -> Lease | None:
+    """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant; `first` is
+    what its first EID has now. Everything that the lease's Map-Register said must still stand."""
+    lease = first.lease
+    if lease.memo != memo:
+        lease = next((part.lease for part in first.parts if part.lease.memo == memo), lease)
+    return lease if lease.memo == memo and 0 < lease.live == lease.claimed else None
 
 
 def _withdrawn(eid: Prefix, current: Registration | None, owner: Owner, now: float) -> Change | None:

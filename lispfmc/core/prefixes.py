@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from array import array
 from bisect import bisect_left, insort
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Generic, TypeVar
 
@@ -51,6 +51,25 @@ class _Ordered:
             half = len(block) // 2
             self._blocks[at : at + 1] = [block[:half], block[half:]]
             self._lasts[at : at + 1] = [block[half - 1], block[-1]]
+
+    def add_all(self, ips: Collection[Ip]) -> None:
+        """`add` each: at once if nothing lies between the first and the last of them."""
+        if not self._blocks:
+            self.fill(_numbers(ips))
+            return
+        numbers = _numbers(ips)
+        at = min(bisect_left(self._lasts, numbers[0]), len(self._lasts) - 1)
+        block = self._blocks[at]
+        inside = bisect_left(block, numbers[0])
+        if len(block) + len(numbers) <= _BLOCK and (inside == len(block) or numbers[-1] < block[inside]):
+            if isinstance(block, array):
+                block[inside:inside] = array("I", numbers)
+            else:
+                block[inside:inside] = numbers
+            self._lasts[at] = block[-1]
+        else:
+            for ip in ips:
+                self.add(ip)
 
     def fill(self, numbers: list[int]) -> None:
         """Take these, all in order, in place of what is there."""
@@ -127,18 +146,32 @@ class PrefixTable(Generic[V]):
     def set(self, prefix: Prefix, value: V) -> None:
         """Add the prefix or replace its value."""
         ip = prefix.ip
-        place = prefix.iid, len(ip)
-        lengths = self._tables.get(place)
-        if lengths is None:
-            lengths = self._tables[place] = {}
-        entries = lengths.get(prefix.length)
-        if entries is None:
-            entries = lengths[prefix.length] = _Length(len(ip))
-            self._tables[place] = dict(sorted(lengths.items(), reverse=True))
+        entries = self._length(prefix.iid, len(ip), prefix.length)
         if ip not in entries.values:
             entries.order.add(ip)
             self._count += 1
         entries.values[ip] = value
+
+    def add_hosts(self, ips: Sequence[Ip], values: Sequence[V]) -> None:
+        """Add hosts outside of any Instance-ID, of one family and none of them twice, that are not there yet."""
+        entries = self._length(0, len(ips[0]), len(ips[0]) * 8)
+        if len(ips) > 1:
+            entries.order.add_all(ips)
+        else:
+            entries.order.add(ips[0])
+        entries.values.update(zip(ips, values, strict=True))
+        self._count += len(ips)
+
+    def _length(self, iid: int, size: int, length: int) -> _Length[V]:
+        """The entries of that length, where the next one can be put."""
+        lengths = self._tables.get((iid, size))
+        if lengths is None:
+            lengths = self._tables[iid, size] = {}
+        entries = lengths.get(length)
+        if entries is None:
+            entries = lengths[length] = _Length(size)
+            self._tables[iid, size] = dict(sorted(lengths.items(), reverse=True))
+        return entries
 
     def fill(self, entries: Iterable[tuple[int, Ip, int, V]]) -> None:
         """Add many at once: Instance-ID, address, length and value of each. Much quicker than to `set` each."""
@@ -197,6 +230,18 @@ class PrefixTable(Generic[V]):
                 if length <= most and (ip if length == most else masked(ip, length)) in entries.values:
                     return True
         return False
+
+    def uncovered(self, ips: Sequence[Ip]) -> Sequence[Ip]:
+        """Those of these addresses, outside of any Instance-ID and of one family, that no entry covers."""
+        for length, entries in self._tables.get((0, len(ips[0])), {}).items() if ips else ():
+            values, host = entries.values, len(ips[0]) * 8
+            if length == host:
+                ips = [ip for ip in ips if ip not in values]
+            else:
+                ips = [ip for ip in ips if masked(ip, length) not in values]
+            if not ips:
+                break
+        return ips
 
     def covering(self, prefix: Prefix) -> Iterator[tuple[Prefix, V]]:
         """Every entry that covers `prefix`, the most specific first. The table may not change meanwhile."""

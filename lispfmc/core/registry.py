@@ -7,7 +7,7 @@ the rule that changes them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from typing import Protocol, TypeAlias
 
@@ -87,6 +87,7 @@ class Lease(msgspec.Struct, gc=False, order=True):
 
     Attributes:
         due: the deadline as the store's queue knows it; a refresh only moves `expires_at`.
+        memo: of the Map-Register; 0 since a restart, or since the configuration was read anew.
         live: registrations that still belong to it, of the `claimed` ones in `members`.
     """
 
@@ -183,13 +184,15 @@ class Accepted(msgspec.Struct, frozen=True, gc=False):
     renewed: bool = False
 
 
-class Retold(msgspec.Struct, frozen=True, gc=False):
-    """What a store applies when an xTR tells anew what it alone has registered, which are hosts.
+class ToldAlike(msgspec.Struct, frozen=True, gc=False):
+    """What a store applies when an xTR tells of hosts what it tells of each: anew, and it alone has them, or for the
+    first time, and nobody has them.
 
     Attributes:
         lease: what they belong to; it may be the one to which they, and nothing else, belong already.
         ips, registrations: the hosts, and what each has from now on.
         changed: those of which something else is told than before.
+        first: whether it is the first time; all are in `changed` then.
     """
 
     register: Register
@@ -197,6 +200,7 @@ class Retold(msgspec.Struct, frozen=True, gc=False):
     ips: tuple[Ip, ...]
     registrations: tuple[Registration, ...]
     changed: tuple[Registration, ...]
+    first: bool = False
 
 
 class Replayed(msgspec.Struct, frozen=True, gc=False):
@@ -217,6 +221,10 @@ class View(Protocol):
         """The hosts with addresses of that many bytes, outside of any Instance-ID."""
 
     def longest(self, eid: Prefix) -> Registration | None: ...
+
+    def uncovered(self, ips: Sequence[Ip]) -> Sequence[Ip]:
+        """Those of these addresses, of one family, for which nobody has registered anything outside of any
+        Instance-ID."""
 
     def alone(self, iid: int, ip: Ip) -> Registration | None:
         """The registration that answers for an address by itself, having no more-specifics. The way of the many."""

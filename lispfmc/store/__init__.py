@@ -12,7 +12,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from lispfmc.core.registry import Accepted, Change, Lease, Owner, Registration, Retold, View
+from lispfmc.core.registry import Accepted, Change, Lease, Owner, Registration, ToldAlike, View
 from lispfmc.core.subscriptions import Subscribed
 from lispfmc.wire.address import Prefix
 from lispfmc.wire.errors import LocalError
@@ -40,7 +40,7 @@ class Dropped(msgspec.Struct, frozen=True, gc=False):
     owner: Owner
 
 
-Item: TypeAlias = Accepted | Retold | Released | Dropped | Subscribed
+Item: TypeAlias = Accepted | ToldAlike | Released | Dropped | Subscribed
 """What a store applies."""
 
 
@@ -65,11 +65,9 @@ class Store(Protocol):
     def apply(self, batch: Sequence[Item], now: float) -> None:
         """Make outcomes that `merge` decided on the current view the state."""
 
-    def remembered(self, memo: int) -> Lease | None:
-        """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant."""
-
     def forget(self) -> None:
-        """Have every lease renewed by a decision the next time: what memos stand for may not be allowed any more."""
+        """Have no lease renewed by its memo until it was decided on once more: what it stands for may not be allowed
+        any more."""
 
     def renew(self, lease: Lease, nonce: int, now: float) -> None:
         """The same Map-Register came once more, with a nonce that is greater than the last: what `apply` does then."""

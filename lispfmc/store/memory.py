@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 
 from lispfmc.core.leases import Leases
-from lispfmc.core.merging import is_whole, without
+from lispfmc.core.merging import without
 from lispfmc.core.prefixes import PrefixTable
-from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, Retold, View
+from lispfmc.core.registry import STATIC, Accepted, Change, Kind, Lease, Owner, Registration, ToldAlike, View
 from lispfmc.core.subscriptions import Subscribed
 from lispfmc.store import Dropped, Gap, Item, Numbered, Query, Released
 from lispfmc.wire.address import Ip, Prefix
@@ -31,7 +31,6 @@ class MemoryStore:
         self.departed: dict[Prefix, dict[Owner, Registration]] = {}
         self.leases = Leases()
         self.ended: list[Lease] = []  # by the last call of `expired`
-        self._memos: dict[int, Lease] = {}  # of leases that live
         self._static: dict[Prefix, Registration] = {}
         # what each EID came to, and those that are gone; the last of them is number `_event_id`
         self._events: deque[Registration | Prefix] = deque(maxlen=EVENTS_KEPT)
@@ -51,6 +50,9 @@ class MemoryStore:
     def longest(self, eid: Prefix) -> Registration | None:
         match = self.table.longest(eid)
         return match[1] if match else None
+
+    def uncovered(self, ips: Sequence[Ip]) -> Sequence[Ip]:
+        return self.table.uncovered(ips)
 
     def alone(self, iid: int, ip: Ip) -> Registration | None:
         return self.table.alone(iid, ip)
@@ -99,10 +101,10 @@ class MemoryStore:
 
     def apply(self, batch: Sequence[Item], now: float) -> None:
         for item in batch:
-            if isinstance(item, Accepted):
+            if isinstance(item, ToldAlike):
+                self._tell_alike(item, now)
+            elif isinstance(item, Accepted):
                 self._accept(item, now)
-            elif isinstance(item, Retold):
-                self._retell(item, now)
             elif isinstance(item, Released):
                 self._release(item.eid, item.owner)
             elif isinstance(item, Dropped):
@@ -114,13 +116,9 @@ class MemoryStore:
     def close(self) -> None:
         """Likewise."""
 
-    def remembered(self, memo: int) -> Lease | None:
-        """The lease that a Map-Register with this memo renews as a whole, if it comes from that registrant."""
-        lease = self._memos.get(memo)
-        return lease if lease is not None and is_whole(lease) else None
-
     def forget(self) -> None:
-        self._memos.clear()
+        for lease in self.leases:
+            lease.memo = 0
 
     def renew(self, lease: Lease, nonce: int, now: float) -> None:
         """The same Map-Register came once more, with a nonce that is greater than the last."""
@@ -191,33 +189,30 @@ class MemoryStore:
         lease.members = tuple(mine)
         if mine:
             self.leases.add(lease)
-            if lease.memo and is_whole(lease):
-                self._memos[lease.memo] = lease
 
-    def _retell(self, retold: Retold, now: float) -> None:
-        """`_accept` where nothing but the records of hosts, and perhaps their lease, is another: all at once."""
-        register, lease, ips = retold.register, retold.lease, retold.ips
+    def _tell_alike(self, told: ToldAlike, now: float) -> None:
+        """`_accept` where hosts come to nobody's loss, or nothing but their records, and perhaps their lease, is
+        another: all at once."""
+        register, lease, ips = told.register, told.lease, told.ips
         registrant = register.registrant
         self.nonces[registrant.owner, registrant.key.id] = register.nonce
-        hosts = self.table.hosts(len(ips[0]))
         lease.expires_at = now + register.lifetime_s
-        if lease.live:
-            if lease.memo != register.memo and self._memos.get(lease.memo) is lease:
-                del self._memos[lease.memo]
+        if told.first:
+            self.table.add_hosts(ips, told.registrations)
         else:
-            leave = self._leave
-            for ip in ips:
-                leave(hosts[ip].lease)
+            hosts = self.table.hosts(len(ips[0]))
+            left = [] if lease.live else [hosts[ip].lease for ip in ips]
+            hosts.update(zip(ips, told.registrations, strict=True))
+            for each in left:
+                self._leave(each)
+        if not lease.live:
             lease.live = len(ips)
             self.leases.add(lease)
-        hosts.update(zip(ips, retold.registrations, strict=True))
         lease.claimed = len(ips)
-        lease.members = retold.registrations
+        lease.members = told.registrations
         lease.memo = register.memo
-        if lease.memo:
-            self._memos[lease.memo] = lease
-        self._event_id += len(retold.changed)
-        self._events.extend(retold.changed)
+        self._event_id += len(told.changed)
+        self._events.extend(told.changed)
 
     def _drop(self, dropped: Dropped, now: float) -> None:
         current = self.table.get(dropped.eid)
@@ -295,8 +290,7 @@ class MemoryStore:
         lease.live -= 1
         if not lease.live:
             lease.members = ()
-            if self._memos.get(lease.memo) is lease:
-                del self._memos[lease.memo]
+            self.leases.left()
         elif lease.live * 4 < len(lease.members):
             # what it lost must not be kept in memory by the little that is left
             kept = ((member, self.table.get(member.eid)) for member in lease.members)

@@ -121,9 +121,6 @@ class SqliteStore:
             if (said := self._said(item)) is not None:
                 self._journal.add(*self._framed(said, now))
 
-    def remembered(self, memo: int) -> Lease | None:
-        return self.memory.remembered(memo)
-
     def forget(self) -> None:
         self.memory.forget()
 

@@ -1,14 +1,15 @@
 """EID-records by themselves (RFC 9301 §5.4): how a mapping is kept and passed on, as the bytes that a reply carries.
 
 `packed` and `unpacked` are inverse. `split` takes the records of a message that was decoded apart without decoding
-them again, and `alike` those that differ in nothing but the EID; `eid_of` and `version_of` read one field each.
+them again, and `alike` those that differ in nothing but the EID; `eid_of`, `eid_at` and `version_of` read one field.
 """
 
 from __future__ import annotations
 
 from functools import lru_cache
 from struct import Struct
-from typing import NamedTuple
+
+import msgspec
 
 from lispfmc.wire.address import InstanceAddress, Ip, Prefix
 from lispfmc.wire.decoding import decode
@@ -20,6 +21,8 @@ LOCATOR_HEADER = 8  # of a locator, before its address; likewise
 _REPLY_HEADER = 12  # a record travels in a Map-Reply: its first word, and a nonce
 _LCAF = 16387
 _LCAF_HEADER = 8  # AFI included
+_INSTANCE = b"\x40\x03\x02"  # its AFI, and the LCAF type of an address inside an Instance-ID (RFC 8060 §4.1)
+_INSTANCE_HEADER = 12  # from the LCAF's flags to the address
 _SIZES = {0: 0, 1: 4, 2: 16}
 _HOSTS = {b"\0\1": 4, b"\0\2": 16}  # bytes of an EID by its AFI
 
@@ -68,7 +71,7 @@ def locators_at(data: bytes, start: int, count: int) -> bytes:
     return data[start:end]
 
 
-class Alike(NamedTuple):
+class Alike(msgspec.Struct, frozen=True, gc=False):
     """Host records that share everything but the EID: what stands before it, the EIDs, and what follows."""
 
     header: bytes
@@ -85,13 +88,13 @@ def alike(data: bytes, start: int, end: int, count: int) -> Alike | None:
     host = _HOSTS.get(header[10:])
     if host is None or header[5] != host * 8 or not count:
         return None
-    size, odd = divmod(end - start, count)
     after = HEADER + host
+    if count == 1 and end >= start + after:
+        return Alike(header, (data[start + HEADER : start + after],), data[start + after : end])
+    size, odd = divmod(end - start, count)
     if odd or size < after:
         return None
     locators = data[start + after : start + size]
-    if count == 1:
-        return Alike(header, (data[start + HEADER : start + after],), locators)
     eids: tuple[Ip, ...] = _eids(host, size, count).unpack_from(data, start)
     # put together again it is the same, so that nothing of it was overlooked
     if header + (locators + header).join(eids) + locators != data[start:end]:
@@ -115,6 +118,19 @@ def eid_of(record: bytes) -> Prefix:
     prefix = unpacked(record).prefix
     assert prefix is not None, "only records with an EID-Prefix are kept"
     return prefix
+
+
+def eid_at(data: bytes, start: int) -> Prefix | None:
+    """The EID-Prefix of the record that begins at `start`, if it is one of the usual kinds and all there. Nobody has
+    looked at the bytes: host bits may be set."""
+    iid, at = 0, start + HEADER
+    afi = data[at - 2 : at]
+    if afi == _INSTANCE[:2] and data[at + 2 : at + 3] == _INSTANCE[2:]:
+        iid, at = int.from_bytes(data[at + 6 : at + 10], "big"), at + _INSTANCE_HEADER
+        afi = data[at - 2 : at]
+    size = _HOSTS.get(afi)
+    ip = data[at : at + size] if size is not None else b""
+    return Prefix(iid, ip, data[start + 5]) if ip and len(ip) == size else None
 
 
 def version_of(record: bytes) -> int:

@@ -6,7 +6,7 @@ that was accepted has.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -81,6 +81,9 @@ class _View:
 
     def hosts(self, size: int) -> Mapping[Ip, Registration]:
         return {EID.ip: self.registration} if self.registration is not None and size == len(EID.ip) else {}
+
+    def uncovered(self, ips: Sequence[Ip]) -> Sequence[Ip]:
+        return [] if self.registration is not None else ips
 
     def alone(self, iid: int, ip: Ip) -> Registration | None:
         return self.registration

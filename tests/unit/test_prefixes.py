@@ -128,3 +128,37 @@ def test_an_address_is_answered_alone_where_its_match_holds_nothing_else(
     match = known.longest(address)
     inside = list(known.covered_by(match[0])) if match else []
     assert known.alone(0, address.ip) == (match[1] if match and len(inside) == 1 else None)
+
+
+LOTS = st.lists(st.lists(st.integers(0, 4000), min_size=1, max_size=40, unique=True), max_size=30)
+
+
+@given(LOTS, st.sampled_from([4, 16]), st.lists(st.sampled_from([0, 8, 22, 30]), max_size=2))
+def test_hosts_added_by_the_lot_are_there_as_if_added_one_by_one(
+    lots: list[list[int]], size: int, covering: list[int]
+) -> None:
+    by_lots: PrefixTable[int] = PrefixTable()
+    one_by_one: PrefixTable[int] = PrefixTable()
+    for length in covering:
+        for each in (by_lots, one_by_one):
+            each.set(Prefix.of(bytes(size), length * size // 4), -1)
+    for lot in lots:
+        ips = [number.to_bytes(size, "big") for number in lot]
+        free = [ip for ip in ips if one_by_one.longest(Prefix.host(ip)) is None]
+        assert list(by_lots.uncovered(ips)) == free
+        new = [ip for ip in ips if Prefix.host(ip) not in one_by_one]
+        if new:
+            by_lots.add_hosts(new, range(len(new)))
+        for value, ip in enumerate(new):
+            one_by_one.set(Prefix.host(ip), value)
+        assert list(by_lots.items()) == list(one_by_one.items())
+        assert len(by_lots) == len(one_by_one)
+
+
+def test_many_lots_in_any_order_stay_in_order() -> None:
+    entries: PrefixTable[bytes] = PrefixTable()
+    starts = [start * 20 for start in range(300)]
+    for start in starts[::3] + starts[1::3] + starts[2::3]:
+        ips = [number.to_bytes(4, "big") for number in range(start, start + 20)]
+        entries.add_hosts(ips, ips)
+    assert [prefix.ip for prefix, _ in entries.items()] == [number.to_bytes(4, "big") for number in range(6000)]

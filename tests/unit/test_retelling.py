@@ -28,8 +28,8 @@ FIRST, SECOND = "198.18.0.11", "198.18.0.12"
 class Pair:
     """Two Map-Servers that hear the same, one by the way of the daemon and one that decodes everything."""
 
-    def __init__(self) -> None:
-        self.short, self.long = (MapServer(SETTINGS, itertools.count(1)) for _ in range(2))
+    def __init__(self, settings: MapServerSettings = SETTINGS) -> None:
+        self.short, self.long = (MapServer(settings, itertools.count(1)) for _ in range(2))
         self.nonces = itertools.count(1)
         self.now = 0.0
         self.answer: list[Effect] = []
@@ -38,10 +38,7 @@ class Pair:
         """Whether the short way took it. Both are in the same state afterwards."""
         self.now += 1.0
         locators = [Locator.of(ip_of(xtr), weight=weight)]
-        of = [
-            EidRecord.of(Prefix.parse(f"10.0.0.{each}/32"), locators, ttl_minutes=1440, map_version=version)
-            for each in hosts.split()
-        ]
+        of = [EidRecord.of(eid(each), locators, ttl_minutes=1440, map_version=version) for each in hosts.split()]
         said = MapRegister.of(
             *of, nonce=next(self.nonces), want_notify=True, merge=merge, xtr_id=ip_of(xtr) * 4, site_id=bytes(8)
         )
@@ -56,6 +53,12 @@ class Pair:
         return answer is not None
 
 
+def eid(text: str) -> Prefix:
+    """A host of 10.0.0.0/24 by its last byte, or what is written out."""
+    whole = text if text.count(".") == 3 else f"10.0.0.{text}"
+    return Prefix.parse(whole if "/" in whole else f"{whole}/32")
+
+
 def kept(server: MapServer) -> list[object]:
     return [
         (part.record, part.since, part.registrant, part.lease.expires_at, part.lease.live, len(part.lease.members))
@@ -65,8 +68,7 @@ def kept(server: MapServer) -> list[object]:
 
 
 def lease_of(server: MapServer, host: int) -> object:
-    eid = Prefix.parse(f"10.0.0.{host}/32")
-    return next(each.lease for each in server.registrations() if each.eid == eid)
+    return next(each.lease for each in server.registrations() if each.eid == eid(str(host)))
 
 
 def test_what_is_told_anew_stays_with_its_lease() -> None:
@@ -95,9 +97,46 @@ def test_hosts_of_several_leases_are_told_together(again: str) -> None:
     assert kept(both.short) == kept(both.long) == []
 
 
+def test_the_hosts_of_an_xtr_that_starts_are_taken_short_as_soon_as_it_is_known() -> None:
+    both = Pair()
+    assert [both.hears(hosts, 1) for hosts in ("1 2", "5 4", "3", "250 9 70")] == [False, True, True, True]
+    assert len(kept(both.short)) == 8
+
+
+def test_a_host_is_taken_short_inside_nobodys_prefix_alone() -> None:
+    both = Pair()
+    both.hears("1", 1)
+    both.hears("0/24", 1, version=1, xtr=SECOND)
+    both.hears("3", 1)
+    told = [each.to.ip for each in both.answer if isinstance(each, Send)]
+    assert told == [ip_of(SECOND)], "who registers what covers a host has lost the host"
+
+
+def test_new_hosts_among_others_are_left_to_the_whole_rule() -> None:
+    both = Pair()
+    both.hears("1", 1)
+    both.hears("2 1", 1)
+    both.hears("1 3", 2)
+    both.hears("4 1 5", 2)
+
+
+def test_what_the_site_may_not_register_is_not_taken_short() -> None:
+    both = Pair()
+    both.hears("1", 1)
+    assert not both.hears("2 11.0.0.1", 1)
+    assert len(kept(both.short)) == 1
+
+
+def test_no_more_hosts_are_taken_short_than_there_is_room_for() -> None:
+    both = Pair(SETTINGS.model_copy(update={"limits": SETTINGS.limits.model_copy(update={"registrations": 3})}))
+    both.hears("1", 1)
+    assert [both.hears(hosts, 1) for hosts in ("2 3 4", "2 3", "4")] == [False, True, False]
+
+
 def test_a_host_that_comes_twice_counts_once() -> None:
     both = Pair()
     both.hears("1 2", 1)
+    both.hears("3 3", 1)
     both.hears("1 1", 2)
     both.hears("2 2", 3)
 
@@ -134,6 +173,33 @@ def test_who_never_acknowledged_that_a_host_moved_is_told_its_new_locators() -> 
             server.expired(both.now)
     both.hears("1", 2, version=1, xtr=SECOND)
     assert [each.to.ip for each in both.answer if isinstance(each, Send)] == [ip_of(FIRST)]
+
+
+def test_after_the_configuration_was_read_anew_the_next_refresh_is_decided_on_and_those_that_follow_are_short() -> None:
+    both = Pair()
+    both.hears("1 2", 1)
+    assert both.hears("1 2", 1)
+    for server in (both.short, both.long):
+        server.configured(SETTINGS, both.now)
+    assert [both.hears("1 2", 1) for _ in range(3)] == [False, True, True]
+
+
+@pytest.mark.parametrize("text", ["[7]10.0.0.1/32", "10.0.0.0/24", "fd00::1/128"])
+def test_a_refresh_of_any_eid_is_taken_short(text: str) -> None:
+    sites = [
+        {"name": "one", "key_id": 1, "secret": "secret", "prefixes": ["10.0.0.0/24", "fd00::/64"]},
+        {"name": "two", "key_id": 2, "secret": "secret", "prefixes": ["10.0.0.0/24"], "instance_id": 7},
+    ]
+    settings = MapServerSettings.model_validate({"name": "ms", "listen": ["198.18.0.1"], "sites": sites})
+    server, source = MapServer(settings, itertools.count(1)), Endpoint(ip_of(FIRST), 4342)
+    key = Key(2 if text.startswith("[") else 1, b"secret")
+    prefix = Prefix.parse(text.rpartition("]")[2], 7 if text.startswith("[") else 0)
+    record = EidRecord.of(prefix, [Locator.of(ip_of(FIRST))], ttl_minutes=1440)
+    first, second = (sign(MapRegister.of(record, nonce=nonce, want_notify=True), key) for nonce in (1, 2))
+    assert server.at_once(first, source, 1.0) is None
+    server.received(decode(first), first, source, 1.0)
+    assert server.counts()["registrations"] == 1
+    assert isinstance(server.at_once(second, source, 2.0), Transmit)
 
 
 def test_the_events_are_one_effect_and_the_answer_another() -> None:
