@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Prepares this checkout and says what it installs: Python packages into .venv, and Debian packages that are missing
 # (only as root on Debian, only from the package sources that are configured; never a container engine).
-# For the tests also QEMU and a guest, unpacked under build/ (deploy/guest.sh).
+# For the tests also QEMU and a guest (deploy/guest.sh), and Prometheus, unpacked under build/.
 # Usage: deploy/setup.sh demo|test. The Makefile calls it when a stamp in .venv is older than pyproject.toml.
 # Everything is said on stderr: stdout belongs to the command that follows.
 set -euo pipefail
@@ -100,6 +100,30 @@ virtual_machines() {
     deploy/guest.sh || say "without them, the tests that move real virtual machines are left out; again: make guest"
 }
 
+# Unpacked, not installed: the package would start a service that listens on this machine.
+monitoring() {
+    [ "$purpose" = test ] || return 0
+    local build=$PWD/build/prometheus
+    if { command -v prometheus && command -v promtool; } >/dev/null || [ -x "$build/usr/bin/promtool" ]; then return 0; fi
+    if is_debian; then
+        say "unpacking the Debian package prometheus under build/: the rules and the dashboard are held against it"
+        local downloads
+        downloads=$(mktemp -d)
+        if (cd "$downloads" && { apt-get -q download prometheus || { is_root && apt-get -q update && apt-get -q download prometheus; }; }) >"$log" 2>&1 &&
+            dpkg-deb -x "$downloads"/prometheus_*.deb "$build.draft"; then
+            rm -rf "$build"
+            mv "$build.draft" "$build"
+        else
+            tail -n 5 "$log"
+        fi
+        rm -rf "$downloads" "$build.draft"
+    fi
+    [ -x "$build/usr/bin/promtool" ] || {
+        missing+=(prometheus)
+        say "missing: prometheus and promtool (scrape a lab in the tests); install them so that they are in the PATH"
+    }
+}
+
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
 check_platform
@@ -107,6 +131,7 @@ debian_packages
 check_python
 python_packages
 virtual_machines
+monitoring
 # With something missing the stamp is not set: the next run looks again and says so again.
 if [ ${#missing[@]} = 0 ]; then
     touch ".venv/.ready-$purpose"

@@ -84,7 +84,13 @@ def no_prometheus() -> str | None:
     return None if prometheus_command("prometheus") and prometheus_command("promtool") else "prometheus is not installed"
 
 
-NEEDS = {"namespaces": no_namespaces, "compose": no_compose, "prometheus": no_prometheus, "tshark": no_tshark, "browser": no_browser}
+NEEDS = {
+    "namespaces": no_namespaces,
+    "compose": no_compose,
+    "prometheus": no_prometheus,
+    "tshark": no_tshark,
+    "browser": no_browser,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -7,6 +7,7 @@ otherwise; with tokens, everything under /v1 asks for one whose role suffices. /
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import socket
@@ -36,6 +37,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 KEEP_ALIVE = 15.0  # seconds between comments on a quiet event stream, so that both ends notice a dead one
 SLOW_CLIENT = 10.0  # seconds that one write to an event stream may take before the client is dropped
+SEEN_EVERY = 1.0  # seconds between the marks that a running daemon leaves on its unix socket
 STREAMS = 64  # event streams at a time
 _EVENT_ID = re.compile(r"[0-9]{1,19}")
 RETRY_MS = 1000
@@ -116,6 +118,7 @@ class Api:
         self._streams: set[asyncio.Task[None]] = set()
         self._runner: web.AppRunner | None = None
         self._unix_path: Path | None = None
+        self._marking: asyncio.Task[None] | None = None
         self.port: int | None = None
         self._app = web.Application(middlewares=[self._guard])
         for path, handler, answers in (
@@ -229,9 +232,20 @@ class Api:
         finally:
             os.umask(before)
         self._unix_path = path
+        self._marking = asyncio.create_task(self._mark(path), name="mark")
+
+    async def _mark(self, path: Path) -> None:
+        """A socket that a killed daemon leaves behind says by its time when it was last alive."""
+        while True:
+            await asyncio.sleep(SEEN_EVERY)
+            with contextlib.suppress(OSError):  # somebody has removed it
+                os.utime(path)
 
     async def close(self) -> None:
         """Stop listening; event streams end. Safe to call more than once."""
+        if self._marking is not None:
+            self._marking.cancel()
+            self._marking = None
         for stream in list(self._streams):
             stream.cancel()
         if self._runner is not None:

@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+import structlog
+
 from lispfmc.runtime import supervision
 from lispfmc.runtime.client import Unreachable
 from lispfmc.wire.errors import LocalError
@@ -94,12 +96,13 @@ async def _until_signal(running: Awaitable[None]) -> None:
     task = asyncio.ensure_future(running)
     loop = asyncio.get_running_loop()
 
-    def stop() -> None:
+    def stop(signum: signal.Signals) -> None:
+        structlog.get_logger("service").info("daemon.stopping", signal=signum.name)
         supervision.tell("STOPPING=1")
         task.cancel()
 
     for signum in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signum, stop)
+        loop.add_signal_handler(signum, stop, signum)
     try:
         with contextlib.suppress(asyncio.CancelledError):
             async with supervision.watched():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import msgspec
 import pytest
 
 from lispfmc.lab.installation import Daemon, Installation
+from lispfmc.runtime import logs
 from lispfmc.runtime.events import EventLog
 from lispfmc.runtime.http import Api
 from lispfmc.runtime.rejects import Rejects
@@ -95,6 +98,45 @@ async def test_a_daemon_that_does_not_answer_is_2_and_the_others_are_still_shown
     lines = {line.split()[0]: line for line in out.splitlines()}
     assert "ready" in lines["mapserver"]
     assert "unreachable" in lines["gone"]
+
+
+async def test_a_daemon_that_is_gone_was_last_seen_when_it_last_marked_its_socket(world: World, tmp_path: Path) -> None:
+    killed, never = tmp_path / "killed.sock", tmp_path / "never.sock"
+    with socket.socket(socket.AF_UNIX) as left_behind:
+        left_behind.bind(str(killed))
+    world.write(Daemon("killed", "xtr", f"unix:{killed}"), Daemon("never", "xtr", f"unix:{never}"))
+    os.utime(killed, (1000.0, 1000.0))
+    (tmp_path / "t/killed.pid").write_text("1 1\n")
+    os.utime(tmp_path / "t/killed.pid", (900.0, 900.0))
+    _, out = await lispfmc("status", "-o", "json")
+    seen = {each["name"]: each.get("last_seen") for each in json.loads(out)["daemons"]}
+    assert (seen["killed"], seen["never"]) == (1000.0, None)
+    ended, out = await lispfmc("status")
+    assert ended == 2
+    assert "last seen at" in next(line for line in out.splitlines() if line.startswith("killed"))
+
+
+async def test_the_log_level_is_shown_set_and_only_named_in_a_dry_run(world: World) -> None:
+    world.write()
+    before = logs.level()
+    await world.api.start(world.listen)
+    try:
+        asked = ["log", "--at", "mapserver", "--level", "error", "-o", "json"]
+        _, out = await lispfmc(*asked, "--dry-run")
+        assert json.loads(out)["items"] == [
+            {"daemon": "mapserver", "level": "error", "before": before, "dry_run": True}
+        ]
+        assert logs.level() == before
+        _, out = await lispfmc(*asked)
+        assert json.loads(out)["items"] == [{"daemon": "mapserver", "level": "error", "before": before}]
+        assert logs.level() == "error"
+        _, out = await lispfmc("log", "-o", "json")
+        assert json.loads(out)["items"] == [{"daemon": "mapserver", "level": "error"}]
+        assert (await lispfmc("log", "--at", "nobody"))[0] == 64
+        assert world.events.counts == {"log.changed": 1}
+    finally:
+        await world.api.close()
+        logs.set_level(before)
 
 
 async def test_status_can_wait_until_all_is_ready(world: World) -> None:

@@ -133,7 +133,17 @@ async def test_every_answer_is_as_described(tmp_path: Path) -> None:
         same = await checked.ask("GET", f"/v1/migrations/{move['id']}", as_="/v1/migrations/{id}")
         assert same == move
         assert (await checked.ask("GET", "/v1/decisions/history"))["items"][0]["rule"] == "nearest"
-        for path in ("status", "sites", "users", "services", "placements", "moves", "decisions", "datacenters", "distances"):
+        for path in (
+            "status",
+            "sites",
+            "users",
+            "services",
+            "placements",
+            "moves",
+            "decisions",
+            "datacenters",
+            "distances",
+        ):
             assert await checked.ask("GET", f"/v1/{path}")
         before = (await checked.ask("GET", "/v1/log"))["level"]
         assert await checked.ask("POST", "/v1/log", {"level": before}) == {"level": before, "before": before}
@@ -152,6 +162,8 @@ async def changed(world: World, checked: Checked) -> None:
         "service": "app",
         "scheme": None,
     }
+    could = await checked.ask("POST", "/v1/migrations/check", {"service": "app", "to": "dc1"})
+    assert (could["from"], could["to"]) == ("dc2", "dc1")
     moving = await checked.ask("POST", "/v1/migrations", {"service": "app", "to": "dc1"})
     assert moving["state"] == "preparing"
     path = f"/v1/migrations/{moving['id']}/abort"
