@@ -73,7 +73,7 @@ class SiteSettings(Settings):
     """Services that it takes; default: no limit."""
 
     api: Listen | None = None
-    """The HTTP API of its tunnel router ("unix:/path", "address:port"), which tells what becomes of packets in moves."""
+    """The HTTP API of its tunnel router ("unix:/path", "address:port"): it tells what becomes of packets in moves."""
     api_token: str | None = None
     """What that API asks for."""
 

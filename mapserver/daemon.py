@@ -115,28 +115,30 @@ class Daemon:
     def _answers(self) -> dict[str, int]:
         return {name: count + self._workers.answers[name] for name, count in self._server.answers().items()}
 
-    def reload(self) -> dict[str, object]:
-        """Read the configuration anew: applied as a whole, or kept as it was."""
+    def reload(self, *, dry_run: bool = False) -> dict[str, object]:
+        """Read the configuration anew: applied as a whole, or kept as it was. `dry_run`: only say what would be."""
         try:
             settings = config.load(self._path, MapServerSettings) if self._path is not None else self._settings
         except LocalError as error:
-            self.events.append("configuration.kept", {"why": str(error)})
+            if not dry_run:
+                self.events.append("configuration.kept", {"why": str(error)})
             return {"applied": False, "changes": [], "why": str(error)}
         changes = differences(self._settings, settings)
         fixed = sorted({change.key for change in changes} & NEEDS_RESTART)
         if fixed:
             why = f"{', '.join(fixed)}: only a restart changes that; restart, or undo it and reload"
-            self.events.append("configuration.kept", {"why": why})
+            if not dry_run:
+                self.events.append("configuration.kept", {"why": why})
             return {"applied": False, "changes": [change.text for change in changes], "why": why}
-        if changes:
+        if changes and not dry_run:
             self._settings = settings
             self._driver.tell(self._server.configured, settings)
             self._workers.restart()
             self.events.append("configuration.changed", {"changes": [change.text for change in changes]})
-        return {"applied": True, "changes": [change.text for change in changes], "why": ""}
+        return {"applied": not dry_run, "changes": [change.text for change in changes], "why": ""}
 
-    async def _reload(self, _body: dict[str, object]) -> dict[str, object]:
-        return self.reload()
+    async def _reload(self, body: dict[str, object]) -> dict[str, object]:
+        return self.reload(dry_run=body.get("dry_run") is True)
 
     def _oldest(self) -> float:
         return self._server.longest_unanswered(time.monotonic())

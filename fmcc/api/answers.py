@@ -223,6 +223,15 @@ class DistanceTold(msgspec.Struct, frozen=True):
     ms: float
 
 
+class MovePlan(msgspec.Struct, frozen=True):
+    """A move that could begin now."""
+
+    service: str
+    from_: str = msgspec.field(name="from")
+    to: str
+    scheme: str
+
+
 class SchemeTold(msgspec.Struct, frozen=True):
     """By what the service's next moves are led; null: as configured."""
 

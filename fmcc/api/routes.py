@@ -136,6 +136,9 @@ class Routes:
         begin = "Move a service to a data centre"
         does("POST", "/v1/migrations", begin, answers.MoveView, self._move, takes=move, refuses=(403, 404, 409))
         does("POST", "/v1/moves", begin, answers.MoveView, self._move, takes=move, refuses=(403, 404, 409))
+        could = "Say whether a service could move to a data centre now; nothing moves"
+        check = "/v1/migrations/check"
+        does("POST", check, could, answers.MovePlan, self._check, takes=move, refuses=(403, 404, 409), role="read")
         lead = "Have a service's next moves led by another scheme"
         does("POST", "/v1/schemes", lead, answers.SchemeTold, self._steer, takes=requests.SchemeRequest, refuses=(404,))
         abort = "/v1/migrations/{id}/abort"
@@ -215,6 +218,13 @@ class Routes:
             self._controller.requests.check(service, to, scheme)
         self._tell(self._controller.requested, service, to, scheme)
         return views.move(self._controller.migrations.last(service))
+
+    async def _check(self, call: Call[requests.MoveRequest, None]) -> answers.MovePlan:
+        service, to, scheme = call.body.service, call.body.to, call.body.scheme
+        with _refusing():
+            self._controller.requests.check(service, to, scheme)
+        placement = self._controller.placements[service]
+        return answers.MovePlan(service, placement.datacenter, to, scheme or placement.service.scheme)
 
     async def _steer(self, call: Call[requests.SchemeRequest, None]) -> answers.SchemeTold:
         service, scheme = call.body.service, call.body.scheme

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, cast
@@ -16,6 +15,9 @@ from lispfmc.cli import completion
 from lispfmc.cli.computing import model_app, simulate
 from lispfmc.cli.experiment import experiment_app
 from lispfmc.cli.failure import CONFIG, DONE, UNREACHABLE, USAGE, Failure
+from lispfmc.cli.lab_app import lab_app
+from lispfmc.cli.moves_app import moves_app
+from lispfmc.cli.options import DryRun, Lab, Output, Scheme, Timeout, finish
 from lispfmc.cli.output import Format, print_text, say
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -32,28 +34,10 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-lab_app = typer.Typer(help="A whole network on this machine.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(lab_app, name="lab", short_help="A whole network on this machine")
-moves_app = typer.Typer(help="Moves of services.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(moves_app, name="moves", short_help="Moves of services: list, start, abort")
 app.add_typer(experiment_app, name="experiment", short_help="Many moves, measured and compared")
 app.add_typer(model_app, name="model", short_help="The papers' analytic models")
-
-Scheme = Annotated[str, typer.Option("--scheme", help="how services move, for example fig9")]
-Output = Annotated[Format, typer.Option("-o", "--output", help="table for people, json for programs")]
-Lab = Annotated[
-    str | None,
-    typer.Option("--lab", envvar="LISPFMC_LAB", help="which lab, when several are up", autocompletion=completion.labs),
-]
-Name = Annotated[
-    str | None,
-    typer.Argument(metavar="[NAME]", help="which lab, when several are up", autocompletion=completion.labs),
-]
-Timeout = Annotated[float, typer.Option("--timeout", metavar="S", min=0.1, help="seconds to wait at most")]
-Topology = Annotated[
-    str, typer.Option("--topology", help="fig5, metro, or a TOML file", autocompletion=completion.topologies)
-]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
 
 
 class Kind(StrEnum):
@@ -64,21 +48,6 @@ class Kind(StrEnum):
     fmcc = "fmcc"
     agent = "agent"
     topology = "topology"
-
-
-class Drawing(StrEnum):
-    """What `lab graph` can draw."""
-
-    mermaid = "mermaid"
-    dot = "dot"
-    svg = "svg"
-
-
-class LabDriver(StrEnum):
-    """What the lab's services are."""
-
-    emulated = "emulated"
-    qemu = "qemu"
 
 
 class LogLevel(StrEnum):
@@ -131,6 +100,7 @@ def move(
     ],
     wait: Annotated[bool, typer.Option("--wait", help="until the service has followed, or will not")] = False,  # noqa: FBT002 - typer's way to declare a flag
     measure: Annotated[bool, typer.Option("--measure", help="probe both directions through both moves")] = False,  # noqa: FBT002 - likewise
+    dry_run: DryRun = False,  # noqa: FBT002 - likewise
     scheme: Scheme = "",
     timeout: Timeout = 60.0,
     lab: Lab = None,
@@ -139,8 +109,18 @@ def move(
     """Move a user's link to another site and tell each phase with its milliseconds."""
     from lispfmc.cli.move import move as verb
 
-    asked = verb(user, to, lab_name=lab, wait=wait, measure=measure, timeout_s=timeout, scheme=scheme, output=output)
-    _finish(asked)
+    asked = verb(
+        user,
+        to,
+        lab_name=lab,
+        wait=wait,
+        measure=measure,
+        timeout_s=timeout,
+        scheme=scheme,
+        dry_run=dry_run,
+        output=output,
+    )
+    finish(asked)
 
 
 @app.command(short_help="Is every daemon and node there and ready?")
@@ -153,7 +133,7 @@ def status(
     """Every daemon and node on one screen: is it there, is it ready, and if not, why."""
     from lispfmc.cli.status import status as verb
 
-    _finish(verb(lab_name=lab, wait_s=timeout if wait else 0.0, output=output))
+    finish(verb(lab_name=lab, wait_s=timeout if wait else 0.0, output=output))
 
 
 @app.command(short_help="One table of the daemons' state")
@@ -173,12 +153,12 @@ def show(
     if table is Table.registrations:
         from lispfmc.cli.registrations import registrations
 
-        _finish(registrations(at=at, eid=eid, site=site, xtr=xtr, limit=limit, lab_name=lab, output=output))
+        finish(registrations(at=at, eid=eid, site=site, xtr=xtr, limit=limit, lab_name=lab, output=output))
     if any(each is not None for each in (eid, site, xtr, limit)):
         raise typer.BadParameter("--eid, --site, --xtr and --limit choose among registrations")
     from lispfmc.cli.show import show as verb
 
-    _finish(verb(table.value, at=at, lab_name=lab, output=output))
+    finish(verb(table.value, at=at, lab_name=lab, output=output))
 
 
 @app.command(short_help="Have Map-Servers read their configuration anew")
@@ -187,13 +167,14 @@ def reload(
         str | None,
         typer.Option("--at", metavar="DAEMON", help="only this Map-Server", autocompletion=completion.daemons),
     ] = None,
+    dry_run: DryRun = False,  # noqa: FBT002 - likewise
     lab: Lab = None,
     output: Output = Format.table,
 ) -> None:
     """Have Map-Servers read their configuration anew: checked first, then applied as a whole, or kept."""
     from lispfmc.cli.reload import reload as verb
 
-    _finish(verb(at=at, lab_name=lab, output=output))
+    finish(verb(at=at, dry_run=dry_run, lab_name=lab, output=output))
 
 
 @app.command(short_help="From which level on daemons log")
@@ -209,7 +190,7 @@ def log(
     """From which level on daemons log; with --level another one, at once and until they end."""
     from lispfmc.cli.log import log as verb
 
-    _finish(verb(at=at, level=level.value if level else None, dry_run=dry_run, lab_name=lab, output=output))
+    finish(verb(at=at, level=level.value if level else None, dry_run=dry_run, lab_name=lab, output=output))
 
 
 @app.command(short_help="Ask a Map-Resolver where an EID is")
@@ -230,7 +211,7 @@ def lookup(
     """Ask a Map-Resolver where an EID is, as any tunnel router would; `self`: are ours registered?"""
     from lispfmc.cli.lookup import lookup as verb
 
-    _finish(
+    finish(
         verb(
             eid,
             via=via,
@@ -271,7 +252,7 @@ def page(
     """Serve the controller's live page to browsers on this machine, and print its URL with a token."""
     from lispfmc.cli.page import page as verb
 
-    _finish(verb(listen=listen, read_only=read_only, lab_name=lab, output=output))
+    finish(verb(listen=listen, read_only=read_only, lab_name=lab, output=output))
 
 
 @app.command(short_help="Everything for a bug report, keys redacted")
@@ -283,7 +264,7 @@ def bundle(
     """Collect configurations, states, events, metrics and logs of every daemon in one archive, without secrets."""
     from lispfmc.cli.bundle import bundle as verb
 
-    _finish(verb(lab_name=lab, out=out, output=output))
+    finish(verb(lab_name=lab, out=out, output=output))
 
 
 @app.command(short_help="Show what LISP messages say")
@@ -317,7 +298,7 @@ def monitor(
     """Every event of every daemon as it happens; with -o json one object a line."""
     from lispfmc.cli.monitor import monitor as verb
 
-    _finish(verb(lab_name=lab, snapshot=snapshot, eid=eid, output=output))
+    finish(verb(lab_name=lab, snapshot=snapshot, eid=eid, output=output))
 
 
 @app.command(short_help="Why a service moved, or did not")
@@ -329,157 +310,10 @@ def explain(
     """Why the controller moved a user's services, or did not: the rule that won, and the runner-up."""
     from lispfmc.cli.explain import explain as verb
 
-    _finish(verb(user, lab_name=lab, output=output))
-
-
-@moves_app.command("list", short_help="The last moves, of all runs")
-def moves_list(
-    service: Annotated[str | None, typer.Option("--service", help="only this service's")] = None,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="so many at most")] = 20,
-    lab: Lab = None,
-    output: Output = Format.table,
-) -> None:
-    """The last moves, newest first, of all runs of the controller."""
-    from lispfmc.cli.moves import listed
-
-    _finish(listed(service, limit=limit, lab_name=lab, output=output))
-
-
-@moves_app.command("start", short_help="Move a service to a data centre")
-def moves_start(
-    service: Annotated[str, typer.Argument(help="which service, for example alice-app")],
-    to: Annotated[str, typer.Option("--to", metavar="DC", help="the data centre to move to")],
-    lab: Lab = None,
-    output: Output = Format.table,
-) -> None:
-    """Move a service to a data centre, whatever the policy says."""
-    from lispfmc.cli.moves import started
-
-    _finish(started(service, to, lab_name=lab, output=output))
-
-
-@moves_app.command("abort", short_help="Give a move up")
-def moves_abort(
-    move: Annotated[str, typer.Argument(metavar="ID", help="the move's id, as list and monitor show it")],
-    lab: Lab = None,
-    output: Output = Format.table,
-) -> None:
-    """Give a move up, as long as the machine does not stand still; the service goes on where it is."""
-    from lispfmc.cli.moves import aborted
-
-    _finish(aborted(move, lab_name=lab, output=output))
+    finish(verb(user, lab_name=lab, output=output))
 
 
 app.command("simulate", short_help="Score policies on walks and traces")(simulate)
-
-
-@lab_app.command("up", short_help="Bring a network up in namespaces")
-def lab_up(
-    topology: Topology = "fig5",
-    name: Annotated[str | None, typer.Option("--name", help="the lab's name; the topology's unless given")] = None,
-    driver: Annotated[LabDriver, typer.Option("--driver", help="qemu: services are real virtual machines")] = (
-        LabDriver.emulated
-    ),
-    scheme: Scheme = "",
-    impairable: Annotated[  # noqa: FBT002 - likewise
-        bool, typer.Option("--impairable", help="delay the WAN by our forwarder, so that lab impair can change it")
-    ] = False,
-    output: Output = Format.table,
-) -> None:
-    """Bring a network up in namespaces."""
-    from lispfmc.cli.lab import up
-
-    asked = up(topology, name, driver=driver.value, scheme=scheme, impairable=impairable, output=output)
-    raise typer.Exit(asked)
-
-
-@lab_app.command("status", short_help="What of the network is there")
-def lab_status(name: Name = None, output: Output = Format.table) -> None:
-    """What of the network is there."""
-    from lispfmc.cli.lab import status as verb
-
-    raise typer.Exit(verb(name, output=output))
-
-
-@lab_app.command("down", short_help="Remove it, or what a killed up left")
-def lab_down(name: Name = None, output: Output = Format.table) -> None:
-    """Remove the network and whatever a killed `up` left behind."""
-    from lispfmc.cli.lab import down
-
-    raise typer.Exit(down(name, output=output))
-
-
-@lab_app.command(
-    "exec",
-    short_help="Run a command inside a site",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
-)
-def lab_exec(
-    place: Annotated[
-        str, typer.Argument(metavar="SITE", help="a site, a daemon or a node", autocompletion=completion.places)
-    ],
-    command: Annotated[list[str], typer.Argument(metavar="CMD...")],
-    lab: Lab = None,
-    output: Output = Format.table,
-) -> None:
-    """Run a command inside a site, and exit as it does."""
-    from lispfmc.cli.lab import execute
-
-    raise typer.Exit(execute(place, command, lab, output=output))
-
-
-@lab_app.command("graph", short_help="Draw a network")
-def lab_graph(
-    topology: Topology = "fig5",
-    output: Annotated[Drawing, typer.Option("-o", "--output", help="what to draw it as")] = Drawing.mermaid,
-) -> None:
-    """Draw a topology: its sites, who starts where, and the round-trip times."""
-    from lispfmc.cli.lab import graph
-
-    raise typer.Exit(graph(topology, output.value))
-
-
-@lab_app.command("impair", short_help="Change a round-trip time, lose control packets")
-def lab_impair(
-    between: Annotated[
-        list[str] | None, typer.Argument(metavar="[A B]", help="two members; fmcc and mapserver are some")
-    ] = None,
-    rtt: Annotated[float | None, typer.Option("--rtt", metavar="MS", min=0, max=10_000, help="between A and B")] = None,
-    control_loss: Annotated[
-        float,
-        typer.Option("--control-loss", metavar="PERCENT", min=0, max=99, help="everywhere, of all but users' data"),
-    ] = 0.0,
-    lab: Lab = None,
-    output: Output = Format.table,
-) -> None:
-    """Change what the WAN of a running lab does: until the next time, the rest stays as it is."""
-    from lispfmc.cli.lab import impair
-
-    if (rtt is None) != (not between) or (between and len(between) != 2):
-        raise typer.BadParameter("name two members and give --rtt, or neither")
-    _finish(impair(tuple(between or ()), rtt, control_loss, lab, output=output))
-
-
-@lab_app.command("metrics", short_help="Serve the daemons' metrics to a Prometheus")
-def lab_metrics(
-    listen: Annotated[
-        str, typer.Option("--listen", metavar="ADDRESS:PORT", help="where to serve them; port 0: any that is free")
-    ] = "127.0.0.1:9340",
-    name: Name = None,
-    output: Output = Format.table,
-) -> None:
-    """Serve the metrics of the labs that are up to a Prometheus on this machine, until it is interrupted."""
-    from lispfmc.cli.metrics import metrics
-
-    _finish(metrics(listen, name, output=output))
-
-
-@lab_app.command("demo", short_help="Build, move, measure, remove")
-def lab_demo(topology: Topology = "fig5", scheme: Scheme = "", output: Output = Format.table) -> None:
-    """Build the network, move a user, watch the service follow, say what it cost, remove the network."""
-    from lispfmc.cli.lab import demo
-
-    raise typer.Exit(demo(topology, scheme=scheme, output=output))
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -536,7 +370,3 @@ def _code_of(error: Exception) -> int:
     if isinstance(error, Ambiguous | BadDesign | BadName | BadParameter):
         return USAGE
     return 1
-
-
-def _finish(verb: Coroutine[Any, Any, int]) -> None:
-    raise typer.Exit(asyncio.run(verb))

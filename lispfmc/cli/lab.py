@@ -46,23 +46,59 @@ def _row(one: dict[str, Any]) -> list[object]:
     return [one["name"], one["role"], state, one["why"] or (f"at {one['site']}" if one.get("site") else "")]
 
 
-def down(name: str | None, *, output: Format) -> int:
-    """Exit 0 when nothing is left of it; that there was nothing is no failure."""
+def plan(topology: str, name: str | None, *, driver: str, scheme: str, output: Format) -> int:
+    """What `up` would build. Exit 1 when something of such a lab is there already."""
+    from lispfmc.lab.topology import load_topology
+
+    described = load_topology(topology, scheme)
+    name = name or described.name
+    there = lifecycle.traces(name)
+    told = {
+        "lab": name,
+        "topology": described.name,
+        "members": sorted(described.members),
+        "nodes": [node.name for node in described.nodes],
+        "driver": driver,
+        "scheme": described.fmcc.scheme,
+        "there": there,
+    }
+    if output is Format.json:
+        print_json(told)
+    else:
+        print_text(
+            f"lab {name}: {len(described.members)} members ({', '.join(sorted(described.members))}), "
+            f"{len(described.nodes)} nodes, services by {driver}, moved by {described.fmcc.scheme}"
+        )
+    if there:
+        say(f"lispfmc: lab {name} is there already: {'; '.join(there)}; run: lispfmc lab down {name}")
+    return CONDITION if there else DONE
+
+
+def down(name: str | None, *, dry_run: bool = False, output: Format) -> int:
+    """Exit 0 when nothing is left of it; that there was nothing is no failure. `dry_run`: only say what would go."""
     name = name or _the_one_there()
-    found = lifecycle.down(name) if name else []
+    found = [] if name is None else lifecycle.traces(name) if dry_run else lifecycle.down(name)
     if output is Format.json:
         print_json({"lab": name, "removed": found})
     elif name is None or not found:
         print_text(f"lab {name} was not up" if name else "no lab was up")
+    elif dry_run:
+        print_text(f"lab {name}: would be removed: {'; '.join(found)}")
     else:
         print_text(f"lab {name} is down; removed: {'; '.join(found)}")
     return DONE
 
 
 async def impair(
-    between: tuple[str, ...], rtt_ms: float | None, control_loss: float, name: str | None, *, output: Format
+    between: tuple[str, ...],
+    rtt_ms: float | None,
+    control_loss: float,
+    name: str | None,
+    *,
+    dry_run: bool = False,
+    output: Format,
 ) -> int:
-    """Exit 0 when the WAN works so."""
+    """Exit 0 when the WAN works so, or with `dry_run` could."""
     from lispfmc.lab.impairment import impair as change
     from lispfmc.lab.impairment import members
 
@@ -71,12 +107,14 @@ async def impair(
         if member not in members(lab):
             raise unknown("member of the WAN", member, members(lab))
     rtts = {} if rtt_ms is None else {frozenset(between): rtt_ms}
-    await change(lab, rtts, control_loss_percent=control_loss)
+    if not dry_run:
+        await change(lab, rtts, control_loss_percent=control_loss)
     if output is Format.json:
         print_json({"lab": lab.name, "between": between, "rtt_ms": rtt_ms, "control_loss_percent": control_loss})
     else:
         changed = "" if rtt_ms is None else f"{' and '.join(between)} are {rtt_ms:g} ms apart, "
-        print_text(f"lab {lab.name}: {changed}{control_loss:g} % of control packets are lost")
+        would = "would be: " if dry_run else ""
+        print_text(f"lab {lab.name}: {would}{changed}{control_loss:g} % of control packets are lost")
     return DONE
 
 

@@ -10,6 +10,7 @@ from lispfmc.lab.measurement import ALREADY_THERE, TIMEOUT
 from lispfmc.lab.measurement import move as run_move
 from lispfmc.lab.phases import Outcome
 from lispfmc.lab.report import MoveReport
+from lispfmc.runtime.node_client import call
 
 
 async def move(
@@ -21,6 +22,7 @@ async def move(
     measure: bool,
     timeout_s: float,
     scheme: str = "",
+    dry_run: bool = False,
     output: Format,
 ) -> int:
     """Exit 0 when it came to what was asked for, 1 when not."""
@@ -28,6 +30,8 @@ async def move(
     node = user_of(lab, user)
     if to not in node.sites:
         raise unknown(f"site for {user}", to, node.sites)
+    if dry_run:
+        return await _planned(lab, node, to, output)
     tell = say if output is Format.json else print_text  # as they happen; for programs they are in the JSON too
     report = await run_move(
         lab,
@@ -44,6 +48,28 @@ async def move(
     else:
         print_report(report)
     return _exit_code(report, measure=measure, timeout_s=timeout_s)
+
+
+async def _planned(lab: Installation, node: NodeEntry, to: str, output: Format) -> int:
+    """What would move. Exit 1 when the user is there already."""
+    at = (await call(node.socket, {"do": "status"}, timeout_s=3.0))["site"]
+    async with lab.the("fmcc").client() as api:
+        services = [one for one in (await api.get("/v1/placements"))["items"] if one["user"] == node.name]
+    told = {
+        "user": node.name,
+        "from": at,
+        "to": to,
+        "services": {one["service"]: one["datacenter"] for one in services},
+    }
+    if output is Format.json:
+        print_json(told)
+    else:
+        print_text(f"{node.name} would move from {at} to {to}; the controller would then decide about:")
+        for one in services:
+            print_text(f"  {one['service']} at {one['datacenter']}")
+    if at == to:
+        say(f"lispfmc: {node.name}: is at {to} already; choose another site")
+    return CONDITION if at == to else DONE
 
 
 def user_of(lab: Installation, name: str) -> NodeEntry:

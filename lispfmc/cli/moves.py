@@ -33,12 +33,31 @@ async def listed(service: str | None, *, limit: int, lab_name: str | None, outpu
     return DONE
 
 
-async def started(service: str, to: str, *, lab_name: str | None, output: Format) -> int:
-    return await _asked("/v1/migrations", {"service": service, "to": to}, lab_name, output)
+async def started(service: str, to: str, *, scheme: str, dry_run: bool, lab_name: str | None, output: Format) -> int:
+    path = "/v1/migrations/check" if dry_run else "/v1/migrations"
+    return await _asked(path, {"service": service, "to": to, "scheme": scheme}, lab_name, output)
 
 
-async def aborted(move: str, *, lab_name: str | None, output: Format) -> int:
-    return await _asked(f"/v1/migrations/{quote(move, safe='')}/abort", {}, lab_name, output)
+async def aborted(move: str, *, dry_run: bool, lab_name: str | None, output: Format) -> int:
+    path = f"/v1/migrations/{quote(move, safe='')}"
+    if dry_run:
+        return await _seen(path, lab_name, output)
+    return await _asked(f"{path}/abort", {}, lab_name, output)
+
+
+async def _seen(path: str, lab_name: str | None, output: Format) -> int:
+    """What would be given up. Exit 1 when there is no such move, or it has ended."""
+    async with load(lab_name).the("fmcc").client() as api:
+        try:
+            move = await api.get(path)
+        except ApiError as error:
+            say(f"lispfmc: {error}")
+            return CONDITION
+    if output is Format.json:
+        print_json(move)
+    else:
+        _tell(move)
+    return DONE if move["state"] in {"preparing", "warming", "copying"} else CONDITION
 
 
 async def _asked(path: str, body: dict[str, Any], lab_name: str | None, output: Format) -> int:
@@ -52,9 +71,17 @@ async def _asked(path: str, body: dict[str, Any], lab_name: str | None, output: 
     if output is Format.json:
         print_json(move)
     else:
-        why = f" ({move['reason']})" if move["reason"] else ""
-        print_text(f"{move['id']}: {move['service']} from {move['from']} to {move['to']}: {move['state']}{why}")
+        _tell(move)
     return DONE
+
+
+def _tell(move: dict[str, Any]) -> None:
+    what = f"{move['service']} from {move['from']} to {move['to']}"
+    if "id" not in move:
+        print_text(f"{what} by {move['scheme']}: it could move now")
+        return
+    why = f" ({move['reason']})" if move["reason"] else ""
+    print_text(f"{move['id']}: {what}: {move['state']}{why}")
 
 
 def _clock(at: float) -> str:

@@ -40,10 +40,10 @@ async def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
 
 
 async def test_a_move_is_started_listed_and_aborted(world: World, capsys: Captured) -> None:
-    assert await started("app", "dc2", lab_name=None, output=Format.json) == 0
+    assert await started("app", "dc2", scheme="", dry_run=False, lab_name=None, output=Format.json) == 0
     move = json.loads(capsys.readouterr().out)
     assert (move["service"], move["to"], move["state"]) == ("app", "dc2", "preparing")
-    assert await aborted(move["id"], lab_name=None, output=Format.table) == 0
+    assert await aborted(move["id"], dry_run=False, lab_name=None, output=Format.table) == 0
     assert "app from dc1 to dc2: failed (aborted by request)" in capsys.readouterr().out
     await world.kept()
     assert await listed("app", limit=5, lab_name=None, output=Format.table) == 0
@@ -51,18 +51,18 @@ async def test_a_move_is_started_listed_and_aborted(world: World, capsys: Captur
 
 
 async def test_what_cannot_be_is_one_line_and_exit_1(world: World, capsys: Captured) -> None:
-    assert await started("app", "dc1", lab_name=None, output=Format.table) == 1
+    assert await started("app", "dc1", scheme="", dry_run=False, lab_name=None, output=Format.table) == 1
     assert (
         capsys.readouterr().err == "lispfmc: app cannot move to dc1, it is there already, choose another data centre\n"
     )
-    assert await aborted("none", lab_name=None, output=Format.table) == 1
+    assert await aborted("none", dry_run=False, lab_name=None, output=Format.table) == 1
 
 
 async def test_a_token_that_may_only_read_moves_nothing(
     world: World, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LISPFMC_TOKEN", TOKENS["read"])
-    assert await started("app", "dc2", lab_name=None, output=Format.table) == 1
+    assert await started("app", "dc2", scheme="", dry_run=False, lab_name=None, output=Format.table) == 1
     assert "use a token with the role operate" in capsys.readouterr().err
     assert await listed(None, limit=5, lab_name=None, output=Format.json) == 0
     monkeypatch.delenv("LISPFMC_TOKEN")
