@@ -68,8 +68,8 @@ class Keeping:
         while True:
             await asyncio.sleep(TEND_S)
             try:
-                store.commit()  # what brings no answer is kept, too
                 store.tend()
+                store.commit()  # what brings no answer is kept, too
                 if store.syncs:
                     await asyncio.to_thread(store.sync)
             except (StoreError, OSError) as error:
