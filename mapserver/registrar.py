@@ -306,7 +306,7 @@ class Registrar:
     def _objections(self, accepted: Accepted) -> Iterator[tuple[Move, Send]]:
         """A refused xTR is answered with the Map-Notify that it has not acknowledged yet, or with a new one."""
         for refusal in accepted.refusals:
-            if refusal.reason in ("not-owner", "static-mapping"):
+            if refusal.reason in ("not-owner", "static-mapping", "too-many-xtrs"):
                 continue
             move = Move(refusal.eid, accepted.register.owner)
             yield move, self._notices.pending(move) or self._move(refusal.current.mapping, accepted.register.registrant)

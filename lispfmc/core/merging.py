@@ -34,6 +34,7 @@ from lispfmc.wire.address import Ip, Prefix
 from lispfmc.wire.messages import EidRecord
 
 LOCATORS = 255  # that one record can carry
+MERGED = 64  # xTRs that share one EID: each change looks at all of them, and whoever has the key can make up more
 
 
 def merge(register: Register, view: View, now: float, held: Collection[Prefix] = ()) -> Outcome:
@@ -182,7 +183,7 @@ def _refused(record: bytes, current: Registration, register: Register, *, displa
     if newer(current.version, version):
         return "stale-version"  # a late refresh of the old site cannot steal the EID back
     if _joins(register, current):
-        return None
+        return "too-many-xtrs" if len(current.parts) >= MERGED else None
     if displaced and not newer(version, current.version):
         return "displaced"
     return "damped" if held and not newer(version, current.version) else None
