@@ -175,6 +175,8 @@ class MemoryStore:
         lease.expires_at = now + register.lifetime_s
         if not accepted.renewed:
             self._register(accepted, lease)
+        elif lease.memo:
+            self._memos[lease.memo] = lease  # `forget` had it decided once: now it is allowed again
 
     def _register(self, accepted: Accepted, lease: Lease) -> None:
         lease.claimed = len(accepted.register.claims)
