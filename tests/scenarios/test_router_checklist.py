@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lispfmc.core.effects import Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.auth import Key, sign
@@ -194,6 +194,20 @@ def test_a_solicited_request_goes_through_the_mapping_system_at_most_every_three
             site.hears(encode(MapReply.of(record(site.far, site.peer), nonce=asked.nonce)))
             found.append(site.now)
     assert found == pytest.approx([4.0, 7.0])
+
+
+def test_a_flood_of_solicitations_is_one_event_and_otherwise_counted(site: Site) -> None:
+    [request] = messages(site.core.missed(site.far, site.now), MapRequest)
+    site.hears(encode(MapReply.of(record(site.far, site.peer), nonce=request.nonce)))
+    solicitation = MapRequest.of(
+        RequestRecord.of(site.host), nonce=7, itr_rlocs=[site.peer], source_eid=address_of(site.far), smr=True
+    )
+    site.now = 10.0
+    effects = [effect for _ in range(50) for effect in site.hears(encode(solicitation), Endpoint(site.peer, 4342))]
+
+    assert [each.name for each in effects if isinstance(each, Emit)] == ["smr.received"]
+    assert refusals(effects) == ["rate-limited"] * 49
+    assert len(messages(effects, MapRequest)) == 1
 
 
 def test_a_solicitation_for_what_is_not_in_use_is_ignored(site: Site) -> None:
