@@ -138,6 +138,40 @@ def test_a_map_notify_makes_the_old_router_an_away_router(site: Site) -> None:
     assert ack.nonce == 5
 
 
+def asked(site: Site, eid: Prefix, *, probe: bool = False) -> list[EidRecord]:
+    """What it answers as an ETR."""
+    site.now += 1.0
+    request = MapRequest.of(RequestRecord.of(eid), nonce=9, itr_rlocs=[site.peer], probe=probe)
+    [reply] = messages(site.hears(encode(request), Endpoint(site.peer, 4342)), MapReply)
+    return list(reply.records)
+
+
+def sibling(site: Site, number: int) -> Prefix:
+    """Another host of the site."""
+    return Prefix.host((int.from_bytes(site.home.ip, "big") + number).to_bytes(len(site.home.ip), "big"))
+
+
+def test_an_answer_about_a_host_of_a_prefix_has_all_more_specifics_of_that_prefix(site: Site) -> None:
+    site.present()
+    assert [each.prefix for each in asked(site, sibling(site, 77))] == [site.home, site.host]
+    assert [each.prefix for each in asked(site, site.host)] == [site.host]
+    assert [each.prefix for each in asked(site, site.home, probe=True)] == [site.home]
+
+
+def test_an_answer_about_a_prefix_with_more_hosts_than_fit_is_a_part_without_any(site: Site) -> None:
+    site.present()
+    for number in range(64, 128):
+        site.acknowledges(site.core.announced(sibling(site, number), "lan", MAC, site.now))
+
+    [part] = asked(site, sibling(site, 200))
+    assert part.prefix is not None
+    assert part.locators
+    assert part.prefix.covers(sibling(site, 200))
+    assert not any(part.prefix.covers(sibling(site, number)) for number in range(64, 128))
+    assert [(each.prefix, each.locators) for each in asked(site, site.home)] == [(site.home, ())]
+    assert [each.prefix for each in asked(site, site.home, probe=True)] == [site.home]
+
+
 def test_the_old_router_registers_the_eid_no_more(site: Site) -> None:
     site.present()
     site.told_that_it_left()
