@@ -171,10 +171,14 @@ class TimerSettings(Settings):
 
 
 class LimitSettings(Settings):
-    """Bounds of what the network can make us keep or send."""
+    """Bounds of what the network can make us keep or send.
 
-    map_cache_entries: int = Field(default=100_000, ge=1)
-    hosts: int = Field(default=65_536, ge=1)
+    The kernel's tables have room for 2^18 hosts of the map-cache, those that are here among them, and for 2^17 that are
+    here or were.
+    """
+
+    map_cache_entries: int = Field(default=100_000, ge=1, le=(1 << 18) - (1 << 16))
+    hosts: int = Field(default=65_536, ge=1, le=1 << 16)
     map_requests_per_s: float = Field(default=100.0, gt=0)
     smr_requests_per_s: float = Field(default=20.0, gt=0)
     rlocs_probed: int = Field(default=1024, ge=0)
