@@ -218,7 +218,9 @@ def _change(claim: Claim, record: bytes, current: Registration | None, lease: Le
         and all(each.registrant.merges for each in others)
         and (current.owner.site == owner.site)
     ):
-        after = union((*others, part), current, now)
+        # each keeps its place: who says the same again, before or after a restart, changes nothing
+        shared = (*others, part) if mine is None else tuple(part if each is mine else each for each in current.each)
+        after = union(shared, current, now)
         same = after.record == current.record
         return Change(Kind.REFRESHED if same else Kind.CHANGED, eid, current, after)
     if mine is current:
@@ -227,7 +229,7 @@ def _change(claim: Claim, record: bytes, current: Registration | None, lease: Le
 
 
 def union(parts: tuple[Registration, ...], before: Registration | None, now: float) -> Registration:
-    """The registration that several xTRs share, the last of them last; of one alone it is its own."""
+    """The registration that several xTRs share, who joined last behind the others; of one alone it is its own."""
     if len(parts) == 1:
         return parts[0]
     mappings = [part.mapping for part in parts]

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from lispfmc.wire import encode
-from lispfmc.wire.address import Endpoint, ip_of
+from lispfmc.wire.address import Endpoint, Prefix, ip_of
 from lispfmc.wire.messages import MapRegister
 from mapserver import feeding
 from mapserver.feeding import Frame, Telling
@@ -109,3 +109,17 @@ def test_no_more_than_a_bounded_number_of_xtrs_shares_an_eid() -> None:
     world.forget()
     second(world, 99).registers(SERVICE, merge=True)
     assert (world.sent, world.rejects) == ([], ["too-many-xtrs"]), "it is told of no move: there was none"
+
+
+def test_those_that_share_an_eid_keep_their_places_when_one_says_the_same_again() -> None:
+    world = World()
+    first, then = Xtr(world, "dc1"), second(world)
+    first.registers(SERVICE, first.home, merge=True)
+    then.registers(SERVICE, merge=True)
+    [before] = world.server.registrations_for(Prefix.parse(SERVICE))
+
+    first.registers(SERVICE, merge=True)
+
+    [after] = world.server.registrations_for(Prefix.parse(SERVICE))
+    assert [part.owner for part in after.each] == [part.owner for part in before.each]
+    assert (after.owner, after.record) == (before.owner, before.record)
