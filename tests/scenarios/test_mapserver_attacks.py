@@ -8,8 +8,9 @@ import pytest
 
 from lispfmc.wire import encode
 from lispfmc.wire.address import Endpoint, Prefix, ip_of
-from lispfmc.wire.auth import sign
+from lispfmc.wire.auth import sign, tagged
 from lispfmc.wire.messages import Action, Ecm, EidRecord, Locator, MapRegister, MapReply, MapRequest, RequestRecord
+from lispfmc.wire.records import packed
 from mapserver.resolver import ANSWER_BYTES
 from tests.scenarios.mapserver_world import ALICE, World, Xtr
 
@@ -126,3 +127,34 @@ def test_a_question_about_a_part_with_too_many_hosts_is_not_answered_with_that_p
     [record] = world.ask("100.64.1.128/25").records
     assert (record.locators, record.action, record.ttl_minutes) == ((), Action.SEND_MAP_REQUEST, 1)
     assert world.ask("100.64.1.150/32").records[0].prefix == Prefix.parse("100.64.1.150/32")
+
+
+def test_a_plain_question_by_ipv4_is_not_answered_where_there_is_no_ipv4() -> None:
+    world = World(listen=["2001:2::1"])
+    Xtr(world, "access1").registers(ALICE)
+    world.forget()
+    world.hears(world.request(ALICE), ELSEWHERE)
+    assert (world.sent, world.rejects) == ([], ["no-itr-rloc"])
+
+
+def test_one_address_gets_so_many_answers_whatever_is_asked() -> None:
+    world = World(limits={"rloc_rate": 1, "rloc_burst": 3})
+    hosts = [f"100.64.1.{number}/32" for number in range(1, 11)]
+    Xtr(world, "access1").registers(*hosts)
+    world.forget()
+    for host in hosts:
+        world.hears(world.request(host), ELSEWHERE)
+    assert (len(world.sent), world.rejects) == (3, ["rate-limited"] * 7)
+
+
+def test_records_with_something_behind_them_are_not_taken_undecoded() -> None:
+    world = World()
+    xtr = Xtr(world, "access1")
+    whole = captured(xtr, xtr.record(ALICE), 1)
+    world.hears_bytes(whole, xtr.endpoint)
+    changed = EidRecord.of(Prefix.parse(ALICE), xtr.record(ALICE).locators, ttl_minutes=7)
+    word = int.from_bytes(whole[:4], "big")
+    for behind, number in ((b"", 2), (bytes(12), 3)):
+        said = tagged(word, number.to_bytes(8, "big"), packed(changed) + behind, xtr.key)
+        taken = world.server.at_once(said, xtr.endpoint, world.now)
+        assert (taken is None) == bool(behind)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lispfmc.store.sqlite import SqliteStore
 from lispfmc.wire.address import Prefix, ip_of
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import Action, MapNotify, MapReply, MapRequest, RequestRecord
-from tests.scenarios.mapserver_world import ALICE, FMCC, SUBSCRIBER, Controller, World, Xtr, told
+from mapserver.server import MapServer
+from mapserver.sites import Sites
+from tests.scenarios.mapserver_world import ALICE, FMCC, SUBSCRIBER, Controller, World, Xtr, settings, told
 
 RANGE = "100.64.1.0/24"
 
@@ -413,3 +418,26 @@ def test_a_large_fan_out_is_paced_and_tells_what_is_current_by_then() -> None:
 
 def publications(world: World) -> list[Any]:
     return [send for send in world.sent if isinstance(send.message, MapNotify) and send.key == Controller(world).key]
+
+
+def test_a_more_specific_that_was_unsubscribed_stays_so_over_a_restart(tmp_path: Path) -> None:
+    world, chosen = World(), settings()
+
+    def restarted() -> SqliteStore:
+        store = SqliteStore(tmp_path, Sites(chosen.sites).key, now=world.now, wall_now=5000.0)
+        world.server = MapServer(chosen, itertools.count(1 << 40), store)
+        world.server.started(world.now)
+        return store
+
+    store = restarted()
+    fmcc = Controller(world)
+    fmcc.subscribes("100.64.1.0/24", 1)
+    fmcc.unsubscribes(ALICE, 2)
+    store.commit()
+    store.close()
+    store = restarted()
+    world.forget()
+    Xtr(world, "access2").registers(ALICE, "100.64.1.11/32")
+    published = [str(record.prefix) for notify in fmcc.notifies() for record in notify.records]
+    store.close()
+    assert published == ["100.64.1.11/32"]
