@@ -10,7 +10,7 @@ import pytest
 
 from lispfmc.wire import encode
 from lispfmc.wire.address import Endpoint, Prefix, ip_of
-from lispfmc.wire.messages import MapRegister
+from lispfmc.wire.messages import EidRecord, Locator, MapRegister
 from mapserver import feeding
 from mapserver.feeding import Frame, Telling
 from mapserver.server import MapServer
@@ -123,3 +123,17 @@ def test_those_that_share_an_eid_keep_their_places_when_one_says_the_same_again(
     [after] = world.server.registrations_for(Prefix.parse(SERVICE))
     assert [part.owner for part in after.each] == [part.owner for part in before.each]
     assert (after.owner, after.record) == (before.owner, before.record)
+
+
+def test_what_is_told_anew_by_the_short_way_is_among_the_changes_that_workers_follow() -> None:
+    world = World()
+    xtr = Xtr(world, "access1")
+    xtr.registers(ALICE, "100.64.1.11/32")
+    store = world.server._store
+    before = store.last_event
+    changed = [EidRecord.of(Prefix.parse(ALICE), [Locator.of(xtr.rloc, weight=7)], ttl_minutes=1440)]
+
+    xtr.says(*changed)
+
+    assert [(each.id, str(each.eid)) for each in store.events(before)] == [(before + 1, ALICE)]
+    assert store.last_event == before + 1

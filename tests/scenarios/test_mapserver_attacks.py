@@ -158,3 +158,12 @@ def test_records_with_something_behind_them_are_not_taken_undecoded() -> None:
         said = tagged(word, number.to_bytes(8, "big"), packed(changed) + behind, xtr.key)
         taken = world.server.at_once(said, xtr.endpoint, world.now)
         assert (taken is None) == bool(behind)
+
+
+def test_an_xtr_that_is_known_registers_no_foreign_host_by_the_short_way() -> None:
+    world = World()
+    xtr = Xtr(world, "access1")
+    xtr.registers(ALICE)
+    xtr.registers(ALICE, "100.64.7.1/32")
+    xtr.registers("100.64.7.1/32")
+    assert (world.mappings(), world.rejects) == ({ALICE: "access1"}, ["foreign-prefix"] * 2)
