@@ -120,6 +120,8 @@ class MemoryStore:
         return lease if lease is not None and is_whole(lease) else None
 
     def forget(self) -> None:
+        for lease in self.leases:
+            lease.memo = 0
         self._memos.clear()
 
     def renew(self, lease: Lease, nonce: int, now: float) -> None:
@@ -175,8 +177,6 @@ class MemoryStore:
         lease.expires_at = now + register.lifetime_s
         if not accepted.renewed:
             self._register(accepted, lease)
-        elif lease.memo:
-            self._memos[lease.memo] = lease  # `forget` had it decided once: now it is allowed again
 
     def _register(self, accepted: Accepted, lease: Lease) -> None:
         lease.claimed = len(accepted.register.claims)
