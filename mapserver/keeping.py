@@ -102,6 +102,8 @@ class Keeping:
 
     def start(self) -> None:
         if isinstance(self._store, SqliteStore):
+            for path, size in self._store.cut.items():
+                self._events.append("store.cut", {"bytes": size, "kept": str(path)})
             self._task = asyncio.get_running_loop().create_task(self._tend(self._store), name="store")
 
     def close(self) -> None:

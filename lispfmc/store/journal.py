@@ -113,7 +113,8 @@ def numbers(folder: Path) -> list[int]:
 
 
 def read(path: Path) -> Iterator[Entry]:
-    """The whole entries of a file. What follows them is cut off: it was never acknowledged.
+    """The whole entries of a file. What follows them is cut off and put aside: as a write that a kill cut short, which
+    was never acknowledged, or as what a disk has damaged, which may have been.
 
     Raises StoreError for a file, or an entry, that this version does not understand.
     """
@@ -133,4 +134,11 @@ def read(path: Path) -> Iterator[Entry]:
         yield Entry(kind, time, whole[_HEAD.size :])
         at = end
     if at < len(data) or len(data) < len(MAGIC):
+        with contextlib.suppress(OSError):  # for somebody to look at; a full disk must not keep us from starting
+            cut_of(path).write_bytes(data[at:])
         os.truncate(path, min(at, len(data)) if len(data) >= len(MAGIC) else 0)
+
+
+def cut_of(path: Path) -> Path:
+    """Where what was cut off a journal is kept."""
+    return path.with_name(f"{path.name}.cut")

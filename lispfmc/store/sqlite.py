@@ -66,6 +66,7 @@ class SqliteStore:
                 self._keep(each)
             self._recent: deque[Change] = deque(maxlen=EVENTS_KEPT)
             self._recent_from = now - RECENT_S
+            self.cut: dict[Path, int] = {}  # bytes that no journal could be read beyond, and where they are now
             last = self._replay(loaded.journal)
             self._journal = Journal(folder, last, fsync=fsync == "always")
         except BaseException:
@@ -274,8 +275,11 @@ class SqliteStore:
                 path.unlink(missing_ok=True)
                 continue
             last = number
+            whole = path.stat().st_size
             for entry in journal.read(path):
                 self._again(decoded(entry.kind, entry.body), entry.time - self._offset, leases)
+            if (now := path.stat().st_size) < whole:
+                self.cut[journal.cut_of(path)] = whole - now
         return last
 
     def _again(self, said: Said, now: float, leases: dict[int, Lease]) -> None:

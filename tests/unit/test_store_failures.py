@@ -155,3 +155,23 @@ def test_what_a_killed_writer_left_is_cleared_away(tmp_path: Path) -> None:
     storing.registers("100.64.1.2/32")
     storing.store.snapshot(wait=True)
     assert list(tmp_path.glob(".snapshot*")) == []
+
+
+def test_what_cannot_be_read_of_a_journal_is_put_aside_and_told(tmp_path: Path) -> None:
+    storing = Storing(tmp_path)
+    for number in range(1, 6):
+        storing.registers(f"100.64.1.{number}/32")
+        storing.store.commit()
+    path = storing.store._journal.path
+    damaged = bytearray(path.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    path.write_bytes(damaged)
+
+    storing.killed()
+
+    [(kept, size)] = storing.store.cut.items()
+    assert storing.eids() == ["100.64.1.1/32", "100.64.1.2/32"]
+    assert path.read_bytes() + kept.read_bytes() == bytes(damaged)
+    assert size == kept.stat().st_size
+    storing.killed()
+    assert storing.store.cut == {}, "told once"
