@@ -43,6 +43,7 @@ class Daemon:
         self._store = keeping.opened(settings)
         self._server = MapServer(settings, self._nonces, self._store)
         self._keeping = keeping.Keeping(self._store, self.events)
+        self._policy = keeping.Policy(settings)
         self._sockets = Sockets([])
         others = settings.workers - 1 if path is not None else 0
         self._workers = Workers(path or Path(), others, self._store, self._received, self.events, self.rejects)
@@ -87,6 +88,9 @@ class Daemon:
             self._sockets = Sockets(opened)  # what is open when the next one fails is closed by `close`
         self._driver.start()
         self._driver.tell(self._server.started)
+        if not self._policy.is_kept(self._settings):
+            self._driver.tell(self._server.policed)
+            self._keeping.policed(self._policy, self._settings)
         self._keeping.start()
         await self._workers.start()
 
@@ -133,6 +137,7 @@ class Daemon:
         if changes and not dry_run:
             self._settings = settings
             self._driver.tell(self._server.configured, settings)
+            self._keeping.policed(self._policy, settings)
             self._workers.restart()
             self.events.append("configuration.changed", {"changes": [change.text for change in changes]})
         return {"applied": not dry_run, "changes": [change.text for change in changes], "why": ""}

@@ -16,6 +16,7 @@ from lispfmc.core.registry import Registrant, Registration
 from lispfmc.wire.address import Endpoint, Prefix
 
 LONGEST = 1 << 20  # bytes of a frame
+REGISTRANTS = 65_536  # that a follower is kept told of; holders of keys can make more of them up
 _HEAD = struct.Struct(">IB")
 _NUMBER = struct.Struct(">I")
 _SOURCE = struct.Struct(">BH")
@@ -25,7 +26,7 @@ class Frame(IntEnum):
     RESET = 1  # everything follows, up to COMPLETE
     COMPLETE = 2
     REGISTRANT = 3  # a number, and who it stands for from now on
-    REGISTERED = 4  # a registrant's number, and a record
+    REGISTERED = 4  # the numbers of the registrants that share it, and a record
     GONE = 5  # an EID
     DATAGRAM = 6  # its source, and the datagram
     COUNTS = 7
@@ -82,26 +83,29 @@ def gone_of(body: bytes) -> Prefix:
 
 
 class Telling:
-    """Registrations as frames, for one follower: a registrant is told once, before its first registration."""
+    """Registrations as frames, for one follower: a registrant is told before its first registration, by a number."""
 
     def __init__(self) -> None:
         self._numbers: dict[Registrant, int] = {}
 
     def registered(self, registration: Registration) -> bytes:
-        who = registration.registrant
-        number = self._numbers.get(who)
-        told = b""
-        if number is None:
-            number = self._numbers[who] = len(self._numbers)
-            source = who.source
-            told = frame(
-                Frame.REGISTRANT,
-                msgspec.msgpack.encode(
-                    Who(number, who.owner.site, who.owner.xtr, who.key.id, source.ip, source.port, who.word)
-                ),
-            )
-        return told + frame(Frame.REGISTERED, _NUMBER.pack(number) + registration.record)
+        if len(self._numbers) > REGISTRANTS:
+            self._numbers.clear()  # numbers stand for others from now on; what was told before stays
+        parts = registration.each
+        frames = [self._introduced(part.registrant) for part in parts]
+        numbers = b"".join(_NUMBER.pack(self._numbers[part.registrant]) for part in parts)
+        return b"".join(frames) + frame(Frame.REGISTERED, bytes((len(parts) - 1,)) + numbers + registration.record)
+
+    def _introduced(self, who: Registrant) -> bytes:
+        if who in self._numbers:
+            return b""
+        number = self._numbers[who] = len(self._numbers)
+        source = who.source
+        told = Who(number, who.owner.site, who.owner.xtr, who.key.id, source.ip, source.port, who.word)
+        return frame(Frame.REGISTRANT, msgspec.msgpack.encode(told))
 
 
-def registered_of(body: bytes) -> tuple[int, bytes]:
-    return _NUMBER.unpack_from(body)[0], body[_NUMBER.size :]
+def registered_of(body: bytes) -> tuple[tuple[int, ...], bytes]:
+    """The registrants' numbers, the one that told last behind the others, and the record."""
+    end = 1 + (body[0] + 1) * _NUMBER.size
+    return tuple(number for (number,) in _NUMBER.iter_unpack(body[1:end])), body[end:]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import time
+from pathlib import Path
 
 from lispfmc.runtime.events import EventLog
 from lispfmc.store import Store, StoreError
@@ -15,6 +17,7 @@ from mapserver.sites import Sites
 
 TEND_S = 1.0  # between two looks at the store, and between two times that it is brought to the disk
 FAILURES_TOLD_S = 60.0
+POLICY = "policy"  # the file beside the journal that tells by which rules of who may register what it was written
 
 
 def opened(settings: MapServerSettings) -> Store:
@@ -36,6 +39,40 @@ def opened(settings: MapServerSettings) -> Store:
         gc.enable()
 
 
+class Policy:
+    """Whether the store was kept by the rules that are in force now: others may have allowed more."""
+
+    def __init__(self, settings: MapServerSettings) -> None:
+        kept = settings.store
+        self._path: Path | None = kept.path / POLICY if kept.kind != "memory" and kept.path is not None else None
+
+    def is_kept(self, settings: MapServerSettings) -> bool:
+        if self._path is None:
+            return True
+        try:
+            return self._path.read_bytes() == _fingerprint(settings)
+        except OSError:
+            return False
+
+    def keep(self, settings: MapServerSettings) -> None:
+        """To be called when nothing is left in the store that these settings do not allow. Raises OSError."""
+        if self._path is not None:
+            self._path.write_bytes(_fingerprint(settings))
+
+
+def _fingerprint(settings: MapServerSettings) -> bytes:
+    rules = sorted(
+        (
+            site.name,
+            site.accept_more_specifics,
+            sorted(str(site.placed(prefix)) for prefix in site.prefixes),
+            sorted(str(site.placed(prefix)) for prefix in site.roaming),
+        )
+        for site in settings.sites
+    )
+    return hashlib.sha256(repr(rules).encode()).digest()
+
+
 class Keeping:
     """`commit` before each datagram leaves: what it acknowledges has to be kept first."""
 
@@ -55,8 +92,18 @@ class Keeping:
             return False
         return True
 
+    def policed(self, policy: Policy, settings: MapServerSettings) -> None:
+        """What these settings do not allow is out of the store, as of now."""
+        try:
+            self._store.commit()
+            policy.keep(settings)
+        except (StoreError, OSError) as error:
+            self._failed(error)
+
     def start(self) -> None:
         if isinstance(self._store, SqliteStore):
+            for path, size in self._store.cut.items():
+                self._events.append("store.cut", {"bytes": size, "kept": str(path)})
             self._task = asyncio.get_running_loop().create_task(self._tend(self._store), name="store")
 
     def close(self) -> None:
@@ -68,8 +115,8 @@ class Keeping:
         while True:
             await asyncio.sleep(TEND_S)
             try:
-                store.commit()  # what brings no answer is kept, too
                 store.tend()
+                store.commit()  # what brings no answer is kept, too
                 if store.syncs:
                     await asyncio.to_thread(store.sync)
             except (StoreError, OSError) as error:

@@ -116,7 +116,16 @@ class Publisher:
         """Take back a subscription after a restart. The nonces of its publications were not kept, so go past them."""
         nonce = (kept.nonce + NONCES_SKIPPED) % (1 << 64)
         restored = Subscription(
-            kept.eid, kept.xtr_id, kept.subscriber, key, kept.itr_rlocs, nonce, {}, muted=kept.muted, sealed=kept.sealed
+            kept.eid,
+            kept.xtr_id,
+            kept.subscriber,
+            key,
+            kept.itr_rlocs,
+            nonce,
+            {},
+            muted=kept.muted,
+            sealed=kept.sealed,
+            heard=kept.nonce if kept.heard is None else kept.heard,
         )
         if kept.sealed is not None:
             self.subscriptions.use_key(kept.sealed)

@@ -25,7 +25,6 @@ from lispfmc.core.registry import (
     Owner,
     Register,
     Registrant,
-    Replayed,
     ToldAlike,
     View,
 )
@@ -35,6 +34,7 @@ from lispfmc.wire.address import Endpoint
 from lispfmc.wire.auth import AUTH_OFFSET, Key, authentic
 from lispfmc.wire.messages import EidRecord, MapNotify, MapRegister
 from mapserver import reporting
+from mapserver.admission import replayed, unusable
 from mapserver.notices import Move, Notices
 from mapserver.publisher import Publisher
 from mapserver.refreshing import acknowledgement, memo, records_end, said
@@ -80,26 +80,24 @@ class Registrar:
         if isinstance(sender, str):
             return [Reject(sender, source, f"Map-Register, key id {message.key_id}")]
         site, key = sender
-        if (refusal := _unusable(message, source)) is not None:
+        limits, view = self._settings.limits, self._store.view(_ANY)
+        refusal = unusable(message, source) or replayed(message, source, site, key, view, limits.xtrs)
+        if refusal is not None:
             return [refusal]
         claimed = claims_in(datagram[AUTH_OFFSET + len(message.auth) :], message.records)
         for claim in claimed:
             # RFC 9301 §8.2: one EID that the site may not register makes the Map-Server drop the whole message
             if not self.sites.may_register(site, claim.eid):
                 return [Reject("foreign-prefix", source, f"{site.name} may not register {claim.eid}")]
-        self._know(datagram, source, site, registrant := self._registrant(site, key, message, source))
+        registrant = self._registrant(site, key, message, source)
         life_s = lifetime_s(message.records, use_ttl=message.use_ttl, default_s=self._settings.timers.expiry_s)
-        owner = registrant.owner
         register = Register(registrant, message.nonce, claimed, life_s, memo(datagram, source), datagram)
-        view = self._store.view(_query(register))
-        if view.last_nonce(owner, key.id) is None and view.xtrs() >= self._settings.limits.xtrs:
-            return [Reject("too-many-xtrs", source, site.name)]
-        outcome = merge(register, view, now, self._flapping.held(now))
-        if isinstance(outcome, Replayed):
-            return [Reject("replayed-nonce", source, f"Map-Register {message.nonce:#x} after {outcome.last_nonce:#x}")]
+        outcome = merge(register, self._store.view(_query(register)), now, self._flapping.held(now))
+        assert isinstance(outcome, Accepted), "replays were refused above"
         added = sum(change.kind is Kind.ADDED for change in outcome.changes)
-        if added and len(self._store) + added > self._settings.limits.registrations:
+        if added and len(self._store) + added > limits.registrations:
             return [Reject("table-full", source, f"{len(self._store)} registrations")]
+        self._know(datagram, source, site, registrant)
         return [*self._accepted(outcome, now), *self._acknowledgement(outcome, message, datagram)]
 
     def at_once(self, datagram: bytes, source: Endpoint, now: float, noted: int) -> list[Effect] | None:
@@ -329,7 +327,7 @@ class Registrar:
     def _objections(self, accepted: Accepted) -> Iterator[tuple[Move, Send]]:
         """A refused xTR is answered with the Map-Notify that it has not acknowledged yet, or with a new one."""
         for refusal in accepted.refusals:
-            if refusal.reason in ("not-owner", "static-mapping"):
+            if refusal.reason in ("not-owner", "static-mapping", "too-many-xtrs"):
                 continue
             move = Move(refusal.eid, accepted.register.owner)
             yield move, self._notices.pending(move) or self._move(refusal.current.mapping, accepted.register.registrant)
@@ -339,14 +337,6 @@ class Registrar:
 
     def _control(self, source: Endpoint) -> Endpoint:
         return Endpoint(source.ip, self._settings.port)
-
-
-def _unusable(message: MapRegister, source: Endpoint) -> Reject | None:
-    if not message.records:
-        return Reject("no-records", source, "Map-Register")
-    if any(record.eid.__class__ is not bytes and record.prefix is None for record in message.records):
-        return Reject("unsupported-eid", source, "Map-Register")
-    return None
 
 
 def _query(register: Register) -> Query:

@@ -11,7 +11,7 @@ from lispfmc.core.registry import Change, Kind, Owner, Refusal, Registration, To
 from lispfmc.wire.address import Endpoint, Prefix, ip_text
 from mapserver.notices import Move
 
-_NAMES = {kind: f"registration.{kind.value}" for kind in Kind}
+_NAMES: dict[Kind, str] = {kind: f"registration.{kind.value}" for kind in Kind if kind is not Kind.REFRESHED}
 
 
 def told_alike(told: ToldAlike) -> EmitEach:

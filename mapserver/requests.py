@@ -18,7 +18,7 @@ from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_text
 from lispfmc.wire.messages import Action, Ecm, MapRequest
 from lispfmc.wire.questions import question
 from mapserver.protection import Protector
-from mapserver.resolver import Resolver, unmapped
+from mapserver.resolver import ANSWER_BYTES, Resolver, unmapped
 from mapserver.settings import MapServerSettings
 from mapserver.subscribing import Declined, Refused, Subscribing
 
@@ -105,9 +105,8 @@ class Requests:
     ) -> list[Effect]:
         etr = view.longest(eids[0])
         secured = ecm is not None and ecm.security is not None
-        answers = dict.fromkeys(record for eid in eids for record in self._resolver.answer(eid, view))
-        if ecm is None or etr is None or any(each.registrant.proxy_reply for each in etr.each):
-            return self._replied(request, tuple(answers), ecm, source, now)
+        if ecm is None or etr is None or _answers_by_proxy(etr):
+            return self._replied(request, self._answers(eids, view), ecm, source, now)
         if not secured:
             return self._forwarded(ecm, etr, etr, source, now)
         able = next((each for each in etr.each if each.registrant.security_capable), None)
@@ -116,6 +115,21 @@ class Requests:
         # RFC 9303 §6.7, table 1: nobody could sign; the E-bit says that a question without protection may get further
         nobody = unmapped(etr.eid, Action.SEND_MAP_REQUEST)
         return self._replied(request, (nobody,), ecm, source, now, etr_cant_sign=True)
+
+    def _answers(self, eids: tuple[Prefix, ...], view: View) -> tuple[bytes, ...]:
+        """All about the first EID; of the others what still fits the packet and no ETR wants to answer itself."""
+        found = dict.fromkeys(self._resolver.answer(eids[0], view))
+        size = sum(map(len, found))
+        for eid in eids[1:]:
+            etr = view.longest(eid)
+            if etr is not None and not _answers_by_proxy(etr):
+                continue
+            more = [record for record in self._resolver.answer(eid, view) if record not in found]
+            size += sum(map(len, more))
+            if size > ANSWER_BYTES:
+                break
+            found.update(dict.fromkeys(more))
+        return tuple(found)
 
     def _subscribed(
         self,
@@ -204,6 +218,10 @@ class Requests:
     def _count(self, answers: tuple[bytes, ...]) -> None:
         positive = any(record[_LOCATOR_COUNT] for record in answers)
         self.answers["positive" if positive else "negative"] += 1
+
+
+def _answers_by_proxy(etr: Registration) -> bool:
+    return any(each.registrant.proxy_reply for each in etr.each)
 
 
 def _inadmissible(request: MapRequest, source: Endpoint, *, plain: bool) -> Reject | None:

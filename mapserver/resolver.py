@@ -51,6 +51,8 @@ class Resolver:
         if inside and _too_much(match.record, *inside):
             # too many for a packet: what covers the question and no more-specific can be cached without them
             part = view.hole(eid, match.eid.length)
+            if any(each is not match for each in view.within(part)):  # the question itself is about many
+                return (unmapped(eid, Action.SEND_MAP_REQUEST),)
             return (_narrowed(match.record, part),)
         return _same_ttl((match.record, *inside))
 

@@ -81,6 +81,10 @@ class MapServer:
         plans = self._publisher.plan(recent, self._store.view(Query(tuple(change.eid for change in recent))))
         return self._kept([*effects, *self._publisher.commit(plans, now)], now)
 
+    def policed(self, now: float) -> list[Effect]:
+        """End what was kept from under other settings and is not allowed by these."""
+        return self._kept(self._registrar.purge({site.name for site in self._settings.sites}, now), now)
+
     def configured(self, settings: MapServerSettings, now: float) -> list[Effect]:
         """Go by other settings: what they do not allow any more ends."""
         before, self._settings = {site.name: site for site in self._settings.sites}, settings

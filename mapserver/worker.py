@@ -63,8 +63,9 @@ class Replica:
         """Follow one frame; True when everything that there is has been told."""
         table = self.store.table if self._filling is None else self._filling
         if kind is Frame.REGISTERED:
-            number, record = feeding.registered_of(body)
-            table.set(eid_of(record), Registration(record, self._leases[number], 0.0))
+            numbers, record = feeding.registered_of(body)
+            each = tuple(Registration(record, self._leases[number], 0.0) for number in numbers)
+            table.set(eid_of(record), each[0] if len(each) == 1 else Registration(record, each[-1].lease, 0.0, each))
         elif kind is Frame.GONE:
             table.remove(feeding.gone_of(body))
         elif kind is Frame.REGISTRANT:

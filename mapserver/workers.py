@@ -24,6 +24,7 @@ from mapserver.feeding import Counts, Frame, Telling, datagram_of, frame, gone, 
 
 PAGE = 500  # registrations told at a time
 AGAIN_AFTER_S = 1.0
+CONFIGURATION = "mapserver.toml"
 LOOK_AFTER_S = 0.5  # changes that brought no message: registrations that ended
 
 
@@ -59,6 +60,7 @@ class Workers:
         if not self._number:
             return
         self._folder = Path(mkdtemp(prefix="lispfmc-"))
+        self._keep_configuration()
         self._server = await asyncio.start_unix_server(self._follower, self._folder / "feed")
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._keep(), name=f"worker {number}") for number in range(self._number)]
@@ -72,10 +74,18 @@ class Workers:
         if self._server is not None:
             self._server.close()
             (self._folder / "feed").unlink(missing_ok=True)
+            (self._folder / CONFIGURATION).unlink(missing_ok=True)
             self._folder.rmdir()
+
+    def _keep_configuration(self) -> None:
+        """What is in force, for whoever begins: the file may be changed long before anybody has it applied."""
+        (self._folder / CONFIGURATION).write_bytes(self._config.read_bytes())
 
     def restart(self) -> None:
         """They read their configuration when they begin."""
+        if not self._number:
+            return
+        self._keep_configuration()
         for process in self._processes:
             with contextlib.suppress(ProcessLookupError):
                 process.terminate()
@@ -92,7 +102,7 @@ class Workers:
         """One process, and another one when it ends."""
         while True:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "mapserver.worker", str(self._config), str(self._folder / "feed")
+                sys.executable, "-m", "mapserver.worker", self._folder / CONFIGURATION, self._folder / "feed"
             )
             self._processes.add(process)
             try:

@@ -81,7 +81,9 @@ def prometheus_command(name: str) -> tuple[str, ...]:
 
 @cache
 def no_prometheus() -> str | None:
-    return None if prometheus_command("prometheus") and prometheus_command("promtool") else "prometheus is not installed"
+    return (
+        None if prometheus_command("prometheus") and prometheus_command("promtool") else "prometheus is not installed"
+    )
 
 
 NEEDS = {

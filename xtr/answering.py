@@ -19,7 +19,6 @@ from xtr.settings import XtrSettings
 REPLIES_PER_S = 500.0  # all askers together
 REPLY_S = 0.2  # RFC 9301 §5.5 recommends 3 s for one asker; a probe that is repeated after 1 s must be answered
 MOST_ASKERS = 4096
-MOST_RECORDS = 16  # an answer fits one packet
 
 
 class Answering:
@@ -39,14 +38,13 @@ class Answering:
         to = self._reply_to(request, source)
         if to is None or not reply_port:
             return [Reject("no-itr-rloc", source, "no ITR-RLOC of an address family that we have")]
-        records = self._registrar.answer(eid)
-        if not records:
+        mapping = self._registrar.mapping(eid)
+        if mapping is None:
             return [Reject("not-our-eid", source, str(eid))]
         if not self._may_answer(to, now):
             return [Reject("too-many-requests", source)]
-        if request.probe:
-            records = [_probed(record, len(to)) for record in records[:1]]
-        reply = MapReply.of(*records[:MOST_RECORDS], nonce=request.nonce, probe=request.probe)
+        records = [_probed(mapping, len(to))] if request.probe else self._registrar.answer(eid)
+        reply = MapReply.of(*records, nonce=request.nonce, probe=request.probe)
         return [Send(reply, Endpoint(to, reply_port))]
 
     def _reply_to(self, request: MapRequest, source: Endpoint) -> Ip | None:

@@ -238,8 +238,12 @@ class Moves:
         mapping = self._forwarding.cache.lookup(eid)
         if mapping is None or eid in self._presence:
             return [Reject("smr-for-unused-eid", source, str(eid))]
-        fields = {"eid": str(eid), "sender": ip_text(source.ip)}
-        return [Emit("smr.received", fields), *self._resolution.ask(eid, now, smr_invoked=True)]
+        if self._resolution.is_open(eid):
+            return [Reject("rate-limited", source, f"SMR for {eid}, which is being asked for")]
+        effects = self._resolution.ask(eid, now, smr_invoked=True)
+        if not self._resolution.is_open(eid):
+            return [Reject("rate-limited", source, f"SMR for {eid}")]
+        return [Emit("smr.received", {"eid": str(eid), "sender": ip_text(source.ip)}), *effects]
 
     def _apply(self, eid: Prefix, record: EidRecord, what: Meaning, sender: Sender, now: float) -> list[XtrEffect]:
         match what:

@@ -126,8 +126,8 @@ class Ownership:
 
     def outdated(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
         """The xTR at `sender` encapsulates for `eid` of ours by an older map-version (RFC 9302 §7.1)."""
-        records = self._registrar.answer(eid)
-        return self._informer.evidence(records[0], eid, sender, now) if records else []
+        record = self._registrar.mapping(eid)
+        return self._informer.evidence(record, eid, sender, now) if record is not None else []
 
     def moved_away(self, eid: Prefix, sender: Ip, now: float) -> list[XtrEffect]:
         """A packet for `eid` came from the xTR at `sender`, and `eid` has left."""

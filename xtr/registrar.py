@@ -15,7 +15,7 @@ from lispfmc.core.deadlines import Deadlines
 from lispfmc.core.effects import Emit, FieldValue, Send
 from lispfmc.core.prefixes import PrefixTable
 from lispfmc.wire.address import Endpoint, InstanceAddress, Ip, Prefix, ip_text
-from lispfmc.wire.messages import EidRecord, Locator, MapNotify, MapRegister
+from lispfmc.wire.messages import Action, EidRecord, Locator, MapNotify, MapRegister, address_of
 from xtr.asking import CONTROL_PORT
 from xtr.effects import XtrEffect
 from xtr.settings import MapServerSettings, XtrSettings
@@ -25,7 +25,7 @@ LONGEST_RETRY_S = 60.0  # ... doubling up to 60 s
 TTL_MINUTES = 1440  # RFC 9301 §5.4; a move is told to those who use a mapping, they need not ask again
 OPEN_NONCES = 1024  # unacknowledged messages remembered for each Map-Server; older ones are superseded anyway
 TOGETHER_S = 2.0  # refreshes that are due this soon go along
-MOST_MORE_SPECIFICS = 32  # in one answer
+MOST_MORE_SPECIFICS = 15  # in one answer, which fits a packet
 _HEADER_BYTES = 16 + 16 + 24  # fixed part, authentication data, xTR-ID and Site-ID
 
 
@@ -131,12 +131,27 @@ class Registrar:
         return self.withdraw(list(self._records), now)
 
     def answer(self, eid: Prefix) -> list[EidRecord]:
-        """What we say of `eid` when we are asked: its mapping and the more-specifics in it; [] when it is not ours."""
+        """What we say of `eid` when we are asked: its mapping and all more-specifics of that (RFC 9301 §5.5).
+
+        Where these are too many, the part without any that `eid` is in, or to ask for less; [] when it is not ours.
+        """
         closest = self._index.longest(eid)
         if closest is None:
             return []
-        inside = (record for prefix, record in self._index.covered_by(eid) if prefix != closest[0])
-        return [closest[1], *islice(inside, MOST_MORE_SPECIFICS)]
+        match, record = closest
+        inside = islice(self._index.covered_by(match), 1, MOST_MORE_SPECIFICS + 2)
+        records = [record, *(each for _, each in inside)]
+        if len(records) <= MOST_MORE_SPECIFICS + 1:
+            return records
+        part = self._index.hole(eid, match.length)
+        if next(self._index.covered_by(part), None) is not None:
+            return [EidRecord.of(eid, ttl_minutes=1, action=Action.SEND_MAP_REQUEST, authoritative=True)]
+        return [msgspec.structs.replace(record, mask_length=part.length, eid=address_of(part))]
+
+    def mapping(self, eid: Prefix) -> EidRecord | None:
+        """What is registered for `eid`, or for a prefix around it."""
+        closest = self._index.longest(eid)
+        return closest[1] if closest else None
 
     def version(self, eid: Prefix) -> int | None:
         """The map-version under which `eid` is registered; None when it is not."""

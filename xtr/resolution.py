@@ -91,6 +91,10 @@ class Resolution:
             return []
         return [self._try(eid, now)]
 
+    def is_open(self, eid: Prefix) -> bool:
+        """Whether `eid` is being asked for, or about to be."""
+        return eid in self._questions
+
     def replied(self, reply: MapReply, datagram: bytes, source: Endpoint, now: float) -> list[XtrEffect]:
         """A Map-Reply: the mapping that was asked for and its more-specifics, or a negative one."""
         if reply.probe:

@@ -149,9 +149,9 @@ class Router:
 
     def version(self, eid: Prefix) -> int | None:
         """The map-version of an EID that we register or have a mapping of; 0 is none."""
-        ours = self._registrar.answer(eid)
-        if ours:
-            return ours[0].map_version
+        ours = self._registrar.mapping(eid)
+        if ours is not None:
+            return ours.map_version
         mapping = self._forwarding.cache.lookup(eid)
         return mapping.version if mapping else None
 

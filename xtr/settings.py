@@ -218,11 +218,15 @@ class DistanceSettings(Settings):
 
 
 class LimitSettings(Settings):
-    """Bounds of what the network can make us keep or send."""
+    """Bounds of what the network can make us keep or send.
 
-    map_cache_entries: int = Field(default=100_000, ge=1)
+    The kernel's tables have room for 2^18 hosts of the map-cache, those that are here among them, and for 2^17 that are
+    here or were.
+    """
+
+    map_cache_entries: int = Field(default=100_000, ge=1, le=(1 << 18) - (1 << 16))
     """Beyond: negative ones leave first, then what is not in use."""
-    hosts: int = Field(default=65_536, ge=1)
+    hosts: int = Field(default=65_536, ge=1, le=1 << 16)
     """Hosts of dynamic ranges that are here."""
     map_requests_per_s: float = Field(default=100.0, gt=0)
     """All misses together; one EID is asked for once a second."""

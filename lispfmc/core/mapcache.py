@@ -69,6 +69,7 @@ def best(
         for locator in locators
         if isinstance(locator.address, bytes)  # RFC 9306 §3: a locator that we cannot interpret is ignored
         and len(locator.address) in address_sizes
+        and _is_routable(locator.address)
         and locator.reachable
         and locator.priority != UNUSABLE_PRIORITY
     ]
@@ -81,6 +82,17 @@ def best(
     if all(weight == 0 for _, weight in shares):
         return tuple((address, 1) for address, _ in shares)
     return tuple((address, weight) for address, weight in shares if weight)
+
+
+def _is_routable(rloc: Ip) -> bool:
+    """Not one that would lead to ourselves, to many, or, written as IPv6, to IPv4 by a socket of the other family."""
+    if len(rloc) == 4:
+        return 0 < rloc[0] < 224 and rloc[0] != 127
+    return rloc[0] != 0xFF and rloc[:2] != _LINK_LOCAL and rloc[:12] not in _IPV4_OR_OURSELVES
+
+
+_LINK_LOCAL = b"\xfe\x80"
+_IPV4_OR_OURSELVES = (bytes(12), bytes(10) + b"\xff\xff")
 
 
 class MapCache:

@@ -34,6 +34,7 @@ from lispfmc.wire.address import Ip, Prefix
 from lispfmc.wire.messages import EidRecord
 
 LOCATORS = 255  # that one record can carry
+MERGED = 64  # xTRs that share one EID: each change looks at all of them, and whoever has the key can make up more
 
 
 def merge(register: Register, view: View, now: float, held: Collection[Prefix] = ()) -> Outcome:
@@ -193,7 +194,7 @@ def _refused(record: bytes, current: Registration, register: Register, *, displa
     if newer(current.version, version):
         return "stale-version"  # a late refresh of the old site cannot steal the EID back
     if _joins(register, current):
-        return None
+        return "too-many-xtrs" if len(current.parts) >= MERGED else None
     if displaced and not newer(version, current.version):
         return "displaced"
     return "damped" if held and not newer(version, current.version) else None
@@ -228,7 +229,9 @@ def _change(claim: Claim, record: bytes, current: Registration | None, lease: Le
         and all(each.registrant.merges for each in others)
         and (current.owner.site == owner.site)
     ):
-        after = union((*others, part), current, now)
+        # each keeps its place: who says the same again, before or after a restart, changes nothing
+        shared = (*others, part) if mine is None else tuple(part if each is mine else each for each in current.each)
+        after = union(shared, current, now)
         same = after.record == current.record
         return Change(Kind.REFRESHED if same else Kind.CHANGED, eid, current, after)
     if mine is current:
@@ -237,7 +240,7 @@ def _change(claim: Claim, record: bytes, current: Registration | None, lease: Le
 
 
 def union(parts: tuple[Registration, ...], before: Registration | None, now: float) -> Registration:
-    """The registration that several xTRs share, the last of them last; of one alone it is its own."""
+    """The registration that several xTRs share, who joined last behind the others; of one alone it is its own."""
     if len(parts) == 1:
         return parts[0]
     mappings = [part.mapping for part in parts]

@@ -32,7 +32,7 @@ class Subscribed(msgspec.Struct, frozen=True, gc=False):
     """What of a subscription outlives a restart: a store overwrites what it had of the EID and the xTR.
 
     `nonce` is the last one that is known to be used; one that has ended is kept for that alone. `until` ends a
-    temporary one. `sealed` is what its key derives from, if that was not agreed beforehand.
+    temporary one. `sealed` is what its key derives from, if that was not agreed beforehand. `heard` see `Subscription`.
     """
 
     eid: Prefix
@@ -44,6 +44,7 @@ class Subscribed(msgspec.Struct, frozen=True, gc=False):
     ended: bool = False
     muted: frozenset[Prefix] = frozenset()
     sealed: Sealed | None = None
+    heard: int | None = None
 
 
 class Subscription(msgspec.Struct, eq=False):
@@ -59,6 +60,8 @@ class Subscription(msgspec.Struct, eq=False):
         sealed: the one-time key that `key` derives from; None when that was agreed beforehand.
         told: when the oldest change that is in flight was received.
         waiting: the same of those that wait for their turn; None when none does.
+        heard: after a restart, until the next Map-Notify, the last nonce that the subscriber has surely seen: `nonce`
+            was moved beyond all that may have been used, and a request goes on from what was seen.
     """
 
     eid: Prefix
@@ -75,6 +78,7 @@ class Subscription(msgspec.Struct, eq=False):
     sealed: Sealed | None = None
     told: float = 0.0
     waiting: float | None = None
+    heard: int | None = None
 
     @property
     def next_nonce(self) -> int:
@@ -98,6 +102,7 @@ class Subscription(msgspec.Struct, eq=False):
         self.pending.update(fresh)
         self.sent = records
         self.nonce = nonce
+        self.heard = None
         self.told = now if self.waiting is None else self.waiting
         self.waiting = self.told if len(self.pending) > len(records) else None
 
@@ -132,9 +137,11 @@ class Subscriptions:
         return (self._table.get(eid) or {}).get(xtr_id)
 
     def last_nonce(self, eid: Prefix, xtr_id: bytes) -> int | None:
-        """The last nonce used with this subscription, also after its end."""
+        """What a request's nonce must be above: the last one used with this subscription, also after its end."""
         held = self.get(eid, xtr_id)
-        return held.nonce if held else self._ended.get((eid, xtr_id))
+        if held is None:
+            return self._ended.get((eid, xtr_id))
+        return held.nonce if held.heard is None else held.heard
 
     def put(self, subscription: Subscription, until: float | None = None) -> None:
         """Add it, or overwrite what this xTR had for the EID; a temporary one ends at `until`."""
@@ -247,5 +254,13 @@ class Subscriptions:
 def _saved(subscription: Subscription, until: float | None) -> Subscribed:
     held = subscription
     return Subscribed(
-        held.eid, held.xtr_id, held.subscriber, held.itr_rlocs, held.nonce, until, muted=held.muted, sealed=held.sealed
+        held.eid,
+        held.xtr_id,
+        held.subscriber,
+        held.itr_rlocs,
+        held.nonce,
+        until,
+        muted=held.muted,
+        sealed=held.sealed,
+        heard=held.heard,
     )

@@ -6,6 +6,7 @@ killed process loses nothing that it acknowledged. The last entry may be torn: r
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import struct
@@ -48,30 +49,44 @@ class Journal:
         self.path = path_of(folder, number)
         self._fsync = fsync
         self._waiting: list[bytes] = []
+        self.lacks = False  # entries that could not be written: what follows them means nothing without a snapshot
+        self._file = -1
         try:
             self._file = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
             self.size = os.fstat(self._file).st_size
-            if not self.size:
-                self.size = os.write(self._file, MAGIC)
+            if self.size < len(MAGIC):
+                os.ftruncate(self._file, 0)
+                self._write(MAGIC)
+                self.size = len(MAGIC)
         except OSError as error:
+            if self._file >= 0:
+                os.close(self._file)
             raise StoreError(f"{self.path}: cannot write it, {error.strerror}; name a directory of ours") from error
 
     def add(self, kind: int, time: float, body: bytes) -> None:
         """Append an entry with the next `commit`."""
         self._waiting.append(framed(kind, time, body))
 
-    def commit(self) -> None:
-        """Write what waits, all at once. Raises StoreError, and then what waits is not in the file."""
+    def commit(self) -> bool:
+        """Write what waits, all at once; whether there was anything.
+
+        Raises StoreError, and then what waits is not in the file and will not be: nothing is written behind that gap.
+        """
         if not self._waiting:
-            return
+            return False
         data = b"".join(self._waiting)
         self._waiting.clear()
+        if self.lacks:
+            raise StoreError(f"{self.path}: what could not be written before is missing; a snapshot has to be next")
         try:
             self._write(data)
         except OSError as error:
-            os.ftruncate(self._file, self.size)  # half an entry would hide all that follow
+            self.lacks = True
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self.size)  # half an entry would hide all that follow
             raise StoreError(f"{self.path}: cannot write it, {error.strerror}") from error
         self.size += len(data)
+        return True
 
     def _write(self, data: bytes) -> None:
         if os.write(self._file, data) < len(data):
@@ -98,7 +113,8 @@ def numbers(folder: Path) -> list[int]:
 
 
 def read(path: Path) -> Iterator[Entry]:
-    """The whole entries of a file. What follows them is cut off: it was never acknowledged.
+    """The whole entries of a file. What follows them is cut off and put aside: as a write that a kill cut short, which
+    was never acknowledged, or as what a disk has damaged, which may have been.
 
     Raises StoreError for a file, or an entry, that this version does not understand.
     """
@@ -118,4 +134,11 @@ def read(path: Path) -> Iterator[Entry]:
         yield Entry(kind, time, whole[_HEAD.size :])
         at = end
     if at < len(data) or len(data) < len(MAGIC):
+        with contextlib.suppress(OSError):  # for somebody to look at; a full disk must not keep us from starting
+            cut_of(path).write_bytes(data[at:])
         os.truncate(path, min(at, len(data)) if len(data) >= len(MAGIC) else 0)
+
+
+def cut_of(path: Path) -> Path:
+    """Where what was cut off a journal is kept."""
+    return path.with_name(f"{path.name}.cut")

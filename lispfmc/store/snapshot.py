@@ -66,7 +66,8 @@ def write(
     """
     draft = folder / f".{FILE}.{os.getpid()}"
     try:
-        draft.unlink(missing_ok=True)
+        for left in folder.glob(f".{FILE}.*"):  # by a writer that was killed
+            left.unlink(missing_ok=True)
         with contextlib.closing(sqlite3.connect(draft, isolation_level=None)) as database:
             database.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; BEGIN;" + _SCHEMA)
             _fill(database, memory, subscriptions, offset)

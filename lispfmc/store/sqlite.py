@@ -55,6 +55,7 @@ class SqliteStore:
         self._fsync = fsync
         self._journal_bytes = journal_bytes
         self._writer: int | None = None  # the process that writes a snapshot
+        self._owed = False  # it has what a journal lacks: until it is complete nothing may be acknowledged
         self._lock = _locked(folder)
         try:
             loaded = snapshot.load(folder, keys, offset=self._offset)
@@ -65,6 +66,7 @@ class SqliteStore:
                 self._keep(each)
             self._recent: deque[Change] = deque(maxlen=EVENTS_KEPT)
             self._recent_from = now - RECENT_S
+            self.cut: dict[Path, int] = {}  # bytes that no journal could be read beyond, and where they are now
             last = self._replay(loaded.journal)
             self._journal = Journal(folder, last, fsync=fsync == "always")
         except BaseException:
@@ -136,7 +138,8 @@ class SqliteStore:
         return changes
 
     def commit(self) -> None:
-        self._journal.commit()
+        if self._journal.commit() and self._owed:
+            raise StoreError(f"{self._folder}: the snapshot that has what the journal lacks is not complete yet")
 
     @property
     def syncs(self) -> bool:
@@ -158,7 +161,8 @@ class SqliteStore:
 
     @property
     def snapshot_due(self) -> bool:
-        return self._writer is None and self._journal.size > self._journal_bytes
+        due = self._owed or self._journal.lacks or self._journal.size > self._journal_bytes
+        return self._writer is None and due
 
     def snapshot(self, *, wait: bool = False) -> None:
         """Have a forked process write the state as it is now, while this one goes on with a new journal.
@@ -168,11 +172,11 @@ class SqliteStore:
         """
         if self._writer is not None:
             return
-        self._journal.commit()
-        before, self._journal = (
-            self._journal,
-            Journal(self._folder, self._journal.number + 1, fsync=self._fsync == "always"),
-        )
+        before = self._journal
+        with contextlib.suppress(StoreError):
+            before.commit()  # what it lacks now the snapshot will have
+        self._journal = Journal(self._folder, before.number + 1, fsync=self._fsync == "always")
+        self._owed = self._owed or before.lacks
         before.close()
         parent = os.getpid()
         self._writer = os.fork()
@@ -217,6 +221,7 @@ class SqliteStore:
             return
         self._writer = None
         if status == 0:
+            self._owed = False
             for number in journal.numbers(self._folder):
                 if number < self._journal.number:
                     journal.path_of(self._folder, number).unlink(missing_ok=True)
@@ -267,8 +272,11 @@ class SqliteStore:
                 path.unlink(missing_ok=True)
                 continue
             last = number
+            whole = path.stat().st_size
             for entry in journal.read(path):
                 self._again(decoded(entry.kind, entry.body), entry.time - self._offset, leases)
+            if (now := path.stat().st_size) < whole:
+                self.cut[journal.cut_of(path)] = whole - now
         return last
 
     def _again(self, said: Said, now: float, leases: dict[int, Lease]) -> None:

@@ -74,6 +74,26 @@ def test_packets_carry_the_versions_of_both_mappings_as_they_are_now(family: int
     asyncio.run(story())
 
 
+def test_what_is_passed_on_carries_none_of_the_router_that_passes_it_on() -> None:
+    """It came from elsewhere: of its source's mapping the sender may know more."""
+
+    async def story() -> None:
+        with (
+            sites("tun", **VERSIONED) as (access, cloud),
+            udp("user", EID["user"][0]) as user,
+            watch("access", "wan0") as wire,
+        ):
+            access.forward(EID["service"][0], RLOC["cloud"][0])
+            cloud.plane.undeliver(Prefix.host(ip_of(EID["service"][0])))
+            cloud.forward(EID["service"][0], RLOC["access"][0], away=True)
+            knows(cloud, 0, user=5, service=9)
+            user.sendto(b"elsewhere", (EID["service"][0], PORT))
+            passed_on = await outer_of(wire, RLOC["cloud"][0])
+            assert passed_on[28:36] == header(0)
+
+    asyncio.run(story())
+
+
 def test_unless_they_are_wanted_there_are_none() -> None:
     async def story() -> None:
         with (

@@ -213,6 +213,25 @@ async def test_a_hangup_has_it_read_its_configuration_anew(running: Running) -> 
     assert await running.stop() == 0
 
 
+async def test_a_restart_with_other_settings_ends_what_they_do_not_allow(running: Running) -> None:
+    await running.start()
+    home = running.peer(ACCESS1)
+    home.registers(HOME, ALICE)
+    await home.is_notified()
+    await kill(running)
+    text = running.config.read_text()
+    await running.start()
+    assert set(await all_items(running)) == {HOME, ALICE}, "the same settings"
+    await kill(running)
+
+    running.config.write_text(text.replace('prefixes = ["100.64.1.0/24"]', 'prefixes = ["100.64.3.0/24"]'))
+    await running.start()
+    assert HOME not in await all_items(running)
+    await kill(running)
+    await running.start()
+    assert HOME not in await all_items(running), "and that is kept"
+
+
 async def lispfmc(*arguments: str) -> tuple[int, str]:
     """The command, as its user runs it: exit code and stdout."""
     process = await asyncio.create_subprocess_exec(

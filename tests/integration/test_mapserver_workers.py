@@ -101,6 +101,7 @@ async def test_a_worker_that_dies_is_replaced_and_all_end_together(running: Runn
     await home.is_notified()
     await both(running)
     assert running.process is not None
+    running.config.write_text("what an operator has half written")  # and has nobody apply
     [worker] = children(running.process.pid)
     os.kill(worker, signal.SIGKILL)
     async with asyncio.timeout(20):

@@ -154,7 +154,11 @@ class StoresFollowTheRule(RuleBasedStateMachine):
                 self.leave(eid, owner, before)
                 others = ()
             self.displaced.discard((eid, owner))
-            self.held[eid] = (*others, Part(owner, merges, kept, self.now + LIFE_S))
+            part = Part(owner, merges, kept, self.now + LIFE_S)
+            if others and mine is not None:  # each of those that share an EID keeps its place
+                self.held[eid] = tuple(part if each is mine else each for each in parts)
+            else:
+                self.held[eid] = (*others, part)
 
     def objection(
         self, held: dict[Prefix, tuple[Part, ...]], eid: Prefix, owner: Owner, version: int, merges: bool, damped: bool

@@ -88,3 +88,11 @@ def test_edges_of_the_checksums_are_left_to_decoding() -> None:
         changed = bytes(datagram[:at] + value + datagram[at + 2 :])
         assert question(changed) is None
     assert question(b"") is None
+
+
+@pytest.mark.parametrize("port", [0, 4341])
+def test_a_port_that_no_answer_may_go_to_is_left_to_decoding(port: int) -> None:
+    datagram = bytearray(asked(Chance(3), None))
+    datagram[24:26] = port.to_bytes(2, "big")
+    mend(datagram)
+    assert question(bytes(datagram)) is None

@@ -23,6 +23,7 @@ from lispfmc.wire.messages import (
     RequestRecord,
     Signed,
 )
+from mapserver.refreshing import memo
 from mapserver.server import MapServer
 from mapserver.settings import MapServerSettings
 
@@ -132,6 +133,17 @@ class World:
     def forget(self) -> None:
         """Look only at what comes from now on."""
         self.sent, self.events, self.rejects = [], [], []
+
+    def refreshes_shortly(self, xtr: Xtr, eid: str) -> bool:
+        """Whether a Map-Register for `eid` is answered undecoded as one that says what the last one said."""
+        register = MapRegister.of(
+            xtr.record(eid), nonce=next(xtr.nonces), xtr_id=xtr.xtr_id, site_id=bytes(8), want_notify=True
+        )
+        datagram = sign(register, xtr.key)
+        if self.server._refreshing.at_once(datagram, xtr.endpoint, self.now, memo(datagram, xtr.endpoint)):
+            return True
+        self.hears_bytes(datagram, xtr.endpoint)
+        return False
 
     def mappings(self) -> dict[str, str]:
         """Who holds what: EID to site."""

@@ -44,6 +44,33 @@ def test_a_service_moves_and_no_packet_is_lost() -> None:
     assert {"notified", "acknowledged", "committed"} <= set(phases)
 
 
+def test_the_target_says_what_the_network_has_added_to_the_blackout_and_nobody_else_does() -> None:
+    """From the machine's first sign of life until the data plane has worked off what it held."""
+    world = LedWorld()
+    moving(world)
+    world.run(0.2)
+    eids = world.fmcc.placement.service.eids
+    for name in ("dc1", "dc2"):  # what was held when the move began keeps nobody waiting
+        world.xtrs[name].apply(world.xtrs[name].core.worked_off(eids, {"held": 0}, world.network.now))
+    world.run(5.8)
+    (here,) = [
+        when
+        for when, event in world.xtrs["dc2"].events
+        if event.name == "move.standing" and event.fields["state"] == "here"
+    ]
+    for name in ("dc1", "dc2"):
+        for late_s in (0.004, 1.0):
+            world.xtrs[name].apply(world.xtrs[name].core.worked_off(eids, {"held": 7}, here + late_s))
+    packets = [
+        (name, event.fields.get("added_ms"))
+        for name in ("dc1", "dc2")
+        for _, event in world.xtrs[name].events
+        if event.name == "move.packets"
+    ]
+    assert [each for each in packets if each[1] is not None] == [("dc2", pytest.approx(4))]
+    assert len(packets) == 6
+
+
 def test_the_copy_waits_until_both_routers_are_prepared() -> None:
     world = LedWorld()
     again = world.network.lose(lambda datagram: datagram.to.ip == rloc("dc1") and datagram.source.ip == rloc("fmcc"))

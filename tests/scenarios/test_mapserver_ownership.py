@@ -8,7 +8,7 @@ import pytest
 
 from lispfmc.wire.address import Prefix, ip_of
 from lispfmc.wire.auth import Key
-from lispfmc.wire.messages import Action
+from lispfmc.wire.messages import Action, EidRecord, Locator
 from tests.scenarios.mapserver_world import ALICE, Controller, World, Xtr, settings, told
 
 NEW_KEY = Key(2, b"the next secret")
@@ -207,3 +207,18 @@ def test_prefixes_of_other_instance_ids_cannot_be_taken() -> None:
     xtr.registers("[8]100.64.1.0/24")
     assert world.rejects == ["foreign-prefix"]
     assert str(Prefix.parse("[8]100.64.1.0/24")) not in world.mappings()
+
+
+def test_who_says_the_newer_version_again_is_told_no_more_of_the_older_one() -> None:
+    world = World()
+    xtr = Xtr(world, "access1")
+    xtr.registers(ALICE, version=5)
+    xtr.registers(ALICE, version=3)
+    assert world.rejects == ["stale-version"]
+
+    moved = EidRecord.of(Prefix.parse(ALICE), [Locator.of(xtr.rloc, weight=7)], ttl_minutes=1440, map_version=5)
+    xtr.says(moved)
+    world.forget()
+    world.run(60.0)
+
+    assert xtr.notifies() == []

@@ -214,3 +214,22 @@ def test_an_acknowledgement_leaves_out_the_records_that_were_refused() -> None:
     assert set(told(moved)) == {ALICE}
     assert acknowledgement.nonce == sent.nonce
     assert set(told(acknowledgement)) == {old.home}
+
+
+def test_after_a_reload_a_refresh_is_decided_once_and_then_takes_the_short_way_again() -> None:
+    world = World()
+    xtr = Xtr(world, "access1")
+    xtr.registers(ALICE)
+    world.configures(mobility_ranges=[])
+
+    ways = [world.refreshes_shortly(xtr, ALICE) for _ in range(2)]
+
+    assert ways == [False, True]
+
+
+def test_a_part_that_is_told_again_by_itself_is_refreshed_by_the_short_way() -> None:
+    world = World()
+    xtr = Xtr(world, "access1")
+    xtr.registers(ALICE, "100.64.1.11/32")
+    xtr.registers(ALICE)
+    assert world.refreshes_shortly(xtr, ALICE)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lispfmc.store.sqlite import SqliteStore
 from lispfmc.wire.address import Prefix, ip_of
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import Action, MapNotify, MapReply, MapRequest, RequestRecord
+from mapserver.server import MapServer
+from mapserver.sites import Sites
 from tests.scenarios.mapserver_world import ALICE, FMCC, SUBSCRIBER, Controller, World, Xtr, told
 
 RANGE = "100.64.1.0/24"
@@ -413,3 +418,58 @@ def test_a_large_fan_out_is_paced_and_tells_what_is_current_by_then() -> None:
 
 def publications(world: World) -> list[Any]:
     return [send for send in world.sent if isinstance(send.message, MapNotify) and send.key == Controller(world).key]
+
+
+class Lasting(World):
+    """A Map-Server whose store lasts."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._folder = folder
+        self.store: SqliteStore | None = None
+        self.restarts()
+
+    def restarts(self) -> None:
+        if self.store is not None:
+            self.store.commit()
+            self.store.close()
+        keys = Sites(self.settings.sites).key
+        self.store = SqliteStore(self._folder, keys, now=self.now, wall_now=5000.0 + self.now)
+        self.server = MapServer(self.settings, itertools.count(1 << 40), self.store)
+        self._take(self.server.started(self.now))
+
+
+def test_a_subscriber_subscribes_again_by_its_own_next_nonce_after_restarts(tmp_path: Path) -> None:
+    world = Lasting(tmp_path)
+    fmcc = Controller(world)
+    fmcc.subscribes("100.64.1.0/24", 100)
+    world.restarts()
+    world.restarts()
+    world.forget()
+
+    fmcc.subscribes("100.64.1.0/24", 100)
+    assert world.rejects == ["replayed-nonce"]
+    fmcc.subscribes("100.64.1.0/24", 101)  # RFC 9437 §5: the last one that it knows, plus one
+    [answer] = fmcc.notifies()
+    assert answer.nonce == 101
+
+    world.restarts()
+    world.forget()
+    Xtr(world, "access1").registers(ALICE)
+    [publication] = fmcc.notifies()
+    assert publication.nonce > 101
+    world.forget()
+    fmcc.subscribes("100.64.1.0/24", 102)
+    assert world.rejects == ["replayed-nonce"], "a publication has told it a greater one"
+
+
+def test_a_more_specific_that_was_unsubscribed_stays_so_over_a_restart(tmp_path: Path) -> None:
+    world = Lasting(tmp_path)
+    fmcc = Controller(world)
+    fmcc.subscribes("100.64.1.0/24", 1)
+    fmcc.unsubscribes(ALICE, 2)
+    world.restarts()
+    world.forget()
+    Xtr(world, "access2").registers(ALICE, "100.64.1.11/32")
+    published = [str(record.prefix) for notify in fmcc.notifies() for record in notify.records]
+    assert published == ["100.64.1.11/32"]

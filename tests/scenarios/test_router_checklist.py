@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lispfmc.core.effects import Reject, Send
+from lispfmc.core.effects import Emit, Reject, Send
 from lispfmc.wire import decode, encode
 from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
 from lispfmc.wire.auth import Key, sign
@@ -138,6 +138,40 @@ def test_a_map_notify_makes_the_old_router_an_away_router(site: Site) -> None:
     assert ack.nonce == 5
 
 
+def asked(site: Site, eid: Prefix, *, probe: bool = False) -> list[EidRecord]:
+    """What it answers as an ETR."""
+    site.now += 1.0
+    request = MapRequest.of(RequestRecord.of(eid), nonce=9, itr_rlocs=[site.peer], probe=probe)
+    [reply] = messages(site.hears(encode(request), Endpoint(site.peer, 4342)), MapReply)
+    return list(reply.records)
+
+
+def sibling(site: Site, number: int) -> Prefix:
+    """Another host of the site."""
+    return Prefix.host((int.from_bytes(site.home.ip, "big") + number).to_bytes(len(site.home.ip), "big"))
+
+
+def test_an_answer_about_a_host_of_a_prefix_has_all_more_specifics_of_that_prefix(site: Site) -> None:
+    site.present()
+    assert [each.prefix for each in asked(site, sibling(site, 77))] == [site.home, site.host]
+    assert [each.prefix for each in asked(site, site.host)] == [site.host]
+    assert [each.prefix for each in asked(site, site.home, probe=True)] == [site.home]
+
+
+def test_an_answer_about_a_prefix_with_more_hosts_than_fit_is_a_part_without_any(site: Site) -> None:
+    site.present()
+    for number in range(64, 128):
+        site.acknowledges(site.core.announced(sibling(site, number), "lan", MAC, site.now))
+
+    [part] = asked(site, sibling(site, 200))
+    assert part.prefix is not None
+    assert part.locators
+    assert part.prefix.covers(sibling(site, 200))
+    assert not any(part.prefix.covers(sibling(site, number)) for number in range(64, 128))
+    assert [(each.prefix, each.locators) for each in asked(site, site.home)] == [(site.home, ())]
+    assert [each.prefix for each in asked(site, site.home, probe=True)] == [site.home]
+
+
 def test_the_old_router_registers_the_eid_no_more(site: Site) -> None:
     site.present()
     site.told_that_it_left()
@@ -194,6 +228,20 @@ def test_a_solicited_request_goes_through_the_mapping_system_at_most_every_three
             site.hears(encode(MapReply.of(record(site.far, site.peer), nonce=asked.nonce)))
             found.append(site.now)
     assert found == pytest.approx([4.0, 7.0])
+
+
+def test_a_flood_of_solicitations_is_one_event_and_otherwise_counted(site: Site) -> None:
+    [request] = messages(site.core.missed(site.far, site.now), MapRequest)
+    site.hears(encode(MapReply.of(record(site.far, site.peer), nonce=request.nonce)))
+    solicitation = MapRequest.of(
+        RequestRecord.of(site.host), nonce=7, itr_rlocs=[site.peer], source_eid=address_of(site.far), smr=True
+    )
+    site.now = 10.0
+    effects = [effect for _ in range(50) for effect in site.hears(encode(solicitation), Endpoint(site.peer, 4342))]
+
+    assert [each.name for each in effects if isinstance(each, Emit)] == ["smr.received"]
+    assert refusals(effects) == ["rate-limited"] * 49
+    assert len(messages(effects, MapRequest)) == 1
 
 
 def test_a_solicitation_for_what_is_not_in_use_is_ignored(site: Site) -> None:

@@ -245,6 +245,30 @@ def test_each_repetition_has_a_one_time_key_of_its_own_and_the_last_one_counts()
     assert installed(story.hears(publication)) == {SERVICE: "198.18.0.22"}
 
 
+def test_answers_that_overtook_one_another_leave_the_key_of_the_last_question() -> None:
+    story = Story()
+    story.dc1.registers(SERVICE)
+    first = story.question()
+    story.world.now += 1.0
+    [second] = ecms(story.core.expired(story.world.now))
+    [to_first], [to_second] = story.tells(first), story.tells(second)
+    for answer in (to_second, to_first):
+        story.hears(answer)
+    story.world.forget()
+    story.dc2.registers(SERVICE)
+    [publication] = story.published()
+    assert installed(story.hears(publication)) == {SERVICE: "198.18.0.22"}
+
+
+def test_a_one_time_key_under_another_key_id_is_refused_though_the_secret_were_the_same() -> None:
+    story = Story()
+    question = story.question()
+    assert question.security is not None
+    renamed = msgspec.structs.replace(question.security, key_id=4)
+    story.tells(msgspec.structs.replace(question, security=renamed))
+    assert (story.world.rejects, story.world.server.counts()["subscriptions"]) == (["unknown-key"], 0)
+
+
 def test_the_end_of_a_subscription_is_protected_and_its_confirmation_believed() -> None:
     story = Story()
     story.dc1.registers(SERVICE)

@@ -96,3 +96,42 @@ def test_evidence_is_limited_for_each_key_and_in_all() -> None:
     assert [limit.allows("a", at) for at in (0.0, 0.5, 1.0)] == [True, False, True]
     assert [limit.allows(key, 1.5) for key in ("b", "c")] == [True, False], "full: nothing new for a while"
     assert limit.allows("c", 2.6)
+
+
+class Counted(float):
+    """A time that counts how often another one is compared with it: what a packet costs."""
+
+    looks = 0
+
+    def __sub__(self, other: float) -> float:
+        type(self).looks += 1
+        return float(self) - other
+
+
+def test_a_flood_of_ever_other_keys_costs_no_look_at_all_of_them_for_each_packet() -> None:
+    limit = OnceInAWhile(seconds=1.0, keys=100)
+    for number in range(100):
+        assert limit.allows(number, 0.0)
+
+    Counted.looks = 0
+    for number in range(1000):
+        assert not limit.allows(("forged", number), Counted(0.5 + number / 10_000))
+
+    assert Counted.looks < 2000
+    assert limit.allows("afterwards", 1.1)
+
+
+def test_packets_to_ever_other_eids_do_not_have_all_talkers_looked_at_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "TALKING_EIDS", 256)
+    talkers = Talkers()
+    for number in range(256):
+        talkers.note(number.to_bytes(4, "big"), A, 0.0)
+    talkers.note(bytes(4), B, 5.0)
+
+    Counted.looks = 0
+    for number in range(256, 512):
+        talkers.note(number.to_bytes(4, "big"), A, Counted(4.0))
+
+    assert Counted.looks <= 256 * 9
+    assert len(talkers._seen) <= 256
+    assert talkers.peers(bytes(4), 10.0) == [B, A], "who talked last stays"

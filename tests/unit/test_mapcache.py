@@ -143,6 +143,15 @@ def test_locators_that_cannot_be_used_are_passed_over() -> None:
     assert best(locators, (4,)) == ()
 
 
+@pytest.mark.parametrize(
+    "rloc",
+    ["0.0.0.0", "127.0.0.1", "224.0.0.1", "255.255.255.255", "::", "::1", "::ffff:198.18.0.1", "fe80::1", "ff02::1"],
+)
+def test_a_locator_that_no_xtr_can_have_is_passed_over(rloc: str) -> None:
+    assert best([Locator.of(ip_of(rloc)), Locator.of(TWO)], BOTH) == ((TWO, 100),)
+    assert best([Locator.of(ip_of(rloc))], BOTH) == ()
+
+
 def test_weights_of_zero_take_no_flows_unless_all_are_zero() -> None:
     assert best([Locator.of(ONE, weight=0), Locator.of(TWO, weight=5)], BOTH) == ((TWO, 5),)
     assert best([Locator.of(ONE, weight=0), Locator.of(TWO, weight=0)], BOTH) == ((ONE, 1), (TWO, 1))

@@ -89,3 +89,11 @@ def test_a_mistake_is_named_with_its_line(tmp_path: Path, text: str, line: int, 
         settings(tmp_path, text)
     assert f"xtr.toml:{line}:" in str(refusal.value)
     assert what in str(refusal.value)
+
+
+@pytest.mark.parametrize(("key", "most"), [("map_cache_entries", 196_608), ("hosts", 65_536)])
+def test_no_more_is_kept_than_the_kernels_tables_hold(tmp_path: Path, key: str, most: int) -> None:
+    text = LEAST.replace("[[map_servers]]", f"limits = {{ {key} = NUMBER }}\n[[map_servers]]")
+    assert settings(tmp_path, text.replace("NUMBER", str(most)))
+    with pytest.raises(ConfigError, match=f"less than or equal to {most}"):
+        settings(tmp_path, text.replace("NUMBER", str(most + 1)))

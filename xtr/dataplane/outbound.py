@@ -183,9 +183,6 @@ class Outbound:
         if not unicast:
             self._count["dropped.not-unicast"] += 1
             return None
-        if self._shared.punted is not None and destination in self._shared.rlocs:
-            self._shared.punted(packet)
-            return None
         if source not in instance.here and not instance.may_send(source, now):
             self._count["dropped.foreign-source"] += 1
             return None

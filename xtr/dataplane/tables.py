@@ -6,6 +6,7 @@ Plain dictionaries keyed by packed addresses, within one Instance-ID. Each is bo
 from __future__ import annotations
 
 from collections import Counter, deque
+from heapq import nsmallest
 from typing import Generic, NamedTuple, TypeVar
 
 from lispfmc.core.prefixes import PrefixTable
@@ -177,25 +178,35 @@ class Talkers:
         return [rloc for _, rloc in sorted(recent, reverse=True)]
 
     def _prune(self, now: float) -> None:
-        """Make room: EIDs silent for a minute go, and when none is, the one that began first."""
-        silent = [eid for eid, peers in self._seen.items() if now - max(peers.values()) > PEER_SECONDS]
-        for eid in silent or [next(iter(self._seen))]:
+        """Make room: EIDs silent for a minute go, and an eighth of all besides when these are fewer, the longest silent
+        first. It costs a look at each, so that it must not be due again for every packet to one more EID."""
+        last = {eid: max(peers.values()) for eid, peers in self._seen.items()}
+        silent = [eid for eid, at in last.items() if now - at > PEER_SECONDS]
+        room = max(TALKING_EIDS // 8, 1)
+        for eid in silent if len(silent) >= room else nsmallest(room, last, key=last.__getitem__):
             del self._seen[eid]
 
 
 class OnceInAWhile:
-    """True the first time in a while for each key; bounded, and when it is full nothing more is allowed meanwhile."""
+    """True the first time in a while for each key; bounded, and when it is full nothing more is allowed meanwhile.
+
+    Room is made a few times in that while: forged packets with ever other keys must not cost a look at all each.
+    """
 
     def __init__(self, seconds: float, keys: int = 4096) -> None:
         self._seconds = seconds
         self._limit = keys
         self._last: dict[object, float] = {}
+        self._pruned = float("-inf")
 
     def allows(self, key: object, now: float) -> bool:
         last = self._last.get(key)
         if last is not None and now - last < self._seconds:
             return False
         if last is None and len(self._last) >= self._limit:
+            if now - self._pruned < self._seconds / 8:
+                return False
+            self._pruned = now
             self._last = {each: at for each, at in self._last.items() if now - at < self._seconds}
             if len(self._last) >= self._limit:
                 return False
