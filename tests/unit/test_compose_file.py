@@ -36,6 +36,8 @@ def test_every_node_is_wired_to_its_candidate_sites() -> None:
 
 
 def test_docker_hands_out_benchmark_addresses_only_and_no_eid() -> None:
-    addresses = [ipaddress.ip_address(text) for text in re.findall(r"\d+\.\d+\.\d+\.\d+", TEXT)]
+    found = [ipaddress.ip_address(text) for text in re.findall(r"\d+\.\d+\.\d+\.\d+", TEXT)]
+    addresses = [address for address in found if not address.is_loopback]  # the page is published there, and only there
     assert addresses
+    assert len(re.findall(r"ports: ", TEXT)) == len(re.findall(r'ports: \["127\.0\.0\.1:', TEXT)) == 1
     assert all(address in ipaddress.ip_network("198.18.0.0/15") for address in addresses)
