@@ -28,7 +28,7 @@ demo: $(DEMO_READY) ## build the lab, move a user, watch the service follow, pri
 test: $(TEST_READY) ## run every test (PYTEST_ARGS=... to choose)
 	@$(BIN)/pytest $(PYTEST_ARGS)
 
-bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec, mapserver, dataplane, controller)
+bench: $(TEST_READY) ## measure, into build/bench/NAME.json (NAME=codec, mapserver, overhead, dataplane, controller)
 	@$(BIN)/python -m tests.bench $(NAME)
 
 explore: $(TEST_READY) ## explore the moves exhaustively, a million states (STATES=...)

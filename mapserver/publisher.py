@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
+from math import inf
 
 import msgspec
 
@@ -101,14 +102,16 @@ class Publisher:
         notify = self._notify(subscription, sent, subscription.nonce)
         before = self.subscriptions.get(subscription.eid, subscription.xtr_id)
         subscription.answer = frozenset(records)
+        told = inf  # an answer tells of no change
         if before is not None:
             # a change that was on its way goes with this answer: its publication is acknowledged with it
             subscription.answer -= before.pending.keys() - before.answer
             self._queued.pop(before, None)
             self._notices.cancel(before)
-            subscription.waiting = before.told if before.sent else before.waiting
+            told = min(before.told if before.sent else inf, inf if before.waiting is None else before.waiting)
         self.subscriptions.put(subscription, until)
         subscription.publish(records, sent, subscription.nonce, now)
+        subscription.told = told
         added = [] if known else [event("subscription.added", subscription, subscription.eid)]
         return [*self._notices.start(subscription, notify, now), *added]
 

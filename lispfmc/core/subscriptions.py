@@ -99,11 +99,12 @@ class Subscription(msgspec.Struct, eq=False):
 
     def publish(self, fresh: dict[Prefix, EidRecord], records: tuple[EidRecord, ...], nonce: int, now: float) -> None:
         """`records` go out under `nonce`; what else is in `fresh` waits."""
+        oldest = now if self.waiting is None else self.waiting
+        self.told = min(oldest, self.told) if self.sent else oldest
         self.pending.update(fresh)
         self.sent = records
         self.nonce = nonce
         self.heard = None
-        self.told = now if self.waiting is None else self.waiting
         self.waiting = self.told if len(self.pending) > len(records) else None
 
     def postpone(self, fresh: dict[Prefix, EidRecord], now: float) -> None:

@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.bench import codec, controller, dataplane, harness, mapserver
+from tests.bench import codec, controller, dataplane, harness, mapserver, overhead
 
 BENCHMARKS: dict[str, Callable[[], dict[str, object]]] = {
     "codec": codec.run,
     "controller": controller.run,
     "dataplane": dataplane.run,
     "mapserver": mapserver.run,
+    "overhead": overhead.run,
 }
 
 

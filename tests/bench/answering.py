@@ -48,9 +48,9 @@ def run(rounds: int = 15, count: int = 20_000) -> dict[str, object]:
     }
 
 
-def question(host: int, port: int, nonce: int) -> bytes:
+def question(host: int, port: int, nonce: int, itr: str = ITR) -> bytes:
     """An ECM with a Map-Request for a host, whose answer comes to `port` of the ITR."""
-    eid, local = Prefix.host(host.to_bytes(4, "big")), ip_of(ITR)
+    eid, local = Prefix.host(host.to_bytes(4, "big")), ip_of(itr)
     request = MapRequest.of(RequestRecord.of(eid), nonce=nonce, itr_rlocs=[local])
     return encode(Ecm.of(request, source=local, destination=eid.ip, source_port=port))
 

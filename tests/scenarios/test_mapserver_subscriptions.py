@@ -100,6 +100,36 @@ def test_a_change_that_a_new_subscription_answers_with_is_acknowledged_with_it()
     assert told_of(lab.world, "publication.acknowledged") == [ALICE]
 
 
+def changed_ms(world: World) -> list[object]:
+    """How long ago the changes were that subscribers have acknowledged."""
+    return [each.fields["change_ms"] for each in world.events if each.name == "publication.acknowledged"]
+
+
+def test_an_acknowledgement_says_how_long_ago_the_change_was() -> None:
+    lab = Lab()
+    lab.away.registers(ALICE)
+    lab.world.run(0.04)
+    lab.controller.acknowledges(lab.published[-1])
+    assert changed_ms(lab.world) == [pytest.approx(40)]
+
+
+def test_the_oldest_of_several_changes_counts_and_an_answer_to_a_request_does_not() -> None:
+    lab = Lab()
+    lab.away.registers(ALICE)
+    lab.world.run(0.04)
+    lab.away.registers("100.64.1.20/32")  # joins what is in flight
+    lab.world.run(0.03)
+    lab.controller.acknowledges(lab.published[-1])
+    assert changed_ms(lab.world) == [pytest.approx(70), pytest.approx(70)]
+    lab.world.forget()
+    lab.controller.subscribes(RANGE, 200)
+    lab.world.run(0.1)
+    lab.away.registers("100.64.1.30/32")  # before the answer is acknowledged
+    lab.world.run(0.02)
+    lab.controller.acknowledges(lab.published[-1])
+    assert changed_ms(lab.world) == [pytest.approx(20)]
+
+
 def test_a_refresh_is_not_published() -> None:
     lab = Lab()
     lab.home.registers(lab.home.home, ALICE)
