@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import socket
 import struct
 import subprocess
@@ -33,6 +34,7 @@ from lispfmc.wire.address import Prefix, ip_of
 from lispfmc.wire.auth import Key, sign
 from lispfmc.wire.messages import EidRecord, Locator, MapRegister
 from lispfmc.wire.pcap import packets
+from tests.integration.shapes import paths
 from tests.integration.wireshark import assert_read_whole, visible
 
 pytestmark = pytest.mark.namespaces
@@ -296,6 +298,33 @@ def test_the_command_line_shows_the_same(story: Story) -> None:
     assert _lispfmc("lookup", "192.0.2.1", code=1)["records"][0]["action"] == "Natively-Forward"
     assert _lispfmc("move", "alice", "--to", "access2")["outcome"] == "already-there"
     assert _lispfmc("lab", "status")["ready"]
+
+
+GOLDEN = Path(__file__).parent / "golden/cli.json"
+COMMANDS = [
+    "status",
+    *(f"show {table}" for table in ("map-cache", "hosts", "registrations", "subscriptions", "placements", "users")),
+    *(f"show {table}" for table in ("services", "datacenters", "distances")),
+    "lookup 100.64.101.10",
+    "explain alice",
+    "moves list",
+    "lab status",
+    "reload --dry-run",
+    "move alice --to access1 --dry-run",
+    "lab down --dry-run",
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_keys_of_the_json_that_scripts_read_only_ever_grow(story: Story, command: str) -> None:
+    """LISPFMC_GOLDEN=write adds new ones to the golden file; taking one away is a new major version."""
+    found = set(paths(_lispfmc(*command.split())))
+    known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    if os.environ.get("LISPFMC_GOLDEN") == "write":
+        GOLDEN.parent.mkdir(exist_ok=True)
+        known[command] = sorted(found | set(known.get(command, ())))
+        GOLDEN.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n")
+    assert set(known[command]) - found == set()
 
 
 @pytest.mark.tshark
