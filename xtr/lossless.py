@@ -260,6 +260,7 @@ class Lossless:
                 "before": str(before.state),
                 "version": after.plan.epoch,
                 "cause": type(event).__name__.lower(),
+                "monotonic_ns": int(now * 1e9),
             }
             effects.append(Emit("move.standing", fields))
         return effects

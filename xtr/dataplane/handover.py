@@ -58,6 +58,8 @@ class Handover:
         self.busy = False
         """Its steps are being worked off, in bites."""
         self.reported = True
+        self.switched = self.first = self.last = 0.0
+        """When the last switch was made, and when the packets that it set free were worked off: first and last."""
         self._copies = False
         self._numbers = False
         self._waited: set[Ip] = set()
@@ -130,6 +132,7 @@ class Handover:
         # numbers go on when nothing is copied any more: the target takes all of them in by the same way, in order
         self._numbers = switch.mode is Mode.FORWARD and switch.towards is Party.TARGET
         self.reported = False
+        self.switched, self.first, self.last = now, 0.0, 0.0
 
     def packet(self, packet: bytes, sender: Ip | None, ttl: int, now: float, number: int | None = None) -> None:
         """A packet for one of the EIDs: from the xTR `sender`, or from this site. `number`: the source's."""
@@ -147,9 +150,14 @@ class Handover:
             self._lead(packet, ttl if sender is None else ttl - 1, now)
 
     def copied(self, packet: bytes, now: float) -> None:
-        """The kernel has delivered this packet."""
+        """The kernel has delivered this packet; perhaps just before it was told to stop, and this is its replay."""
+        if self.mode is Mode.FORWARD:
+            self._ring.counters["replayed"] += 1
+            self._lead(packet, 64, now)
+        if self.mode is not Mode.MIRROR:
+            return
         number = self._ring.put(packet, now)
-        if self.plan.bicast and self.mode is Mode.MIRROR:
+        if self.plan.bicast:
             self._add(Step(Verb.NUMBER, packet, number=number))
 
     def marked(self, sender: Ip, peer: Ip | None) -> None:
@@ -193,6 +201,11 @@ class Handover:
         always = ("held", "forwarded", "replayed")
         named = {name: count for name, count in (found | lost).items() if count or name in always}
         return {**named, "lost": sum(count for name, count in named.items() if name.startswith("lost."))}
+
+    def instants(self) -> dict[str, int]:
+        """When the last switch and the work that came of it were done, in nanoseconds of the monotonic clock."""
+        times = {"switched": self.switched, "first": self.first, "last": self.last}
+        return {f"{name}_ns": int(at * 1e9) for name, at in times.items() if at}
 
     def newly_lost(self) -> list[tuple[str, int]]:
         """What was lost since this was asked last, by reason."""

@@ -135,6 +135,11 @@ class Moving:
     def leads(self, eid: Prefix) -> bool:
         return eid in self._by_eid
 
+    def waits(self, eid: Prefix) -> bool:
+        """Some peers' packets for it are held until their end markers come."""
+        handover = self._by_eid.get(eid)
+        return handover is not None and handover.waits
+
     def await_markers(self, waited: Await) -> None:
         handover = self._handovers.get(waited.plan.eids)
         if handover is not None and handover.plan.same(waited.plan):
@@ -226,7 +231,8 @@ class Moving:
 
     def _bite(self, handover: Handover) -> None:
         handover.busy = False
-        until = self._shared.now() + BITE_S
+        began = self._shared.now()
+        until = began + BITE_S
         count = 0
         while handover.todo and self._done(handover, handover.todo[0]):
             handover.done()
@@ -235,6 +241,8 @@ class Moving:
                 self._again(handover, 0.0)
                 break
         self._outbounds[handover.eids[0].iid].flush()
+        if count and not handover.first:
+            handover.first = began
         if not handover.todo:
             self._worked_off(handover)
 
@@ -260,7 +268,8 @@ class Moving:
                     self._ready(eid, Mode.MIRROR)
         if not handover.reported:
             handover.reported = True
-            self._shared.evidence.worked_off(handover.eids, handover.packets())
+            handover.last = self._shared.now()
+            self._shared.evidence.worked_off(handover.eids, handover.packets() | handover.instants())
 
     def _settle(self, handover: Handover) -> None:
         """The usual tables take over each EID whose host is known."""
