@@ -151,7 +151,7 @@ class Handover:
 
     def copied(self, packet: bytes, now: float) -> None:
         """The kernel has delivered this packet; perhaps just before it was told to stop, and this is its replay."""
-        if self.mode is Mode.FORWARD:
+        if self.mode is Mode.FORWARD and self._replay_s:
             self._ring.counters["replayed"] += 1
             self._lead(packet, 64, now)
         if self.mode is not Mode.MIRROR:

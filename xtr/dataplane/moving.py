@@ -282,6 +282,8 @@ class Moving:
             self._changed(eid.iid)
             self._routings[eid.iid].deliver(eid.ip, *place)
             self._outbounds[eid.iid].readable()
+            if not handover.settled:
+                return  # nothing may overtake what is still to be worked off; then we come here again
             del instance.led[eid.ip]
             self._ready(eid, Mode.DELIVER)
 

@@ -30,7 +30,7 @@ from xtr.roles.state import Switch
 from xtr.settings import XtrSettings
 
 BATCH = 64  # packets a wake-up, so that one direction does not starve the other
-DRAINED_BATCHES = 64  # a device's whole queue, and an end to it under a flood
+DRAIN_S = 0.05  # an end to draining under a flood: what comes faster than we work must not keep us from the rest
 SWEEP_SECONDS = 0.25
 
 
@@ -181,10 +181,10 @@ class TunPlane:
 
     def drain(self) -> None:
         """Work off what the devices hold now."""
+        until = self._shared.now() + DRAIN_S
         for outbound in self._outbounds.values():
-            for _ in range(DRAINED_BATCHES):
-                if not outbound.readable():
-                    break
+            while outbound.readable() and self._shared.now() < until:
+                pass
 
     def tunnelled(self, datagram: bytes, ttl: int, tos: int, sender: Ip) -> None:
         """A datagram of port 4341 that did not come by our sockets."""
