@@ -97,6 +97,8 @@ class Lossless:
         self._eids: dict[Prefix, Eids] = {}
         self._warm: dict[int, set[Ip]] = {}  # by move: the peers that the source has named
         self._deadlines: Deadlines[Eids] = Deadlines()
+        self._owed: dict[Eids, tuple[float, list[RoleEffect]]] = {}
+        """Whom a router that has just activated still has to tell, and since when."""
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
@@ -187,12 +189,13 @@ class Lossless:
         return [Remember(after), Release(role.plan)]
 
     def next_deadline(self) -> float | None:
-        return min(
-            (at for at in (self._deadlines.next(), self._exchanges.next_deadline()) if at is not None), default=None
-        )
+        owed = min((since for since, _ in self._owed.values()), default=None)
+        deadlines = (self._deadlines.next(), self._exchanges.next_deadline(), owed)
+        return min((at for at in deadlines if at is not None), default=None)
 
     def expired(self, now: float) -> list[LosslessEffect]:
-        effects: list[LosslessEffect] = [*self._exchanges.expired(now)]
+        effects: list[LosslessEffect] = [each for eids in list(self._owed) for each in self._paid(eids, now)]
+        effects += self._exchanges.expired(now)
         for eids in list(self._deadlines.pop_expired(now)):
             effects += self._step(eids, TimedOut(), now)
         return effects
@@ -245,9 +248,12 @@ class Lossless:
     # --- a step -------------------------------------------------------------------------------------------------------
 
     def _step(self, eids: Eids, event: Event, now: float) -> list[LosslessEffect]:
+        effects = self._paid(eids, now)
         before = self._before(eids)
         after, wanted = step(before, event, now)
-        effects = [each for effect in wanted for each in self._performed(effect, now)]
+        if before.state is State.HOLDING and after.state is State.HERE:
+            wanted = self._packets_first(eids, wanted, now)
+        effects += [each for effect in wanted for each in self._performed(effect, now)]
         if after != before or eids not in self._roles:
             self._keep(eids, after)
         if after.plan is not None and after.state is State.ABORTED:
@@ -264,6 +270,18 @@ class Lossless:
             }
             effects.append(Emit("move.standing", fields))
         return effects
+
+    def _packets_first(self, eids: Eids, wanted: list[RoleEffect], now: float) -> list[RoleEffect]:
+        """The service runs, and its packets wait: to make out all the messages takes milliseconds, in which they could
+        be delivered. What has to be said is owed until the next turn; it is said anew after a crash before that."""
+        at = next(at for at, effect in enumerate(wanted, 1) if isinstance(effect, Remember))
+        self._owed[eids] = now, wanted[at:]
+        return wanted[:at]
+
+    def _paid(self, eids: Eids, now: float) -> list[LosslessEffect]:
+        """What is owed, before anything else that concerns these EIDs."""
+        _, owed = self._owed.pop(eids, (now, []))
+        return [each for effect in owed for each in self._performed(effect, now)]
 
     def _before(self, eids: Eids) -> Role:
         """A service that has never moved here, or was moved by other means: it is here when all of its EIDs are."""

@@ -105,9 +105,13 @@ class InterworkingSettings(Settings):
 
 
 class DataPlaneSettings(Settings):
-    """The plane that forwards, and its bounds."""
+    """The plane that forwards, and its bounds.
+
+    `realtime`: the process's SCHED_FIFO priority, so that packets wait for nobody's work but its own; 0: as started.
+    """
 
     kind: Literal["auto", "tun", "ebpf"] = "auto"
+    realtime: int = Field(default=0, ge=0, le=98)
     core_interfaces: tuple[str, ...] = ()
     device: str = Field(default="lisp0", min_length=1, max_length=DEVICE_NAME)
     table: int = Field(default=4341, ge=1, lt=1 << 31)
