@@ -248,9 +248,9 @@ class Lossless:
     # --- a step -------------------------------------------------------------------------------------------------------
 
     def _step(self, eids: Eids, event: Event, now: float) -> list[LosslessEffect]:
-        effects = self._paid(eids, now)
         before = self._before(eids)
         after, wanted = step(before, event, now)
+        effects = self._paid(eids, now) if wanted else []
         if before.state is State.HOLDING and after.state is State.HERE:
             wanted = self._packets_first(eids, wanted, now)
         effects += [each for effect in wanted for each in self._performed(effect, now)]
