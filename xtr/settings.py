@@ -144,6 +144,7 @@ class LimitSettings(Settings):
     rlocs_probed: int = Field(default=1024, ge=0)
     subscriptions: int = Field(default=10_000, ge=0)
     peers_informed: int = Field(default=64, ge=1)
+    held_mib: int = Field(default=256, ge=1)
 
 
 class XtrSettings(Settings):

@@ -73,7 +73,7 @@ class Moving:
         handover = self._handovers.get(plan.eids)
         if handover is None:
             handover = self._handovers[plan.eids] = Handover(
-                plan, now, replay_s=self._shared.replay_s, hold_bytes=self._shared.hold_bytes
+                plan, now, self._shared.room, replay_s=self._shared.replay_s, hold_bytes=self._shared.hold_bytes
             )
             self._by_eid.update(dict.fromkeys(plan.eids, handover))
         self._account(handover)
@@ -98,6 +98,7 @@ class Moving:
         handover = self._handovers.pop(plan.eids, None)
         if handover is None:
             return
+        handover.end()
         self._account(handover)
         self._leading.forget(plan.eids)
         self._by_move.pop(handover.plan.move, None)
