@@ -20,7 +20,7 @@ from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import EidRecord, Locator
-from lispfmc.wire.moves import MoveMessage, MovePhase, in_parts
+from lispfmc.wire.moves import MoveMessage, MovePhase, in_parts, since_s
 from xtr.roles import Role, State, peer, step
 from xtr.roles.state import (
     IN_HAND,
@@ -62,7 +62,7 @@ LosslessEffect: TypeAlias = (
 )
 MOST_ROLES = 65_536  # one for each service that ever moved here; who has a key is trusted, but may be broken
 MOST_PEERS = 64
-_SAID: dict[MovePhase, Callable[[int], Stopped | Resumed | Returned]] = {
+_SAID: dict[MovePhase, type[Stopped | Resumed | Returned]] = {
     MovePhase.FREEZE: Stopped,
     MovePhase.ACTIVATE: Resumed,
     MovePhase.ABORT: Returned,
@@ -158,7 +158,10 @@ class Lossless:
         if said is None:
             return [Reject("unusable-move", source)]
         eids = next((e for e, role in self._roles.items() if role.plan and role.plan.move == message.move), None)
-        effects = self._step(eids, said(message.move), now) if eids is not None else []
+        event: Event = said(message.move)
+        if said is Stopped and source.ip in self._ours:  # the agent is on this host, so its clock is ours
+            event = Stopped(message.move, since_s(message.stopped, now))
+        effects = self._step(eids, event, now) if eids is not None else []
         role = self._roles[eids] if eids is not None else Role()
         plan = role.plan or Plan(message.move, message.epoch, (), (), ())
         return [*effects, Send(message.acknowledgement(verdict(role, MovePhase(message.phase), plan)), source, key)]
