@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETROUTE
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -90,6 +90,14 @@ class Netlink:
         link["flags"] = link["change"] = 1  # IFF_UP
         link["attrs"] = [("IFLA_MTU", mtu), ("IFLA_TXQLEN", queue_length)]
         self._do(link, _NEW_LINK, 0)
+
+    def sending_dropped(self, interface: int) -> int:
+        """Packets that an interface could not send since it was made."""
+        link = ifinfmsg()
+        link["index"] = interface
+        sequence = self._send(link, RTM_GETLINK, _REQUEST)
+        counted = next(self._answers(sequence)).get_attr("IFLA_STATS64")
+        return int(counted["tx_dropped"]) if counted else 0
 
     def add_route(self, prefix: Prefix, interface: int, table: int = MAIN_TABLE) -> None:
         """`prefix` is reached by `interface`, whatever was there before."""

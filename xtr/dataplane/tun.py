@@ -8,6 +8,7 @@ here, passed on if that has moved away, else dropped. Every packet ends in exact
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -276,10 +277,20 @@ class TunPlane:
         return entry.used if entry else None
 
     def counters(self) -> dict[str, int]:
-        failed = self._reassembly.failed() if self._reassembly is not None and self._started else 0
         self.moving.account()
-        found = self._shared.count | ({"dropped.outer-fragments": failed} if failed else {})
-        return dict(sorted(found.items()))
+        return dict(sorted((self._shared.count | self._lost_before_us()).items()))
+
+    def _lost_before_us(self) -> dict[str, int]:
+        """What the kernel could not give us: it came while we were not scheduled, or in pieces that did not fit."""
+        if not self._started or self._reassembly is None:
+            return {}
+        found = {
+            "dropped.outer-fragments": self._reassembly.failed(),
+            "dropped.socket-full": sum(outer.full() for outer in self._outers),
+        }
+        with contextlib.suppress(OSError):  # the device was taken away
+            found["dropped.device-full"] = sum(device.full(self._netlink) for device in self._devices.values())
+        return {name: count for name, count in found.items() if count}
 
     # --- time ----------------------------------------------------------------------------------------------------
 
