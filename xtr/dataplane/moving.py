@@ -24,9 +24,10 @@ from xtr.dataplane.outbound import Outbound
 from xtr.dataplane.outer import Told
 from xtr.dataplane.routing import Routing
 from xtr.roles.peer import Await, Mark
-from xtr.roles.state import Mode, Switch
+from xtr.roles.state import Held, Mode, Switch
 
 BITE_S = 0.003  # at a time; between two bites the loop does what else there is
+TURN_S = 0.0003  # ... when a service has just resumed, and begins to send itself
 BITE = 64  # packets, after which the time is looked at
 RETRY_S = 0.001  # after the socket's buffer was full
 WAIT_S = 0.02  # how precise the waiting for end markers is
@@ -92,7 +93,10 @@ class Moving:
                 for held in waiting:
                     handover.packet(held.packet, None, held.outer_ttl or 64, now)
         self._lead(handover)
-        self._work(handover)
+        if switch.held is Held.DELIVER and not handover.busy:
+            self._take_turns(handover)
+        else:
+            self._work(handover)
 
     def release(self, plan: Plan) -> None:
         handover = self._handovers.pop(plan.eids, None)
@@ -230,10 +234,21 @@ class Moving:
         if not handover.busy:
             self._bite(handover)
 
-    def _bite(self, handover: Handover) -> None:
+    def _take_turns(self, handover: Handover) -> None:
+        """The service runs: what it sends does not wait until all that was held has been delivered."""
+        outbound = self._outbounds[handover.eids[0].iid]
+        until = self._shared.now() + BITE_S
+        self._bite(handover, TURN_S)
+        outbound.readable()
+        while handover.busy and self._shared.now() < until:
+            self._timers[handover.eids].cancel()
+            self._bite(handover, TURN_S)
+            outbound.readable()
+
+    def _bite(self, handover: Handover, seconds: float = BITE_S) -> None:
         handover.busy = False
         began = self._shared.now()
-        until = began + BITE_S
+        until = began + seconds
         count = 0
         while handover.todo and self._done(handover, handover.todo[0]):
             handover.done()
