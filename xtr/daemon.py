@@ -219,6 +219,8 @@ async def run(path: Path) -> None:
     try:
         await daemon.start()
         service.settle()
+        if settings.dataplane.realtime:
+            service.prefer(settings.dataplane.realtime)
         await asyncio.Event().wait()
     finally:
         await daemon.close()

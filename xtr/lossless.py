@@ -20,7 +20,7 @@ from lispfmc.core.versions import newer
 from lispfmc.wire.address import Endpoint, Ip, Prefix
 from lispfmc.wire.auth import Key
 from lispfmc.wire.messages import EidRecord, Locator
-from lispfmc.wire.moves import MoveMessage, MovePhase, in_parts
+from lispfmc.wire.moves import MoveMessage, MovePhase, in_parts, since_s
 from xtr.roles import Role, State, peer, step
 from xtr.roles.state import (
     IN_HAND,
@@ -62,7 +62,7 @@ LosslessEffect: TypeAlias = (
 )
 MOST_ROLES = 65_536  # one for each service that ever moved here; who has a key is trusted, but may be broken
 MOST_PEERS = 64
-_SAID: dict[MovePhase, Callable[[int], Stopped | Resumed | Returned]] = {
+_SAID: dict[MovePhase, type[Stopped | Resumed | Returned]] = {
     MovePhase.FREEZE: Stopped,
     MovePhase.ACTIVATE: Resumed,
     MovePhase.ABORT: Returned,
@@ -97,6 +97,8 @@ class Lossless:
         self._eids: dict[Prefix, Eids] = {}
         self._warm: dict[int, set[Ip]] = {}  # by move: the peers that the source has named
         self._deadlines: Deadlines[Eids] = Deadlines()
+        self._owed: dict[Eids, tuple[float, list[RoleEffect]]] = {}
+        """Whom a router that has just activated still has to tell, and since when."""
 
     # --- what others ask ----------------------------------------------------------------------------------------------
 
@@ -156,7 +158,10 @@ class Lossless:
         if said is None:
             return [Reject("unusable-move", source)]
         eids = next((e for e, role in self._roles.items() if role.plan and role.plan.move == message.move), None)
-        effects = self._step(eids, said(message.move), now) if eids is not None else []
+        event: Event = said(message.move)
+        if said is Stopped and source.ip in self._ours:  # the agent is on this host, so its clock is ours
+            event = Stopped(message.move, since_s(message.stopped, now))
+        effects = self._step(eids, event, now) if eids is not None else []
         role = self._roles[eids] if eids is not None else Role()
         plan = role.plan or Plan(message.move, message.epoch, (), (), ())
         return [*effects, Send(message.acknowledgement(verdict(role, MovePhase(message.phase), plan)), source, key)]
@@ -187,12 +192,13 @@ class Lossless:
         return [Remember(after), Release(role.plan)]
 
     def next_deadline(self) -> float | None:
-        return min(
-            (at for at in (self._deadlines.next(), self._exchanges.next_deadline()) if at is not None), default=None
-        )
+        owed = min((since for since, _ in self._owed.values()), default=None)
+        deadlines = (self._deadlines.next(), self._exchanges.next_deadline(), owed)
+        return min((at for at in deadlines if at is not None), default=None)
 
     def expired(self, now: float) -> list[LosslessEffect]:
-        effects: list[LosslessEffect] = [*self._exchanges.expired(now)]
+        effects: list[LosslessEffect] = [each for eids in list(self._owed) for each in self._paid(eids, now)]
+        effects += self._exchanges.expired(now)
         for eids in list(self._deadlines.pop_expired(now)):
             effects += self._step(eids, TimedOut(), now)
         return effects
@@ -247,7 +253,10 @@ class Lossless:
     def _step(self, eids: Eids, event: Event, now: float) -> list[LosslessEffect]:
         before = self._before(eids)
         after, wanted = step(before, event, now)
-        effects = [each for effect in wanted for each in self._performed(effect, now)]
+        effects = self._paid(eids, now) if wanted else []
+        if before.state is State.HOLDING and after.state is State.HERE:
+            wanted = self._packets_first(eids, wanted, now)
+        effects += [each for effect in wanted for each in self._performed(effect, now)]
         if after != before or eids not in self._roles:
             self._keep(eids, after)
         if after.plan is not None and after.state is State.ABORTED:
@@ -260,9 +269,22 @@ class Lossless:
                 "before": str(before.state),
                 "version": after.plan.epoch,
                 "cause": type(event).__name__.lower(),
+                "monotonic_ns": int(now * 1e9),
             }
             effects.append(Emit("move.standing", fields))
         return effects
+
+    def _packets_first(self, eids: Eids, wanted: list[RoleEffect], now: float) -> list[RoleEffect]:
+        """The service runs, and its packets wait: to make out all the messages takes milliseconds, in which they could
+        be delivered. What has to be said is owed until the next turn; it is said anew after a crash before that."""
+        at = next(at for at, effect in enumerate(wanted, 1) if isinstance(effect, Remember))
+        self._owed[eids] = now, wanted[at:]
+        return wanted[:at]
+
+    def _paid(self, eids: Eids, now: float) -> list[LosslessEffect]:
+        """What is owed, before anything else that concerns these EIDs."""
+        _, owed = self._owed.pop(eids, (now, []))
+        return [each for effect in owed for each in self._performed(effect, now)]
 
     def _before(self, eids: Eids) -> Role:
         """A service that has never moved here, or was moved by other means: it is here when all of its EIDs are."""

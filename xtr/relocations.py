@@ -106,8 +106,7 @@ class Relocations:
         effects = self._presence.seen(eid, interface, mac, now)
         if eid not in self._presence:
             return effects
-        effects += self._performed(self._lossless.announced(eid, now), now)
-        return sorted(effects, key=lambda effect: isinstance(effect, Emit))  # packets first: logging takes its time
+        return effects + self._performed(self._lossless.announced(eid, now), now)
 
     def mac_announced(self, mac: bytes, interface: str, iid: int, now: float) -> list[XtrEffect]:
         """A machine showed its MAC address only (RARP): evidence if it is known, else worth a question."""

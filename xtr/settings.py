@@ -146,6 +146,8 @@ class DataPlaneSettings(Settings):
 
     kind: Literal["auto", "tun", "ebpf"] = "auto"
     """In the kernel (`ebpf`), portable (`tun`), or in the kernel where this machine can (`auto`)."""
+    realtime: int = Field(default=0, ge=0, le=98)
+    """The process's SCHED_FIFO priority, so that packets wait for nobody's work but its own; 0: as started."""
     core_interfaces: tuple[str, ...] = ()
     """Where the tunnel's packets come in; default: the interfaces with our RLOCs."""
     device: str = Field(default="lisp0", min_length=1, max_length=DEVICE_NAME)
@@ -238,6 +240,8 @@ class LimitSettings(Settings):
     """Subscriptions that we ask for."""
     peers_informed: int = Field(default=64, ge=1)
     """xTRs that are told when an EID moves."""
+    held_mib: int = Field(default=256, ge=1)
+    """Packets that all moves hold together."""
 
 
 class XtrSettings(Settings):

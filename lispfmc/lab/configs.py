@@ -30,6 +30,9 @@ LOOKUP, LOOKUP_PORT = "lookup", 4344
 
 _LOOKUP_XTR_ID = LOOKUP.encode().hex().ljust(32, "0")
 _PARTS = {"replay": "replay_ms", "hold": "hold_bytes"}
+# Routers are machines of their own: what users' machines and controllers do on this one does not make them wait. The
+# WAN has 20, since a delay is a delay; the probes have 10, and report how late they were.
+ROUTER_PRIORITY = 15
 _SOCKET_PATH_BYTES = 107  # sun_path of a unix socket, without the final zero
 
 
@@ -210,6 +213,7 @@ class _Writer:
             "dataplane": {
                 "kind": self._choices.dataplane or topology.dataplane,
                 "device": "lisp0",
+                "realtime": ROUTER_PRIORITY,
                 "mtu": self._choices.mtu,
                 "eid_ranges": [str(prefix) for prefix in topology.eid_ranges],
             },

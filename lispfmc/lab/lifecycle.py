@@ -32,7 +32,7 @@ from lispfmc.lab.configs import (
 )
 from lispfmc.lab.configs import write_private as write
 from lispfmc.lab.installation import FILE, BadName, Daemon, Installation, NodeEntry, load, run_directory
-from lispfmc.lab.readiness import ask_node, wait_until_ready, why_not_ready
+from lispfmc.lab.readiness import ask_node, last_words, wait_until_ready, why_not_ready
 from lispfmc.lab.topology import MAPSERVER, Topology, load_topology
 from lispfmc.lab.virtual import find_engine
 from lispfmc.wire.address import ip_text
@@ -189,24 +189,61 @@ def _up(topology: Topology, name: str, folder: Path, say: Say, driver: str, *, b
     lab = installation_of(topology, name, "namespaces", plans, choices)
     say(f"building the network of {topology.name}: {len(topology.members)} members, {len(lab.nodes)} nodes")
     core = _network(topology, name, choices, say, by_forwarder=by_forwarder)
-    started = []
-    if core is not None:
-        started.append(processes.start("wan", "lispfmc.lab.wan", ["--config", str(core)], _in(name, "core"), folder))
-    for node in choices.nodes(topology):
-        arguments = node_arguments(topology, node, choices)
-        started.append(processes.start(node.name, "lispfmc.lab.node", arguments, _in(name, node.name), folder))
-    for plan in plans:
-        arguments = ["--config", str(write_config(plan, folder))]
-        started.append(processes.start(plan.name, plan.module, arguments, _in(name, plan.member), folder))
-    say(f"waiting for {len(plans)} daemons and {len(lab.nodes)} nodes")
     seconds = _READY_SECONDS if engine is None else _BOOT_SECONDS
-    wait_until_ready(lab, seconds, lambda: [process.name for process in started if not process.alive])
+    started = _started(topology, lab, plans, choices, core, say, seconds)
     attach_nodes(topology, lab)
     pids = {process.name: process.pid for process in started}
     daemons = [msgspec.structs.replace(daemon, pid=pids[daemon.name]) for daemon in lab.daemons]
     lab = msgspec.structs.replace(lab, daemons=daemons)
     write_installation(lab)
     return lab
+
+
+def _started(
+    topology: Topology,
+    lab: Installation,
+    plans: list[DaemonPlan],
+    choices: Choices,
+    core: Path | None,
+    say: Say,
+    seconds: float,
+) -> list[processes.Recorded]:
+    """Every process, when all are ready; `core` is the configuration of the WAN's forwarder."""
+    started: list[processes.Recorded] = []
+
+    def start(name: str, module: str, arguments: list[str], member: str) -> None:
+        started.append(processes.start(name, module, arguments, _in(lab.name, member), choices.folder))
+
+    def start_daemons(plans: list[DaemonPlan]) -> None:
+        for plan in plans:
+            start(plan.name, plan.module, ["--config", str(write_config(plan, choices.folder))], plan.member)
+
+    def ended() -> list[str]:
+        return [process.name for process in started if not process.alive]
+
+    if core is not None:
+        start("wan", "lispfmc.lab.wan", ["--config", str(core)], "core")
+    start_daemons([plan for plan in plans if plan.role == "mapserver"])
+    for node in choices.nodes(topology):
+        start(node.name, "lispfmc.lab.node", node_arguments(topology, node, choices), node.name)
+    say(f"waiting for {len(plans)} daemons and {len(lab.nodes)} nodes")
+    # A registration that meets no Map-Server, or no network, is repeated after 1, 2, 4, ... seconds (RFC 9301 §5.6).
+    servers = msgspec.structs.replace(lab, daemons=[each for each in lab.daemons if each.role == "mapserver"])
+    wait_until_ready(servers, _READY_SECONDS, ended)
+    if core is not None:
+        _forwards(core.with_suffix(".ready"), ended)
+    start_daemons([plan for plan in plans if plan.role != "mapserver"])
+    wait_until_ready(lab, seconds, ended)
+    return started
+
+
+def _forwards(ready: Path, ended: Callable[[], list[str]]) -> None:
+    """Wait until the WAN's forwarder says that it forwards."""
+    until = time.monotonic() + _READY_SECONDS
+    while not ready.exists():
+        if ended() or time.monotonic() > until:
+            raise LocalError(f"the WAN's forwarder did not start: {last_words(ready.parent, 'wan')}")
+        time.sleep(0.02)
 
 
 def _network(topology: Topology, name: str, choices: Choices, say: Say, *, by_forwarder: bool) -> Path | None:

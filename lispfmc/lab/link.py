@@ -7,9 +7,11 @@ addresses and MAC are the same at every site: nothing changes for a node that mo
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import ipaddress
 import os
+import select
 import socket
 import struct
 import time
@@ -33,6 +35,10 @@ _TABLE_MAIN, _PROTOCOL_STATIC, _UNICAST = 254, 4, 1
 _SIOCGIFFLAGS, _SIOCGIFHWADDR = 0x8913, 0x8927
 _IFF_RUNNING = 0x40
 _CARRIER_SECONDS = 0.05  # a cable that is not plugged in at the other end must not hold the node up for longer
+
+_ANSWER_SECONDS = 0.0005  # after which the question is repeated
+_SILENT_SECONDS = 0.003  # a site whose gateway has never answered
+_ETHERTYPE_ARP = 0x0806
 
 _BROADCAST = b"\xff" * 6
 _ALL_NODES_MAC = bytes.fromhex("333300000001")
@@ -68,7 +74,7 @@ class Rtnetlink:
         self._socket.close()
 
 
-@dataclass(frozen=True)
+@dataclass
 class SiteLink:
     """What switching to and from one site takes: prepared netlink messages and announcement frames."""
 
@@ -77,14 +83,19 @@ class SiteLink:
     up: list[bytes]
     announcements: list[bytes]
     reverse_arp: bytes
+    question: bytes
+    answers: socket.socket
+    answered: bool = False
+    """The gateway of this site answers questions."""
 
 
 def switch_on(rtnetlink: Rtnetlink, link: SiteLink) -> None:
-    """Bring `link` up; returns when it carries frames.
+    """Bring `link` up; returns when it carries frames, both ways.
 
     The kernel tells the other end (a bridge port) about the carrier a moment later, from a work queue, and drops what
-    is sent before (measured: three of four first announcements). Our own operational state comes from the same queue,
-    just before; the lock that the repeated request waits for is held while the queue runs.
+    is sent before (measured: three of four first announcements) or comes the other way. So the gateway is asked for its
+    MAC address until it answers; where none does, as without routers, we wait for our own state alone, which comes from
+    the same queue just before.
     """
     rtnetlink.ask(link.up)
     give_up = time.monotonic() + _CARRIER_SECONDS
@@ -95,8 +106,32 @@ def switch_on(rtnetlink: Rtnetlink, link: SiteLink) -> None:
             if flags & _IFF_RUNNING:
                 break
             time.sleep(0.00005)
-    time.sleep(0.0001)
-    rtnetlink.ask(link.up[:1])
+    if not link.answered:
+        give_up = min(give_up, time.monotonic() + _SILENT_SECONDS)
+    while not _gateway_answers(link) and time.monotonic() < give_up:
+        pass
+
+
+def _gateway_answers(link: SiteLink) -> bool:
+    """Ask once."""
+    while select.select([link.answers], [], [], 0)[0]:
+        _received(link.answers)  # what was heard while nobody listened
+    with contextlib.suppress(OSError):
+        link.answers.send(link.question)
+    until = time.monotonic() + _ANSWER_SECONDS
+    while (left := until - time.monotonic()) > 0 and select.select([link.answers], [], [], left)[0]:
+        frame = _received(link.answers)
+        if frame[20:22] == b"\0\2" and frame[28:32] == GATEWAY4:
+            link.answered = True
+            return True
+    return False
+
+
+def _received(answers: socket.socket) -> bytes:
+    try:
+        return answers.recv(64)
+    except OSError:  # the link was down meanwhile
+        return b""
 
 
 def prepare_node(rtnetlink: Rtnetlink, eids: list[str]) -> None:
@@ -126,7 +161,9 @@ def site_link(rtnetlink: Rtnetlink, interface: str, eids: list[str]) -> SiteLink
     if v6:
         rtnetlink.ask([_no_link_local(index)])  # an automatic address would be tentative (DAD) after every move
     announcements = [_gratuitous_arp(mac, eid) for eid in v4] + [_unsolicited_advertisement(mac, eid) for eid in v6]
-    return SiteLink(interface, down, up, announcements, _reverse_arp(mac))
+    answers = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)  # kept: closing one takes the kernel milliseconds
+    answers.bind((interface, _ETHERTYPE_ARP))
+    return SiteLink(interface, down, up, announcements, _reverse_arp(mac), _question(mac), answers)
 
 
 def _mac_of(interface: str) -> bytes:
@@ -197,6 +234,12 @@ def _default_route(index: int, gateway: bytes, source: bytes) -> bytes:
 def _gratuitous_arp(mac: bytes, address: bytes) -> bytes:
     # RFC 5227 §3: an ARP Announcement is a request whose sender and target addresses are both the announced one.
     body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + address + bytes(6) + address
+    return _BROADCAST + mac + b"\x08\x06" + body
+
+
+def _question(mac: bytes) -> bytes:
+    # RFC 5227 §1.1: an ARP Probe comes from no address, so it says nothing about where ours are
+    body = struct.pack("!HHBBH", 1, 0x0800, 6, 4, 1) + mac + bytes(4) + bytes(6) + GATEWAY4
     return _BROADCAST + mac + b"\x08\x06" + body
 
 

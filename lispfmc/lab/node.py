@@ -2,8 +2,9 @@
 
 It speaks JSON lines over a unix socket and does one request at a time. What the node *does* (service, heartbeat,
 probes: `lispfmc.lab.workload`) runs in child processes, so freezing them never freezes the control. STOP of an emulated
-VM is link down, then SIGSTOP: a frozen process alone leaves the kernel answering for it. RESUME is link up, SIGCONT,
-announce. Standard library only: it also runs in a bare container. Every time is CLOCK_MONOTONIC nanoseconds.
+VM is link down, then SIGSTOP: a frozen process alone leaves the kernel answering for it. RESUME is link up, RARP,
+SIGCONT, and what the machine announces itself: QEMU, too, sends RARP when it is sure to resume, and then lets it run.
+Standard library only: it also runs in a bare container. Every time is CLOCK_MONOTONIC nanoseconds.
 
 Requests -> replies ({"ok": true, ...}; errors {"ok": false, "error": "what, why, what to do"}):
 
@@ -45,6 +46,9 @@ from lispfmc.lab.link import Rtnetlink, SiteLink, prepare_node, site_link, switc
 Request = dict[str, Any]
 Reply = dict[str, Any]
 
+# A hypervisor's STOP and RESUME are instants: neither the router that hears of it (15) nor probes (10) come between.
+_PRIORITY = 18
+_RESET_ON_FORK = 0x40000000  # linux/sched.h; what runs inside the node has the priority of any process
 # As hypervisors do: a lost announcement is repeated, later each time. The first repetition covers a bridge port that
 # was not ready yet (see link.switch_on).
 ANNOUNCE_AGAIN = (0.001, 0.05, 0.15, 0.3, 0.5)
@@ -140,8 +144,8 @@ class Node:
         return time.monotonic_ns()
 
     def _announce(self, *, resumed: bool) -> int:
-        """Tell the site's network who is here now; a resumed VM's hypervisor sends RARP first."""
-        self._send_announcements(resumed=resumed)
+        """Tell the site's network who is here now."""
+        self._send_announcements(resumed=False)
         now = time.monotonic_ns()
         self._again = [(now / 1e9 + later, resumed) for later in ANNOUNCE_AGAIN]
         return now
@@ -150,7 +154,10 @@ class Node:
         if self._site is None:
             return
         link = self._links[self._site]
-        for frame in [link.reverse_arp, *link.announcements] if resumed else link.announcements:
+        self._send([link.reverse_arp, *link.announcements] if resumed else link.announcements, link)
+
+    def _send(self, frames: list[bytes], link: SiteLink) -> None:
+        for frame in frames:
             with contextlib.suppress(OSError):  # lost like any frame; it is repeated
                 self._frames.sendto(frame, (link.interface, 0))
 
@@ -188,6 +195,7 @@ class Node:
         if not self._frozen:
             raise NodeError(f"{self.name} is not frozen; send freeze first, or attach to move only the link")
         up = self._up(request["site"], link)
+        self._send([link.reverse_arp], link)
         for worker in self._workers.values():
             os.kill(worker.pid, signal.SIGCONT)
         self._frozen = False
@@ -379,6 +387,8 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{options.name}: cannot prepare the node: {error}; it needs root and its interfaces\n")
         return 1
     gc.freeze()
+    with contextlib.suppress(OSError):  # in a container without CAP_SYS_NICE
+        os.sched_setscheduler(0, os.SCHED_FIFO | _RESET_ON_FORK, os.sched_param(_PRIORITY))
     stop = workload.Stop()
     try:
         server.serve(stop)

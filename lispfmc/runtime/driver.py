@@ -147,7 +147,15 @@ class Driver(Generic[E]):
             return  # performing an effect brought new input: its effects follow those that are still to be done
         self._applying = True
         try:
+            # First what leads packets and speaks to others, in the core's order: what must be remembered before it is
+            # said stands before it there. Events tell of it afterwards, since each may write a line to the log.
+            told = []
             for effect in effects:
+                if isinstance(effect, Emit):
+                    told.append(effect)
+                else:
+                    self._performed(effect)
+            for effect in told:
                 self._performed(effect)
             while self._effects:
                 self._performed(self._effects.popleft())

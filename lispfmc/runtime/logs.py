@@ -5,14 +5,53 @@ The level can be changed while a daemon runs; the format is what it was started 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
-from typing import cast
+from collections import deque
+from typing import TextIO, cast
 
 import structlog
 from structlog.typing import Processor
 
 from lispfmc.runtime.config import Level, LogSettings
+
+LATER_S = 0.02  # packets that wait for what the line tells of have gone by then
+MOST_WAITING = 1000
+
+
+class Later(logging.StreamHandler[TextIO]):
+    """Lays out and writes a line some milliseconds after it was said, one each turn of the loop: a line costs as much
+    as ten packets. Without a loop, from a warning upwards, and at the end of the process they are written at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._waiting: deque[logging.LogRecord] = deque()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        if loop is None or record.levelno >= logging.WARNING or len(self._waiting) >= MOST_WAITING:
+            self.flush()
+            super().emit(record)
+            return
+        self._waiting.append(record)
+        if len(self._waiting) == 1:
+            loop.call_later(LATER_S, self._turn, loop)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        while self._waiting:
+            super().emit(self._waiting.popleft())
+        super().flush()
+
+    def _turn(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._waiting:
+            super().emit(self._waiting.popleft())
+        if self._waiting:
+            loop.call_soon(self._turn, loop)
 
 
 def configure(settings: LogSettings) -> None:
@@ -37,7 +76,7 @@ def configure(settings: LogSettings) -> None:
         last = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     else:
         last = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    handler = logging.StreamHandler(sys.stderr)
+    handler = Later(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

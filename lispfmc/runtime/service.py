@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -89,6 +90,15 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     supervision.tell("READY=1")
+
+
+def prefer(priority: int) -> None:
+    """Run before everything that is not real-time, and what has a lower priority (SCHED_FIFO)."""
+    try:
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
+    except OSError as error:
+        why = f"{error.strerror}; it needs CAP_SYS_NICE, or dataplane.realtime = 0"
+        sys.stderr.write(f"no real-time scheduling here ({why}): under load, packets wait for other processes\n")
 
 
 async def _until_signal(running: Awaitable[None]) -> None:

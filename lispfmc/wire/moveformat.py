@@ -57,7 +57,7 @@ Move = Struct(
     "hold_bytes" / Int32ub,  # what the target may hold, and for how long
     "hold_ms" / Int32ub,
     "verdict" / Int8ub,  # in acknowledgements
-    "reserved" / Bytes(3),
+    "stopped" / Bytes(3),  # of a FREEZE: when the machine stopped, microseconds of the host's clock; 0: not said
     "records" / Array(this.record_count, EidRecord),
     Terminated,
 )

@@ -23,6 +23,7 @@ MOST_BYTES = 576 - 28  # RFC 9301 §5 for IPv4, less IP and UDP headers; IPv6 ca
 OLD_PLACE = 255  # RFC 9301 §5.4: a locator with this priority must not be used
 _FIXED_BYTES = 44 + 32  # with the longest authentication data
 _ACKNOWLEDGEMENT = 0x80
+_INSTANTS = 1 << 24  # microseconds: 16.8 s
 
 
 class MovePhase(IntEnum):
@@ -69,7 +70,7 @@ class MoveMessage(msgspec.Struct, frozen=True, gc=False):
     hold_bytes: int = 0
     hold_ms: int = 0
     verdict: int = 0
-    reserved: bytes = b"\0\0\0"
+    stopped: bytes = b"\0\0\0"
     key_id: int = 0
     algorithm_id: int = 0
     auth: bytes = b""
@@ -87,6 +88,7 @@ class MoveMessage(msgspec.Struct, frozen=True, gc=False):
         bicast: bool = False,
         hold_bytes: int = 0,
         hold_ms: int = 0,
+        stopped_ns: int = 0,
     ) -> MoveMessage:
         """A message that wants an acknowledgement. Raises LocalError for what does not fit, 576 bytes included."""
         if not 1 <= part <= parts:
@@ -105,6 +107,7 @@ class MoveMessage(msgspec.Struct, frozen=True, gc=False):
             int(bicast),
             fits(hold_bytes, 32, "hold limit"),
             fits(hold_ms, 32, "hold time"),
+            stopped=instant(stopped_ns) if stopped_ns else b"\0\0\0",
         )
 
     def acknowledgement(self, verdict: Verdict) -> MoveMessage:
@@ -132,6 +135,17 @@ class MoveMessage(msgspec.Struct, frozen=True, gc=False):
     @property
     def bicast(self) -> bool:
         return bool(self.rules & 1)
+
+
+def instant(at_ns: int) -> bytes:
+    """An instant of the monotonic clock as a message has it: its microseconds, less what does not fit; never 0."""
+    return (at_ns // 1000 % _INSTANTS or 1).to_bytes(3, "big")
+
+
+def since_s(stopped: bytes, now: float) -> float | None:
+    """How long ago an instant of the same clock was, if that was in the last seconds; None when none is said."""
+    at = int.from_bytes(stopped, "big")
+    return (int(now * 1e6) - at) % _INSTANTS / 1e6 if at else None
 
 
 def _word(*, acknowledgement: bool) -> int:

@@ -189,6 +189,6 @@ def test_a_long_queue_is_drained_in_order_and_the_loop_goes_on(plane: str, tmp_p
             ticks.cancel()
             after = stream.at("after")
             assert after == sorted(set(after))
-            assert len(set(turns)) > 3, "others had their turn while it was drained"
+            assert any(turns[0] < turn < turns[-1] for turn in turns), "others had their turn while it was drained"
 
     asyncio.run(story())

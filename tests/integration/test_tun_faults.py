@@ -14,8 +14,10 @@ import pytest
 
 from lispfmc.lab.toml_text import toml_text
 from lispfmc.wire.address import ip_of
-from tests.integration.planes import EID, PORT, RLOC, named, network, receive, run, sites, udp, until, watch
+from lispfmc.wire.encap import header
+from tests.integration.planes import EID, PORT, RLOC, ipv4, named, network, receive, run, sites, udp, until, watch
 from tests.integration.xtr_world import ping, world, xtr_values
+from xtr.dataplane.device import QUEUE_LENGTH
 
 pytestmark = pytest.mark.namespaces
 
@@ -116,6 +118,38 @@ def test_a_flood_of_unknown_eids_leaves_the_resolved_flow_alone() -> None:
                 other.sendto(b"!", ("100.66.0.1", PORT))
                 await until(lambda: access.count("queued") == queued + 1, "a first packet of somebody else waits")
             run(f"ip -n {named('user')} addr del 100.64.1.12/32 dev eth0")
+
+    asyncio.run(story())
+
+
+def test_what_comes_while_the_router_is_not_scheduled_waits_and_what_has_no_room_is_counted() -> None:
+    sent = 9000
+
+    async def story() -> None:
+        with sites("tun") as (access, _), udp("user", EID["user"][0]) as user:
+            access.forward(EID["service"][0], RLOC["cloud"][0])
+            for _ in range(sent):
+                user.sendto(b"x", (EID["service"][0], PORT))
+            lost = access.count("dropped.device-full")
+            few = 10  # the kernel's own chatter
+            assert 0 < lost <= sent - QUEUE_LENGTH + few
+            await until(lambda: sent <= access.count("encapsulated") + lost <= sent + few, "the others go on")
+
+    asyncio.run(story())
+
+
+def test_what_the_sockets_buffer_has_no_room_for_is_counted() -> None:
+    sent = 60_000
+
+    async def story() -> None:
+        with sites("tun") as (_, cloud):
+            packet = header(0) + ipv4(EID["user"][0], EID["service"][0], b"x")
+            with udp("access", RLOC["access"][0], 0) as other:
+                for _ in range(sent):
+                    other.sendto(packet, (RLOC["cloud"][0], 4341))
+            lost = cloud.count("dropped.socket-full")
+            assert 0 < lost < sent
+            await until(lambda: cloud.count("decapsulated") + lost == sent, "the others are delivered", 10)
 
     asyncio.run(story())
 

@@ -7,6 +7,7 @@ import pytest
 from lispfmc.core.plans import Party, Plan
 from lispfmc.wire.address import Prefix, ip_of
 from xtr.dataplane.handover import MARKER_WAIT_S, MARKERS_S, Handover, Verb
+from xtr.dataplane.holding import Room
 from xtr.roles.state import Held, Mode, Switch
 
 EID = Prefix.parse("100.64.101.10/32")
@@ -152,3 +153,34 @@ def test_another_moves_router_gets_what_was_held_without_numbers() -> None:
     on = Plan(8, 3, (EID,), (TARGET,), (OTHER,))
     target.switch(Switch(on, Mode.FORWARD, Held.SEND, Party.TARGET), 0.0)
     assert (target.to, steps(target)) == ((OTHER,), [(Verb.LEAD, b"held")])
+
+
+def test_all_moves_of_a_router_share_its_room_and_give_it_back() -> None:
+    room = Room(10)
+    others = Plan(8, 2, (Prefix.parse("100.64.101.11/32"),), (SOURCE,), (TARGET,))
+    one, other = (Handover(plan, 0.0, room) for plan in (PLAN, others))
+    for handover in (one, other):
+        handover.switch(Switch(handover.plan, Mode.PUNT, towards=Party.SOURCE), 0.0)
+    one.packet(b"123456", SOURCE, 64, 0.0, 1)
+    other.packet(b"7890", SOURCE, 64, 0.0, 1)
+    other.packet(b"too much", SOURCE, 64, 0.0, 2)
+    assert (other.packets()["lost.room-full"], other.packets()["lost"]) == (1, 1)
+    one.switch(Switch(PLAN, Mode.DELIVER, Held.DELIVER), 0.1)
+    assert not room.take(1), "what is worked off takes room as well"
+    assert steps(one) == [(Verb.DELIVER, b"123456")]
+    other.packet(b"again", SOURCE, 64, 0.1, 3)
+    other.end()
+    assert room.take(10)
+
+
+def test_copies_make_room_for_newer_ones_while_the_service_runs() -> None:
+    room = Room(12)
+    source = Handover(PLAN, 0.0, room)
+    source.switch(Switch(PLAN, Mode.MIRROR, towards=Party.TARGET), 0.0)
+    for packet in (b"1111", b"2222", b"3333", b"4444"):
+        source.packet(packet, PEER, 64, 0.0)
+        assert steps(source) == [(Verb.DELIVER, packet)]
+    source.switch(Switch(PLAN, Mode.FORWARD, Held.SEND, Party.TARGET, copies=True), 0.001)
+    assert steps(source)[0] == (Verb.NUMBER, b"2222")
+    source.end()
+    assert room.take(12)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from xtr.dataplane.netlink import Netlink
 
-QUEUE_LENGTH = 2000  # packets; a burst that arrives while we are not scheduled
+QUEUE_LENGTH = 8000  # packets; what arrives while we are not scheduled: a second of a service's, a third of a hundred's
 VNET_BYTES = 10
 PLAIN = bytes(VNET_BYTES)
 """The virtio-net header of a packet that is complete as it is."""
@@ -45,6 +45,10 @@ class Device:
         except OSError:
             os.close(self.fd)
             raise
+
+    def full(self, netlink: Netlink) -> int:
+        """Packets that its queue had no room for. Raises OSError."""
+        return netlink.sending_dropped(self.index)
 
     def close(self) -> None:
         """Close it for good, a persistent one too."""

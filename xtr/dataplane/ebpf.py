@@ -45,7 +45,8 @@ class EbpfPlane:
         # mappings of hosts that are here, and whether they are away entries: they count again when those leave
         self._shadowed: dict[Prefix, tuple[bytes, bool]] = {}
         self._away: set[Prefix] = set()
-        self._mirrored: set[Prefix] = set()
+        self._turned: dict[Prefix, Delivery] = {}
+        """EIDs of moves: what the kernel does with their packets. It delivers other hosts' that are here."""
         self._opening: set[Prefix] = set()
         self._unconfirmed_hosts: set[Prefix] = set()
         self._unconfirmed: set[Prefix] = set()
@@ -202,10 +203,9 @@ class EbpfPlane:
     def undeliver(self, eid: Prefix) -> None:
         if self._hosts.pop(eid, None) is not None:
             if self._slow.moving.leads(eid):
-                self._running().local_eids.update(eid, tables.local(Local(Delivery.PUNT)))
+                self._turn(eid, Delivery.PUNT)
             else:
                 self._unshadow(eid)
-        self._mirrored.discard(eid)
         self._slow.undeliver(eid)
 
     def _unshadow(self, eid: Prefix) -> None:
@@ -222,51 +222,63 @@ class EbpfPlane:
     # --- moves -----------------------------------------------------------------------------------------------------
 
     def switch(self, switch: Switch) -> None:
-        """The kernel gives everything to the slow path, and has it back when that has nothing left to do."""
-        kernel = self._running()
-        # what is drained here is still of the mode before: it must not open again what has just been closed
-        self._opening.update(switch.plan.eids)
+        """The kernel gives everything to the slow path, and has it back when that has nothing left to do.
+
+        Where it delivers and goes on delivering, with or without copies, it keeps everything: its services can be many
+        times faster than the slow path is, which would only come to an end when they pause.
+        """
+        self._opening.update(switch.plan.eids)  # what is drained here must not open again what has just been closed
         for eid in switch.plan.eids:
             if switch.mode is Mode.DELIVER and eid in self._unconfirmed_hosts and not self._slow.moving.leads(eid):
                 continue  # a killed run left it delivered, and so it is to be
-            self._slow.drain()
-            entry = self._entry(eid, Delivery.PUNT) if eid in self._hosts else Local(Delivery.PUNT)
-            kernel.local_eids.update(eid, tables.local(entry))
-            before = kernel.map_cache.get(eid)
-            if before is not None and eid not in self._hosts and not self._slow.moving.leads(eid):
-                self._shadowed[eid] = before, eid in self._away
-            self._away.discard(eid)
-            kernel.map_cache.update(eid, tables.STACK)  # the site's own packets go by the slow path as well
-            if switch.mode is Mode.DELIVER:
-                self._mirrored.discard(eid)  # rather twice than never
-            self._slow.drain()  # copies that were on their way: they are replayed with the others
-            self._mirrored.discard(eid)
+            if not (switch.mode in _HERE and self._delivers(eid)):
+                self._close(eid)
         self._opening.difference_update(switch.plan.eids)
         self._slow.switch(switch)
 
+    def _delivers(self, eid: Prefix) -> bool:
+        return eid in self._hosts and self._turned.get(eid, Delivery.DELIVER) is not Delivery.PUNT
+
+    def _close(self, eid: Prefix) -> None:
+        """From here on the slow path has everything; what it was given before comes first."""
+        kernel = self._running()
+        before = kernel.map_cache.get(eid)
+        if before is not None and eid not in self._hosts and not self._slow.moving.leads(eid):
+            self._shadowed[eid] = before, eid in self._away
+        self._away.discard(eid)
+        self._slow.drain()  # a host's own packets leave by the kernel as soon as it knows where the host is
+        self._turn(eid, Delivery.PUNT)
+        kernel.map_cache.update(eid, tables.STACK)  # the site's own packets go by the slow path as well
+
+    def _turn(self, eid: Prefix, delivery: Delivery) -> None:
+        self._turned[eid] = delivery
+        entry = self._entry(eid, delivery) if eid in self._hosts else Local(delivery)
+        self._running().local_eids.update(eid, tables.local(entry))
+
     def _opened(self, eid: Prefix, mode: Mode) -> None:
         """The slow path has nothing left to do for an EID that it delivers."""
-        if eid not in self._hosts or eid in self._opening or (mode is Mode.MIRROR and eid in self._mirrored):
-            return
         delivery = Delivery.DELIVER_AND_MIRROR if mode is Mode.MIRROR else Delivery.DELIVER
+        if eid not in self._hosts or eid in self._opening or self._turned.get(eid) is delivery:
+            return
+        if self._delivers(eid):
+            self._turn(eid, delivery)
+            self._running().map_cache.update(eid, tables.STACK)
+            return
         self._opening.add(eid)  # what is drained here brings us here again
         self._slow.drain()
-        self._running().local_eids.update(eid, tables.local(self._entry(eid, delivery)))
+        self._turn(eid, delivery)
         self._running().map_cache.update(eid, tables.STACK)
-        # what waits was given to us alone, but for the kernel's first copies: rather twice than never
-        self._slow.drain()
+        self._slow.drain()  # what came between the two
         self._opening.discard(eid)
-        if mode is Mode.MIRROR:
-            self._mirrored.add(eid)
 
     def release(self, plan: Plan) -> None:
         for eid in plan.eids:
-            self._mirrored.discard(eid)
             if eid in self._hosts:
-                self._running().local_eids.update(eid, tables.local(self._entry(eid, Delivery.DELIVER)))
+                self._turn(eid, Delivery.DELIVER)
             else:
                 self._slow.drain()
                 self._unshadow(eid)
+            self._turned.pop(eid, None)
         self._slow.release(plan)
 
     def mark(self, mark: Mark) -> None:
@@ -276,8 +288,8 @@ class EbpfPlane:
     def await_markers(self, waited: Await) -> None:
         self._slow.await_markers(waited)
         for eid in waited.plan.eids:  # until they have come, in order
-            if eid in self._hosts and self._slow.moving.leads(eid):
-                self._running().local_eids.update(eid, tables.local(self._entry(eid, Delivery.PUNT)))
+            if eid in self._hosts and self._slow.moving.waits(eid) and self._delivers(eid):
+                self._turn(eid, Delivery.PUNT)
 
     def moved(self, eids: tuple[Prefix, ...]) -> dict[str, int]:
         return self._slow.moved(eids)
@@ -325,14 +337,12 @@ class EbpfPlane:
         """A packet in its outer headers: the kernel gave it up, or it is a copy of one that it delivered."""
         size = _OUTER[packet[0] >> 4]
         datagram = packet[size:]
-        if self._mirrored:
+        if packet[size - 6 : size - 4] == tables.COPY_PORT:
             inner = datagram[8:]
             destination = inner[16:20] if inner[0] >> 4 == 4 else inner[24:40]
             iid = int.from_bytes(datagram[4:7], "big") if datagram[0] & 8 else 0
-            eid = Prefix.host(destination, iid)
-            if eid in self._mirrored:
-                self._slow.moving.copied(eid, inner)
-                return
+            self._slow.moving.copied(Prefix.host(destination, iid), inner)
+            return
         if packet[0] >> 4 == 4:
             self._slow.tunnelled(datagram, packet[8], packet[1], packet[12:16])
         else:
@@ -348,4 +358,5 @@ def _later(one: float | None, other: float | None) -> float | None:
     return max(one or 0.0, other or 0.0) or None
 
 
+_HERE = frozenset({Mode.DELIVER, Mode.MIRROR})
 _PLACE = ("delivery", "interface", "mac", "gateway_mac")

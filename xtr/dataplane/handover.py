@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from lispfmc.core.plans import Party, Plan
 from lispfmc.wire.address import Ip, Prefix
-from xtr.dataplane.holding import SEQUENCES, HoldQueue, MarkerGate, ReplayRing
+from xtr.dataplane.holding import SEQUENCES, HoldQueue, MarkerGate, ReplayRing, Room
 from xtr.roles.state import Held, Mode, Switch
 
 REPLAY_S = 0.05
@@ -48,7 +48,17 @@ class Step(NamedTuple):
 class Handover:
     """One service's packets at one router. In no mode it does nothing: the tables of the plane decide."""
 
-    def __init__(self, plan: Plan, now: float, *, replay_s: float = REPLAY_S, hold_bytes: int = MOST_HELD) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        now: float,
+        room: Room | None = None,
+        *,
+        replay_s: float = REPLAY_S,
+        hold_bytes: int = MOST_HELD,
+    ) -> None:
+        """`room` is that of all moves together."""
+        self._room = room or Room(4 * MOST_HELD)
         self._replay_s, self._hold_bytes = replay_s, hold_bytes
         self.mode = Mode.PUNT
         self.to: tuple[Ip, ...] = ()
@@ -58,6 +68,8 @@ class Handover:
         self.busy = False
         """Its steps are being worked off, in bites."""
         self.reported = True
+        self.switched = self.first = self.last = 0.0
+        """When the last switch was made, and when the packets that it set free were worked off: first and last."""
         self._copies = False
         self._numbers = False
         self._waited: set[Ip] = set()
@@ -69,10 +81,10 @@ class Handover:
         self.plan = plan
         self.most = min(plan.hold_bytes, MOST_HELD)
         self.ips = frozenset(eid.ip for eid in plan.eids)
-        self._hold = HoldQueue(min(self.most, self._hold_bytes), plan.hold_ms / 1000)
+        self._hold = HoldQueue(min(self.most, self._hold_bytes), plan.hold_ms / 1000, self._room)
         # a router that is started anew goes on above every number that it gave out before
-        self._ring = ReplayRing(self.most, self._replay_s, first=int(now * _MICROSECONDS) % SEQUENCES)
-        self._gate = MarkerGate(self.most, MARKER_WAIT_S)
+        self._ring = ReplayRing(self.most, self._replay_s, self._room, first=int(now * _MICROSECONDS) % SEQUENCES)
+        self._gate = MarkerGate(self.most, MARKER_WAIT_S, self._room)
         self.counters.clear()
         self._accounted: dict[str, int] = {}
 
@@ -110,7 +122,7 @@ class Handover:
         match switch.held:
             case Held.SEND:
                 held = self._hold.drain(now)
-                kept = self._ring.freeze(now) if self.mode is Mode.MIRROR else self._ring.copies()
+                kept = self._ring.freeze(now, switch.stopped_s) if self.mode is Mode.MIRROR else self._ring.copies()
                 self._add_all(Step(Verb.LEAD, packet) for packet in held)
                 # another move's router knows nothing of this one's numbers
                 verb = Verb.NUMBER if same else Verb.LEAD
@@ -125,11 +137,14 @@ class Handover:
         if switch.held is not Held.KEEP and not switch.copies:
             self._ring.clear()
         if not same:
+            self._hold.discard()
+            self._ring.clear()
             self._begin(switch.plan, now)
         self.mode, self._copies = switch.mode, switch.copies
         # numbers go on when nothing is copied any more: the target takes all of them in by the same way, in order
         self._numbers = switch.mode is Mode.FORWARD and switch.towards is Party.TARGET
         self.reported = False
+        self.switched, self.first, self.last = now, 0.0, 0.0
 
     def packet(self, packet: bytes, sender: Ip | None, ttl: int, now: float, number: int | None = None) -> None:
         """A packet for one of the EIDs: from the xTR `sender`, or from this site. `number`: the source's."""
@@ -147,9 +162,14 @@ class Handover:
             self._lead(packet, ttl if sender is None else ttl - 1, now)
 
     def copied(self, packet: bytes, now: float) -> None:
-        """The kernel has delivered this packet."""
+        """The kernel has delivered this packet; perhaps just before it was told to stop, and this is its replay."""
+        if self.mode is Mode.FORWARD and self._replay_s:
+            self._ring.counters["replayed"] += 1
+            self._lead(packet, 64, now)
+        if self.mode is not Mode.MIRROR:
+            return
         number = self._ring.put(packet, now)
-        if self.plan.bicast and self.mode is Mode.MIRROR:
+        if self.plan.bicast:
             self._add(Step(Verb.NUMBER, packet, number=number))
 
     def marked(self, sender: Ip, peer: Ip | None) -> None:
@@ -187,12 +207,18 @@ class Handover:
             "marker-missed": self._gate.counters["marker-missed"],
             "not-copied": ring["dropped.copies-full"],
             "lost.hold-full": hold["dropped.hold-full"],
+            "lost.room-full": hold["dropped.room-full"],
             "lost.hold-late": hold["dropped.hold-late"],
         }
         lost = {name: count for name, count in self.counters.items() if name.startswith("lost.")}
         always = ("held", "forwarded", "replayed")
         named = {name: count for name, count in (found | lost).items() if count or name in always}
         return {**named, "lost": sum(count for name, count in named.items() if name.startswith("lost."))}
+
+    def instants(self) -> dict[str, int]:
+        """When the last switch and the work that came of it were done, in nanoseconds of the monotonic clock."""
+        times = {"switched": self.switched, "first": self.first, "last": self.last}
+        return {f"{name}_ns": int(at * 1e9) for name, at in times.items() if at}
 
     def newly_lost(self) -> list[tuple[str, int]]:
         """What was lost since this was asked last, by reason."""
@@ -224,10 +250,13 @@ class Handover:
             self._add(Step(Verb.LEAD, packet, ttl))
 
     def _add(self, step: Step) -> None:
-        if self._bytes + len(step.packet) > 2 * self.most:  # what was held, and as much again that came meanwhile
+        size = len(step.packet)
+        # what was held, and as much again that came meanwhile; one that waits for nobody needs no room
+        if self.todo and (self._bytes + size > 2 * self.most or not self._room.fits(size)):
             self.counters["lost.busy"] += 1
             return
-        self._bytes += len(step.packet)
+        self._room.give(-size)
+        self._bytes += size
         self.todo.append(step)
 
     def _add_all(self, steps: Iterable[Step]) -> None:
@@ -236,4 +265,15 @@ class Handover:
 
     def done(self) -> None:
         """The first step is done."""
-        self._bytes -= len(self.todo.popleft().packet)
+        size = len(self.todo.popleft().packet)
+        self._bytes -= size
+        self._room.give(size)
+
+    def end(self) -> None:
+        """Nobody will ask any more: what is kept goes, and what waits for a host that has not come."""
+        self._end_waiting()
+        while self.todo and not self.busy:
+            self.counters["lost.released"] += 1
+            self.done()
+        self._hold.discard()
+        self._ring.clear()

@@ -1,7 +1,8 @@
 """Packets of EIDs that move: the target's hold queue, the source's ring of copies, the gate of the end marker.
 
-Each is bounded in bytes and in time; what does not fit or stays too long is counted, never silently gone. Numbers are
-those of the shim (`lispfmc.wire.moves.MoveShim`): they put copies in order, and show which ones are there already.
+Each is bounded in bytes and in time, and all of a router's together in bytes; what does not fit or stays too long is
+counted, never silently gone. Numbers are those of the shim (`lispfmc.wire.moves.MoveShim`): they put copies in order,
+and show which ones are there already.
 """
 
 from __future__ import annotations
@@ -16,6 +17,10 @@ SEQUENCES = 1 << 32
 _HALF = SEQUENCES // 2
 WINDOW = 4096
 """Numbers below the highest that are remembered one by one; what is older than that has been seen."""
+
+
+GIVING_S = 0.01
+"""How long a packet may take from the router to the service: a busy router notes the time before it works off many."""
 
 
 class Numbered(NamedTuple):
@@ -50,10 +55,31 @@ class Seen:
         return True
 
 
+class Room:
+    """What all moves of a router may keep together: a hundred of them have a limit each, and one memory."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._free = most_bytes
+
+    def fits(self, size: int) -> bool:
+        return size <= self._free
+
+    def take(self, size: int) -> bool:
+        """False when there is no room for `size` bytes more."""
+        if size > self._free:
+            return False
+        self._free -= size
+        return True
+
+    def give(self, size: int) -> None:
+        self._free += size
+
+
 class HoldQueue:
     """The target's: packets that wait for the service, in the order of the source."""
 
-    def __init__(self, most_bytes: int, most_s: float) -> None:
+    def __init__(self, most_bytes: int, most_s: float, room: Room | None = None) -> None:
+        self._room = room or Room(most_bytes)
         self._most_bytes = most_bytes
         self._most_s = most_s
         self._packets: list[Numbered] = []
@@ -76,6 +102,9 @@ class HoldQueue:
         elif not self._seen.first(sequence):
             self.counters["duplicate"] += 1
             return False
+        if not self._room.take(len(packet)):
+            self.counters["dropped.room-full"] += 1
+            return False
         one = Numbered(sequence, packet, now)
         if not self._packets or not self._after(one, self._packets[-1]):
             self._packets.append(one)
@@ -96,12 +125,14 @@ class HoldQueue:
     def drain(self, now: float) -> list[bytes]:
         """Take out everything, in order."""
         self.expire(now)
+        self._room.give(self._bytes)
         packets, self._packets, self._bytes = self._packets, [], 0
         self.counters["drained"] += len(packets)
         return [one.packet for one in packets]
 
     def discard(self) -> int:
         """The move was given up: the source has copies."""
+        self._room.give(self._bytes)
         count, self._packets, self._bytes = len(self._packets), [], 0
         self.counters["discarded"] += count
         return count
@@ -111,8 +142,9 @@ class HoldQueue:
         kept = [one for one in self._packets if now - one.at <= self._most_s]
         dropped = len(self._packets) - len(kept)
         if dropped:
-            self._packets = kept
-            self._bytes = sum(len(one.packet) for one in kept)
+            left = sum(len(one.packet) for one in kept)
+            self._room.give(self._bytes - left)
+            self._packets, self._bytes = kept, left
             self.counters["dropped.hold-late"] += dropped
         return dropped
 
@@ -132,8 +164,9 @@ class ReplayRing:
     Once frozen it keeps everything, bounded in bytes alone: the target may have to give the move up.
     """
 
-    def __init__(self, most_bytes: int, recent_s: float, *, first: int = 0) -> None:
+    def __init__(self, most_bytes: int, recent_s: float, room: Room | None = None, *, first: int = 0) -> None:
         """`first` is the number of the first packet."""
+        self._room = room or Room(most_bytes)
         self._most_bytes = most_bytes
         self._recent_s = recent_s
         self._packets: deque[Numbered] = deque()
@@ -144,16 +177,16 @@ class ReplayRing:
 
     def put(self, packet: bytes, now: float) -> int:
         """Keep a copy; its number. The oldest copies make room while delivering, the newest is left out when frozen."""
-        number = self.number()
-        if self._frozen and self._bytes + len(packet) > self._most_bytes:
-            self.counters["dropped.copies-full"] += 1
-            return number
+        number, size = self.number(), len(packet)
+        while not self._frozen and self._packets and now - self._packets[0].at > self._recent_s:
+            self._drop_oldest()
+        while not (self._bytes + size <= self._most_bytes and self._room.take(size)):
+            if self._frozen or not self._packets:
+                self.counters["dropped.copies-full"] += 1
+                return number
+            self._drop_oldest()
         self._packets.append(Numbered(number, packet, now))
-        self._bytes += len(packet)
-        while not self._frozen and (self._bytes > self._most_bytes or now - self._packets[0].at > self._recent_s):
-            self._bytes -= len(self._packets.popleft().packet)
-            if not self._packets:
-                break
+        self._bytes += size
         return number
 
     def number(self) -> int:
@@ -161,10 +194,12 @@ class ReplayRing:
         number, self._next = self._next, (self._next + 1) % SEQUENCES
         return number
 
-    def freeze(self, now: float) -> list[Numbered]:
-        """The service has stopped: what to send at once, in order. Everything is kept from now on."""
-        while self._packets and now - self._packets[0].at > self._recent_s:
-            self._bytes -= len(self._packets.popleft().packet)
+    def freeze(self, now: float, stopped_s: float | None = None) -> list[Numbered]:
+        """The service has stopped, `stopped_s` ago if that is known: what to send at once, in order. Everything is kept
+        from now on. What it was given before, it has received; but what was just being given is sent again."""
+        recent_s = self._recent_s if stopped_s is None else min(stopped_s + GIVING_S, self._recent_s)
+        while self._packets and now - self._packets[0].at > recent_s:
+            self._drop_oldest()
         self._frozen = True
         self.counters["replayed"] += len(self._packets)
         return list(self._packets)
@@ -176,10 +211,16 @@ class ReplayRing:
     def clear(self) -> int:
         """The target has them."""
         count = len(self._packets)
+        self._room.give(self._bytes)
         self._packets.clear()
         self._bytes = 0
         self._frozen = False
         return count
+
+    def _drop_oldest(self) -> None:
+        size = len(self._packets.popleft().packet)
+        self._bytes -= size
+        self._room.give(size)
 
     def __len__(self) -> int:
         return len(self._packets)
@@ -191,7 +232,8 @@ class MarkerGate:
     Otherwise they overtake those that the source still forwards. The wait is bounded: a marker can be lost.
     """
 
-    def __init__(self, most_bytes: int, most_s: float) -> None:
+    def __init__(self, most_bytes: int, most_s: float, room: Room | None = None) -> None:
+        self._room = room or Room(most_bytes)
         self._most_bytes = most_bytes
         self._most_s = most_s
         self._waiting: dict[Ip, deque[tuple[bytes, float]]] = {}
@@ -204,18 +246,21 @@ class MarkerGate:
         if peer in self._passed:
             return [packet]
         queue = self._waiting.setdefault(peer, deque())
+        late = bool(queue) and now - queue[0][1] > self._most_s
+        if late or self._bytes + len(packet) > self._most_bytes or not self._room.take(len(packet)):
+            self.counters["marker-missed"] += 1
+            return [*self.marked(peer), packet]
         queue.append((packet, now))
         self._bytes += len(packet)
-        if now - queue[0][1] > self._most_s or self._bytes > self._most_bytes:
-            self.counters["marker-missed"] += 1
-            return self.marked(peer)
         return []
 
     def marked(self, peer: Ip) -> list[bytes]:
         """The end marker of `peer` came by the old path: what waited for it."""
         self._passed.add(peer)
         queue = self._waiting.pop(peer, deque())
-        self._bytes -= sum(len(packet) for packet, _ in queue)
+        size = sum(len(packet) for packet, _ in queue)
+        self._bytes -= size
+        self._room.give(size)
         return [packet for packet, _ in queue]
 
     def expired(self, now: float) -> list[bytes]:

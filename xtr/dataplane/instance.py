@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from lispfmc.wire.address import Ip, Prefix
 from lispfmc.wire.encap import header
 from xtr.dataplane import Evidence
+from xtr.dataplane.holding import Room
 from xtr.dataplane.outer import Outer
 from xtr.dataplane.tables import Budget, ForwardingTable, Held, OnceInAWhile, Talkers, Waiting
 from xtr.effects import Drop, Forward, Forwarding, Hop, Native
@@ -77,6 +78,7 @@ class Shared:
         self.versioned = settings.dataplane.map_versioning
         self.replay_s = settings.dataplane.replay_ms / 1000
         self.hold_bytes = settings.dataplane.hold_bytes
+        self.room = Room(settings.limits.held_mib << 20)
         self.count: Counter[str] = Counter()
         self.outers: dict[int, Outer] = {}
         """The one to send by, for each address size."""

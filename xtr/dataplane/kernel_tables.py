@@ -19,6 +19,8 @@ HOPS = 8
 """Locators of one mapping that the kernel plane can hold; a mapping with more is left to the slow path."""
 SLOTS = 32
 COPIES = 4
+COPY_PORT = bytes(2)
+"""The UDP port that copies of what was delivered come by: they stand among packets that were not."""
 
 COUNTERS = (
     "encapsulated",

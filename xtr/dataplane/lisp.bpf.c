@@ -36,6 +36,7 @@
 #define LOOPBACK 1		/* the outer packet is routed like one of our own */
 #define NEXT_FRAGMENT 44
 #define DATA_PORT 4341
+#define COPY_PORT 0		/* in place of it, in copies for the daemon of what was delivered */
 #define FIRST_SOURCE_PORT 0xc000
 #define MORE_OR_OFFSET 0x3fff	/* IPv4: More-Fragments and the fragment offset */
 #define DONT_FRAGMENT 0x4000
@@ -509,7 +510,7 @@ SEC("tc") int lisp_encap(struct __sk_buff *skb)
 	if (p.ttl <= 1 || p.length + sizeof(struct outer6) > 0xffff)
 		return TC_ACT_OK;
 	struct local *l = bpf_map_lookup_elem(&local_hosts, &p.source.host);
-	if (!l || l->ifindex != ifindex || (l->action != LOCAL_DELIVER && l->action != LOCAL_DELIVER_AND_MIRROR))
+	if (!l || l->ifindex != ifindex)
 		return TC_ACT_OK;	/* who is that? The slow path judges, and tells */
 	if (p.length + ETH_HLEN != skb->len) {
 		if (p.length + ETH_HLEN > skb->len || skb->gso_size)
@@ -640,6 +641,19 @@ INLINE int punt(struct __sk_buff *skb, const struct configuration *configured)
 	return bpf_redirect(configured->tun, 0);
 }
 
+/* To the daemon as well, which knows it by its port: packets that were not delivered may be on the same way. */
+INLINE void copy(struct __sk_buff *skb, const struct configuration *configured, __u32 size)
+{
+	__u32 at = ETH_HLEN + size - sizeof(struct lisp_header) - sizeof(struct udphdr) +
+		   __builtin_offsetof(struct udphdr, dest);
+	__be16 port = bpf_htons(COPY_PORT);
+	if (bpf_skb_store_bytes(skb, at, &port, sizeof port, 0))
+		return;
+	bpf_clone_redirect(skb, configured->tun, 0);
+	port = bpf_htons(DATA_PORT);
+	bpf_skb_store_bytes(skb, at, &port, sizeof port, 0);
+}
+
 /* To where the EID is now: the outer header gets other addresses, and one hop less (RFC 9300 5.3). */
 INLINE int send_on(struct __sk_buff *skb, const struct configuration *configured, const struct packet *p, __be32 iid,
 		   const struct arrival *a, const struct udphdr *udp, __u8 tos, __u8 ttl)
@@ -735,7 +749,7 @@ SEC("tc") int lisp_decap(struct __sk_buff *skb)
 	__sync_fetch_and_add(&l->received_packets, packets_in(skb));
 	__sync_fetch_and_add(&l->received_bytes, p.length);
 	if (l->action == LOCAL_DELIVER_AND_MIRROR && configured->tun)
-		bpf_clone_redirect(skb, configured->tun, 0);
+		copy(skb, configured, a.size);
 	return deliver(skb, &p, &a, l, tos, ttl);
 }
 

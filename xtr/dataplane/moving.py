@@ -24,9 +24,10 @@ from xtr.dataplane.outbound import Outbound
 from xtr.dataplane.outer import Told
 from xtr.dataplane.routing import Routing
 from xtr.roles.peer import Await, Mark
-from xtr.roles.state import Mode, Switch
+from xtr.roles.state import Held, Mode, Switch
 
 BITE_S = 0.003  # at a time; between two bites the loop does what else there is
+TURN_S = 0.0003  # ... when a service has just resumed, and begins to send itself
 BITE = 64  # packets, after which the time is looked at
 RETRY_S = 0.001  # after the socket's buffer was full
 WAIT_S = 0.02  # how precise the waiting for end markers is
@@ -73,7 +74,7 @@ class Moving:
         handover = self._handovers.get(plan.eids)
         if handover is None:
             handover = self._handovers[plan.eids] = Handover(
-                plan, now, replay_s=self._shared.replay_s, hold_bytes=self._shared.hold_bytes
+                plan, now, self._shared.room, replay_s=self._shared.replay_s, hold_bytes=self._shared.hold_bytes
             )
             self._by_eid.update(dict.fromkeys(plan.eids, handover))
         self._account(handover)
@@ -92,12 +93,16 @@ class Moving:
                 for held in waiting:
                     handover.packet(held.packet, None, held.outer_ttl or 64, now)
         self._lead(handover)
-        self._work(handover)
+        if switch.held is Held.DELIVER and not handover.busy:
+            self._take_turns(handover)
+        else:
+            self._work(handover)
 
     def release(self, plan: Plan) -> None:
         handover = self._handovers.pop(plan.eids, None)
         if handover is None:
             return
+        handover.end()
         self._account(handover)
         self._leading.forget(plan.eids)
         self._by_move.pop(handover.plan.move, None)
@@ -134,6 +139,11 @@ class Moving:
 
     def leads(self, eid: Prefix) -> bool:
         return eid in self._by_eid
+
+    def waits(self, eid: Prefix) -> bool:
+        """Some peers' packets for it are held until their end markers come."""
+        handover = self._by_eid.get(eid)
+        return handover is not None and handover.waits
 
     def await_markers(self, waited: Await) -> None:
         handover = self._handovers.get(waited.plan.eids)
@@ -224,9 +234,21 @@ class Moving:
         if not handover.busy:
             self._bite(handover)
 
-    def _bite(self, handover: Handover) -> None:
-        handover.busy = False
+    def _take_turns(self, handover: Handover) -> None:
+        """The service runs: what it sends does not wait until all that was held has been delivered."""
+        outbound = self._outbounds[handover.eids[0].iid]
         until = self._shared.now() + BITE_S
+        self._bite(handover, TURN_S)
+        outbound.readable()
+        while handover.busy and self._shared.now() < until:
+            self._timers[handover.eids].cancel()
+            self._bite(handover, TURN_S)
+            outbound.readable()
+
+    def _bite(self, handover: Handover, seconds: float = BITE_S) -> None:
+        handover.busy = False
+        began = self._shared.now()
+        until = began + seconds
         count = 0
         while handover.todo and self._done(handover, handover.todo[0]):
             handover.done()
@@ -235,6 +257,8 @@ class Moving:
                 self._again(handover, 0.0)
                 break
         self._outbounds[handover.eids[0].iid].flush()
+        if count and not handover.first:
+            handover.first = began
         if not handover.todo:
             self._worked_off(handover)
 
@@ -260,7 +284,8 @@ class Moving:
                     self._ready(eid, Mode.MIRROR)
         if not handover.reported:
             handover.reported = True
-            self._shared.evidence.worked_off(handover.eids, handover.packets())
+            handover.last = self._shared.now()
+            self._shared.evidence.worked_off(handover.eids, handover.packets() | handover.instants())
 
     def _settle(self, handover: Handover) -> None:
         """The usual tables take over each EID whose host is known."""
@@ -273,6 +298,8 @@ class Moving:
             self._changed(eid.iid)
             self._routings[eid.iid].deliver(eid.ip, *place)
             self._outbounds[eid.iid].readable()
+            if not handover.settled:
+                return  # nothing may overtake what is still to be worked off; then we come here again
             del instance.led[eid.ip]
             self._ready(eid, Mode.DELIVER)
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterable, Iterator
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETROUTE
+from pyroute2.netlink.rtnl import RTM_GETADDR, RTM_GETLINK, RTM_GETROUTE
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -64,6 +65,12 @@ class Rule(NamedTuple):
     priority: int
 
 
+# linux/netlink.h, linux/rtnetlink.h, linux/neighbour.h
+_HEADER, _CODE, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=i"), struct.Struct("=HH")
+_RTMSG, _NDMSG = struct.Struct("=BBxxBBBBxxxx"), struct.Struct("=BxxxiHxx")
+_RTA_DST, _RTA_OIF, _RTA_TABLE, _NDA_DST, _NDA_LLADDR = 1, 4, 15, 1, 2
+
+
 class Netlink:
     """One NETLINK_ROUTE socket in the network namespace in which it was opened. Every call raises OSError."""
 
@@ -84,9 +91,17 @@ class Netlink:
         link["attrs"] = [("IFLA_MTU", mtu), ("IFLA_TXQLEN", queue_length)]
         self._do(link, _NEW_LINK, 0)
 
+    def sending_dropped(self, interface: int) -> int:
+        """Packets that an interface could not send since it was made."""
+        link = ifinfmsg()
+        link["index"] = interface
+        sequence = self._send(link, RTM_GETLINK, _REQUEST)
+        counted = next(self._answers(sequence)).get_attr("IFLA_STATS64")
+        return int(counted["tx_dropped"]) if counted else 0
+
     def add_route(self, prefix: Prefix, interface: int, table: int = MAIN_TABLE) -> None:
         """`prefix` is reached by `interface`, whatever was there before."""
-        self._do(_route(prefix, table, interface), _NEW_ROUTE, _REPLACE_OR_CREATE)
+        self._ask(_packed_route(prefix, table, interface), _NEW_ROUTE, _REPLACE_OR_CREATE)
 
     def remove_route(self, prefix: Prefix, interface: int, table: int = MAIN_TABLE) -> None:
         self._gone(_route(prefix, table, interface), _DELETE_ROUTE)
@@ -126,9 +141,8 @@ class Netlink:
 
     def add_neighbour(self, ip: Ip, interface: int, mac: bytes) -> None:
         """`ip` has `mac` for good: nothing is asked on the link before its packets go out."""
-        neighbour = _neighbour(ip, interface)
-        neighbour["attrs"].append(("NDA_LLADDR", mac.hex(":")))
-        self._do(neighbour, _NEW_NEIGHBOUR, _REPLACE_OR_CREATE)
+        body = _NDMSG.pack(_family(ip), interface, _PERMANENT) + _attribute(_NDA_DST, ip) + _attribute(_NDA_LLADDR, mac)
+        self._ask(body, _NEW_NEIGHBOUR, _REPLACE_OR_CREATE)
 
     def remove_neighbour(self, ip: Ip, interface: int) -> None:
         self._gone(_neighbour(ip, interface), _DELETE_NEIGHBOUR)
@@ -176,10 +190,26 @@ class Netlink:
         }
 
     def _do(self, message: Any, kind: int, flags: int) -> None:
-        sequence = self._send(message, kind, _REQUEST | _ACK | flags)
-        for answer in self._answers(sequence):
-            if answer["header"]["type"] == _ERROR:
-                return
+        self._acknowledged(self._send(message, kind, _REQUEST | _ACK | flags))
+
+    def _ask(self, body: bytes, kind: int, flags: int) -> None:
+        """What packets wait for is laid out by hand: a tenth of the time."""
+        self._sequence += 1
+        self._socket.send(_HEADER.pack(16 + len(body), kind, _REQUEST | _ACK | flags, self._sequence, 0) + body)
+        self._acknowledged(self._sequence)
+
+    def _acknowledged(self, sequence: int) -> None:
+        while True:
+            answer = self._socket.recv(1 << 16)
+            at = 0
+            while at < len(answer):
+                length, kind, _, number, _ = _HEADER.unpack_from(answer, at)
+                if number == sequence and kind == _ERROR:
+                    (code,) = _CODE.unpack_from(answer, at + _HEADER.size)
+                    if code:
+                        raise OSError(-code, os.strerror(-code))
+                    return
+                at += (length + 3) & ~3
 
     def _gone(self, message: Any, kind: int) -> None:
         """Delete; what is not there is deleted already."""
@@ -218,6 +248,23 @@ class Netlink:
 
 def _family(ip: Ip) -> int:
     return socket.AF_INET6 if len(ip) == 16 else socket.AF_INET
+
+
+def _packed_route(prefix: Prefix, table: int, interface: int) -> bytes:
+    head = _RTMSG.pack(
+        _family(prefix.ip),
+        prefix.length,
+        table if table < 256 else _TABLE_IN_ATTRIBUTE,
+        PROTOCOL,
+        _SCOPE_LINK if len(prefix.ip) == 4 else _SCOPE_UNIVERSE,
+        int(Kind.UNICAST),
+    )
+    numbers = ((_RTA_TABLE, table), (_RTA_OIF, interface))
+    return head + _attribute(_RTA_DST, prefix.ip) + b"".join(_attribute(name, _CODE.pack(n)) for name, n in numbers)
+
+
+def _attribute(name: int, value: bytes) -> bytes:
+    return _ATTRIBUTE.pack(4 + len(value), name) + value + bytes(-len(value) % 4)
 
 
 def _route(prefix: Prefix, table: int, interface: int) -> Any:

@@ -26,7 +26,8 @@ MTUS_KNOWN = 4096  # RLOCs whose path MTU is remembered; mappings bound them, th
 Ancillary: TypeAlias = list[tuple[int, int, bytes]]
 
 # names that Python's socket module lacks
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NO_CHECK = 32, 33, 11
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_NO_CHECK, _SO_MEMINFO = 32, 33, 11, 55
+_MEMINFO_BYTES = 9 * 4  # the last of its numbers is that of the packets that were dropped
 _SOL_UDP, _UDP_NO_CHECK6_TX, _UDP_NO_CHECK6_RX, _UDP_SEGMENT, _UDP_GRO = 17, 101, 102, 103, 104
 _IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _PMTUDISC_DO = 10, 23, 2
 _IP_RECVTTL, _IP_RECVTOS, _IP_MTU, _IPV6_MTU = 12, 13, 14, 24
@@ -77,6 +78,15 @@ class Outer:
     def close(self) -> None:
         for each in self._opened:
             each.close()
+
+    def full(self) -> int:
+        """Packets that the receiver's buffer had no room for."""
+        try:
+            return int.from_bytes(
+                self.receiver.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_BYTES)[-4:], sys.byteorder
+            )
+        except OSError:  # before Linux 4.12, or closed
+            return 0
 
     def address(self, rloc: Ip) -> tuple[str, int]:
         """Where packets for the xTR at `rloc` go."""

@@ -8,6 +8,7 @@ here, passed on if that has moved away, else dropped. Every packet ends in exact
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import Callable, Iterable
@@ -30,7 +31,7 @@ from xtr.roles.state import Switch
 from xtr.settings import XtrSettings
 
 BATCH = 64  # packets a wake-up, so that one direction does not starve the other
-DRAINED_BATCHES = 64  # a device's whole queue, and an end to it under a flood
+DRAIN_S = 0.05  # an end to draining under a flood: what comes faster than we work must not keep us from the rest
 SWEEP_SECONDS = 0.25
 
 
@@ -181,10 +182,10 @@ class TunPlane:
 
     def drain(self) -> None:
         """Work off what the devices hold now."""
+        until = self._shared.now() + DRAIN_S
         for outbound in self._outbounds.values():
-            for _ in range(DRAINED_BATCHES):
-                if not outbound.readable():
-                    break
+            while outbound.readable() and self._shared.now() < until:
+                pass
 
     def tunnelled(self, datagram: bytes, ttl: int, tos: int, sender: Ip) -> None:
         """A datagram of port 4341 that did not come by our sockets."""
@@ -276,9 +277,17 @@ class TunPlane:
         return entry.used if entry else None
 
     def counters(self) -> dict[str, int]:
-        before = self._stack.dropped() if self._stack is not None and self._started else {}
         self.moving.account()
-        return dict(sorted((self._shared.count | before).items()))
+        return dict(sorted((self._shared.count | self._lost_before_us()).items()))
+
+    def _lost_before_us(self) -> dict[str, int]:
+        """What the kernel could not give us: it came while we were not scheduled, or was no whole packet."""
+        if not self._started or self._stack is None:
+            return {}
+        found = {**self._stack.dropped(), "dropped.socket-full": sum(outer.full() for outer in self._outers)}
+        with contextlib.suppress(OSError):  # the device was taken away
+            found["dropped.device-full"] = sum(device.full(self._netlink) for device in self._devices.values())
+        return {name: count for name, count in found.items() if count}
 
     # --- time ----------------------------------------------------------------------------------------------------
 

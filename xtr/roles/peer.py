@@ -53,8 +53,14 @@ PeerEffect: TypeAlias = Use | Mark
 
 
 def step(peer: Peer, event: Moved, now: float) -> tuple[Peer, list[PeerEffect]]:
-    """The next standing and what is to be done. A lower epoch never wins, and the same one says nothing new."""
+    """The next standing and what is to be done. A lower epoch never wins, and the same one says nothing new.
+
+    A peer that knows already, by a publication that came first, still marks the end of the path that it has left: the
+    target waits for that. A mark that comes twice says nothing new either.
+    """
     plan = event.plan
+    if peer.rlocs and peer.epoch == plan.epoch and set(peer.rlocs) == set(plan.target):
+        return peer, [Mark(plan, plan.source)]
     if not peer.rlocs or not newer(plan.epoch, peer.epoch):
         return peer, []
     effects: list[PeerEffect] = [Use(plan)]

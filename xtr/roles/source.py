@@ -130,8 +130,9 @@ def _mirror(role: Role, event: Event) -> Outcome:
 def _freeze(role: Role, event: Event) -> Outcome:
     """The packets first: what was delivered in the last milliseconds died with the machine, and is sent again."""
     plan = _plan(role)
+    ago_s = event.ago_s if isinstance(event, Stopped) else None
     return role, [
-        Switch(plan, Mode.FORWARD, Held.SEND, Party.TARGET, copies=True),
+        Switch(plan, Mode.FORWARD, Held.SEND, Party.TARGET, copies=True, stopped_s=ago_s),
         _remember(role, State.FROZEN),
         Ask(Party.TARGET, MovePhase.FREEZE, plan),
     ]

@@ -95,9 +95,10 @@ class Abort(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stopped(msgspec.Struct, frozen=True, gc=False):
-    """The hypervisor at this site: the service of this move has stopped here."""
+    """The hypervisor at this site: the service of this move has stopped here, `ago_s` ago if that is known."""
 
     move: int
+    ago_s: float | None = None
 
 
 class Resumed(msgspec.Struct, frozen=True, gc=False):
@@ -157,7 +158,8 @@ class Switch(msgspec.Struct, frozen=True, gc=False):
     """Treat packets for the EIDs in another way, once what is held was dealt with, in order.
 
     PUNT holds what the other site sends and leads all else to it; FORWARD leads everything to the other site, but for
-    what comes from there (that is dropped: no packet goes in a circle). `copies` keeps what is forwarded, too.
+    what comes from there (that is dropped: no packet goes in a circle). `copies` keeps what is forwarded, too. What was
+    delivered before the service stopped, `stopped_s` ago, need not be sent again.
     """
 
     plan: Plan
@@ -165,6 +167,7 @@ class Switch(msgspec.Struct, frozen=True, gc=False):
     held: Held = Held.KEEP
     towards: Party | None = None
     copies: bool = False
+    stopped_s: float | None = None
 
 
 class Release(msgspec.Struct, frozen=True, gc=False):
