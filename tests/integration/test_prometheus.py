@@ -50,7 +50,7 @@ class Monitored:
         url = f"http://{ADDRESS}/api/v1/{path}?{urllib.parse.urlencode(query)}"
 
         def get() -> Any:
-            with urllib.request.urlopen(url, timeout=5) as answer:
+            with urllib.request.urlopen(url, timeout=20) as answer:
                 return json.load(answer)["data"]
 
         return inside(namespace_of(LAB, MEMBER), get)
@@ -61,7 +61,7 @@ class Monitored:
         return [number for each in result if not math.isnan(number := float(each["value"][1]))]
 
 
-def until(what: str, wanted: Callable[[], Any], seconds: float = 15.0) -> Any:
+def until(what: str, wanted: Callable[[], Any], seconds: float = 45.0) -> Any:
     give_up, last = time.monotonic() + seconds, None
     while time.monotonic() < give_up:
         try:
@@ -105,7 +105,7 @@ def monitored() -> Iterator[Monitored]:
         count = len(lab.daemons)
         until("every daemon is scraped twice", lambda: len(world.values("count_over_time(up[1m]) >= 2")) == count)
         move = [sys.executable, "-m", "lispfmc.cli", "move", "alice", "--to", "access2", "--wait", "--measure"]
-        done = subprocess.run(move, capture_output=True, text=True, check=False, timeout=60)
+        done = subprocess.run(move, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
         until("the move is seen", lambda: world.values('lispfmc_moves_total{outcome="committed"} > 0'))
         until("its blackout too", lambda: world.values("lispfmc_blackout_seconds_count > 0"))
