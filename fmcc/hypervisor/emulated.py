@@ -90,6 +90,7 @@ class Emulated:
 
     async def prepare(self, migration: Migration) -> None:
         what = cannot(migration)
+        await self._ends.settled(migration)
         role = self._ends.check(migration)
         machine = self._machines[migration.machine]
         status = await self._node(machine.node_socket, {"do": "status"})

@@ -16,6 +16,8 @@ import msgspec
 from fmcc.hypervisor import CannotMigrate, Migration
 
 PREPARED_S = 60.0
+SETTLES_S = 4.0
+"""Twice, once at each end, it is less than the controller waits for the answer to its PREPARE."""
 
 
 class State(StrEnum):
@@ -80,6 +82,13 @@ class Ends:
         if end is not None and end.alive(time.monotonic()) and not again:
             raise CannotMigrate(what, f"move {end.migration.move} of it is {end.state}")
         return "target" if migration.target == self._datacenter else "source"
+
+    async def settled(self, migration: Migration) -> None:
+        """Wait, a while, for the last word about an earlier move of the machine: it runs at one end already, and the
+        network, and the next handover, may be quicker than hypervisors that make sure of it."""
+        end = self._ends.get(migration.machine)
+        if end is not None and end.state is State.MOVING and end.migration != migration and end.task is not None:
+            await asyncio.wait({end.task}, timeout=SETTLES_S)
 
     def prepared(self, migration: Migration) -> End:
         """Enter it, once this end is ready: someone else may have come meanwhile. Raises CannotMigrate."""

@@ -94,6 +94,7 @@ class LibvirtDriver:
 
     async def prepare(self, migration: Migration) -> None:
         what = cannot(migration)
+        await self._ends.settled(migration)
         role = self._ends.check(migration)
         place = await self._place(migration.machine)
         if role == "target" and place.here:

@@ -83,6 +83,7 @@ class QemuDriver:
     # --- the seam's verbs ---------------------------------------------------------------------------------------------
 
     async def prepare(self, migration: Migration) -> None:
+        await self._ends.settled(migration)
         async with self._preparing:
             role = self._ends.check(migration)
             if migration.machine in self._unsettled:
