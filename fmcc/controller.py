@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 
+import msgspec
+
 from fmcc import facts
 from fmcc.changes import Changes
 from fmcc.coordinator import step
 from fmcc.deliberation import Deliberation
-from fmcc.effects import FmccEffect
+from fmcc.effects import FmccEffect, Persist
 from fmcc.locations import (
     Locations,
     ServicePublished,
@@ -142,7 +144,8 @@ class Controller:
         effects = self.migrations.restored(standings, now)
         for name, placement in before.items():
             if self.placements[name] is not placement:
-                self.deliberation.replaced(placement, self.placements[name], 0.0)  # no move of anybody's
+                # what the history had not taken note of yet; that it is told late makes it no older
+                effects += self.deliberation.replaced(placement, self.placements[name], now)
         return effects
 
     def agent_event(self, move: str, report: AgentReport, now: float) -> list[FmccEffect]:
@@ -185,6 +188,10 @@ class Controller:
         self.requests.check_scheme(service, scheme)
         self._scheme_of[service] = scheme
 
+    def scheme_of(self, service: str) -> str:
+        """What leads the next move of `service`."""
+        return self._scheme(service) or self.world.services[service].scheme
+
     def _scheme(self, service: str) -> str:
         return self._scheme_of.get(service, "")
 
@@ -203,7 +210,9 @@ class Controller:
 
     def add_service(self, service: Service, now: float) -> list[FmccEffect]:
         """Raises RequestRefused."""
-        return [*self.population.add_service(service, now)]
+        # the agents have to know by which scheme they tell their routers of its moves
+        scheme = service.scheme or self.steering.scheme
+        return [*self.population.add_service(msgspec.structs.replace(service, scheme=scheme), now)]
 
     def remove_service(self, name: str, now: float) -> list[FmccEffect]:
         """Raises RequestRefused."""
@@ -211,7 +220,7 @@ class Controller:
         self._sightings.forget(name)
         self._decide_again.discard(name)
         self._scheme_of.pop(name, None)
-        return [*effects]
+        return [Persist(name, None), *effects]
 
     # --- from a user's place to a decision ----------------------------------------------------------------------------
 

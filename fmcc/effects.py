@@ -54,10 +54,11 @@ class RecallMigration(msgspec.Struct, frozen=True, gc=False):
 
 
 class Persist(msgspec.Struct, frozen=True, gc=False):
-    """Write down how a service stands, before the effects that follow: it must be known after a restart."""
+    """Write down how a service stands, before the effects that follow: it must be known after a restart. None: it is no
+    more, and one that gets its name later begins anew."""
 
     service: str
-    standing: Standing
+    standing: Standing | None
 
 
 AgentEffect: TypeAlias = PrepareMigration | StartMigration | AbortMigration | RecallMigration

@@ -26,7 +26,8 @@ class Memory(Protocol):
     def load(self) -> dict[str, Standing]:
         """The last standing of each service. Raises LocalError when it cannot be read."""
 
-    def remember(self, service: str, standing: Standing) -> None: ...
+    def remember(self, service: str, standing: Standing | None) -> None:
+        """None: it is no more."""
 
 
 class Forgetful:
@@ -35,13 +36,13 @@ class Forgetful:
     def load(self) -> dict[str, Standing]:
         return {}
 
-    def remember(self, service: str, standing: Standing) -> None:
+    def remember(self, service: str, standing: Standing | None) -> None:
         pass
 
 
 class _Line(msgspec.Struct, frozen=True):
     service: str
-    standing: Standing
+    standing: Standing | None
 
 
 class Journal:
@@ -60,18 +61,24 @@ class Journal:
             # what follows the last newline is what a killed process was writing
             for number, text in enumerate(lines[:-1], 1):
                 line = self._line(number, text)
-                self._last[line.service] = line.standing
+                self._take(line.service, line.standing)
             self._write_anew()
         except OSError as error:
             raise LocalError(f"{self._path}: {error.strerror}; name a directory of ours as state_dir") from error
         return dict(self._last)
 
-    def remember(self, service: str, standing: Standing) -> None:
-        self._last[service] = standing
+    def remember(self, service: str, standing: Standing | None) -> None:
+        self._take(service, standing)
         os.write(self._file, _encoded(service, standing))
         self._lines += 1
         if self._lines > MOST_OLD_LINES + 2 * len(self._last):
             self._write_anew()
+
+    def _take(self, service: str, standing: Standing | None) -> None:
+        if standing is None:
+            self._last.pop(service, None)
+        else:
+            self._last[service] = standing
 
     def _line(self, number: int, text: bytes) -> _Line:
         try:
@@ -92,5 +99,5 @@ class Journal:
         self._lines = len(self._last)
 
 
-def _encoded(service: str, standing: Standing) -> bytes:
+def _encoded(service: str, standing: Standing | None) -> bytes:
     return msgspec.json.encode(_Line(service, standing)) + b"\n"

@@ -224,7 +224,7 @@ class Routes:
         with _refusing():
             self._controller.requests.check(service, to, scheme)
         placement = self._controller.placements[service]
-        return answers.MovePlan(service, placement.datacenter, to, scheme or placement.service.scheme)
+        return answers.MovePlan(service, placement.datacenter, to, scheme or self._controller.scheme_of(service))
 
     async def _steer(self, call: Call[requests.SchemeRequest, None]) -> answers.SchemeTold:
         service, scheme = call.body.service, call.body.scheme

@@ -82,6 +82,8 @@ class Fmcc(Node):
 
     def perform(self, effect: Any) -> None:
         match effect:
+            case Persist(service=service, standing=None):
+                self.disk.pop(service, None)
             case Persist(service=service, standing=standing):
                 self.disk[service] = _json.encode(standing)
             case PrepareMigration(move=move):

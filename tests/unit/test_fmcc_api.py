@@ -162,8 +162,10 @@ async def changed(world: World, checked: Checked) -> None:
         "service": "app",
         "scheme": None,
     }
+    await checked.ask("POST", "/v1/schemes", {"service": "app", "scheme": "smr"})
     could = await checked.ask("POST", "/v1/migrations/check", {"service": "app", "to": "dc1"})
-    assert (could["from"], could["to"]) == ("dc2", "dc1")
+    assert (could["from"], could["to"], could["scheme"]) == ("dc2", "dc1", "smr")
+    await checked.ask("POST", "/v1/schemes", {"service": "app", "scheme": None})
     moving = await checked.ask("POST", "/v1/migrations", {"service": "app", "to": "dc1"})
     assert moving["state"] == "preparing"
     path = f"/v1/migrations/{moving['id']}/abort"

@@ -8,11 +8,14 @@ from typing import Any
 
 import pytest
 
+from fmcc.effects import Persist
 from fmcc.history import database
 from fmcc.history.database import FILE, History, HistoryError
 from fmcc.history.keeper import Keeper
 from fmcc.history.records import Batch
 from fmcc.history.restoring import locate, restore
+from fmcc.moves import Move, Phase, State
+from fmcc.standing import Standing
 from fmcc.world import Service, User
 from lispfmc.runtime.events import EventLog
 from lispfmc.wire.address import Prefix, ip_of
@@ -181,6 +184,33 @@ def test_who_was_added_at_run_time_is_there_again_and_who_was_removed_is_not(tmp
     runs.restart()
     assert "bob" not in runs.net.fmcc.world.users
     assert "game" not in runs.net.fmcc.placements
+    runs.stop()
+
+
+def test_a_service_that_is_added_by_a_removed_ones_name_begins_anew_whatever_is_restarted(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    runs.net.settles()
+    game = Service("game", "", (GAME,), "dc2", ("dc1", "dc2"), added=True)
+    runs.net.tell(runs.net.fmcc.add_service, game)
+    assert runs.net.fmcc.placements["game"].service.scheme == runs.net.fmcc.steering.scheme
+    effects = runs.net.fmcc.remove_service("game", runs.net.now)
+    assert Persist("game", None) in effects, "what the journal has of it must not lead the next one"
+    runs.stop()
+
+
+def test_a_move_that_the_journal_alone_knows_counts_as_made_when_it_was_heard_of(tmp_path: Path) -> None:
+    runs = Runs(tmp_path)
+    runs.net.settles()
+    runs.restart()  # killed before the history took note of what follows
+    runs.net.run(5.0)
+    now = runs.net.now
+    phases = (Phase("decided", now - 1.0), Phase("notified", now))
+    move = Move("0000000000000007", "dc1", "dc2", 1, State.NOTIFIED, phases)
+    runs.net.tell(runs.net.fmcc.restored, {"app": Standing("dc2", 1, move)})
+    known = runs.net.fmcc.deliberation.state("app", runs.net.now)
+    assert known is not None
+    assert (known["left"], known["settled_s"]) == ("dc1", 0.0)
+    assert "migration.pingpong" not in runs.net.names()
     runs.stop()
 
 

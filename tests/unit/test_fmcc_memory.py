@@ -36,6 +36,17 @@ def test_what_was_written_last_is_known_after_a_restart(tmp_path: Path) -> None:
     assert Journal(tmp_path).load() == {"app": STANDING, "other": Standing("dc2", 4)}
 
 
+def test_what_is_removed_is_forgotten_and_may_come_again(tmp_path: Path) -> None:
+    written = journal(tmp_path)
+    written.remember("app", STANDING)
+    written.remember("app", None)
+    written.remember("other", None)
+    assert Journal(tmp_path).load() == {}
+    written = journal(tmp_path)
+    written.remember("app", Standing("dc2", 5))
+    assert Journal(tmp_path).load() == {"app": Standing("dc2", 5)}
+
+
 def test_a_line_that_was_being_written_when_the_process_was_killed_does_not_count(tmp_path: Path) -> None:
     written = journal(tmp_path)
     written.remember("app", STANDING)
