@@ -74,12 +74,16 @@ def plan(topology: str, name: str | None, *, driver: str, scheme: str, output: F
     return CONDITION if there else DONE
 
 
-def down(name: str | None, *, dry_run: bool = False, output: Format) -> int:
-    """Exit 0 when nothing is left of it; that there was nothing is no failure. `dry_run`: only say what would go."""
+def down(name: str | None, *, purge: bool = False, dry_run: bool = False, output: Format) -> int:
+    """Exit 0 when nothing is left of it, but its logs unless `purge`; that there was nothing is no failure. `dry_run`:
+    only say what would go."""
     name = name or _the_one_there()
-    found = [] if name is None else lifecycle.traces(name) if dry_run else lifecycle.down(name)
+    found = [] if name is None else lifecycle.traces(name) if dry_run else lifecycle.down(name, purge=purge)
+    logs = None if name is None or dry_run else lifecycle.logs_of(name)
+    if logs is not None:
+        say(f"its logs stay in {logs}; to remove them: lispfmc lab down {name} --purge")
     if output is Format.json:
-        print_json({"lab": name, "removed": found})
+        print_json({"lab": name, "removed": found, "logs": logs and str(logs)})
     elif name is None or not found:
         print_text(f"lab {name} was not up" if name else "no lab was up")
     elif dry_run:

@@ -63,13 +63,14 @@ def lab_status(name: Name = None, output: Output = Format.table) -> None:
 @lab_app.command("down", short_help="Remove it, or what a killed up left")
 def lab_down(
     name: Name = None,
+    purge: Annotated[bool, typer.Option("--purge", help="remove the daemons' logs, too")] = False,  # noqa: FBT002 - likewise
     dry_run: DryRun = False,  # noqa: FBT002 - likewise
     output: Output = Format.table,
 ) -> None:
-    """Remove the network and whatever a killed `up` left behind."""
+    """Remove the network and whatever a killed `up` left behind; the daemons' logs stay."""
     from lispfmc.cli.lab import down
 
-    raise typer.Exit(down(name, dry_run=dry_run, output=output))
+    raise typer.Exit(down(name, purge=purge, dry_run=dry_run, output=output))
 
 
 @lab_app.command(

@@ -78,15 +78,24 @@ def up(
             raise
 
 
-def down(name: str) -> list[str]:
-    """Remove whatever there is of a lab; returns what was found (nothing: it was not up). Raises BadName."""
+def down(name: str, *, purge: bool = False) -> list[str]:
+    """Remove whatever there is of a lab, its daemons' logs only with `purge`; returns what was found (nothing: it was
+    not up). Raises BadName."""
     _require_root()
     with _only_one(name) as folder:
         found = traces(name)
         _down(name, folder)
+        if purge:
+            shutil.rmtree(folder / _LOGS, ignore_errors=True)
         if not (folder / _LOGS).exists():
             shutil.rmtree(folder)
         return found
+
+
+def logs_of(name: str) -> Path | None:
+    """Where the logs of a lab are, that of one that is down, too; None: there are none."""
+    folder = run_directory() / name / _LOGS
+    return folder if folder.exists() else None
 
 
 def traces(name: str) -> list[str]:

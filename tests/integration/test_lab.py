@@ -257,6 +257,9 @@ def test_a_killed_up_is_noticed_and_cleaned(run_directory: Path, started: int) -
     time.sleep(0.1)
     assert naming(run_directory / name) == [], "nothing runs that was started and not recorded"
     assert lifecycle.down(name) == [], "a second down finds nothing and is no error"
+    assert lifecycle.logs_of(name) is not None, "what the daemons said is wanted when something went wrong"
+    lifecycle.down(name, purge=True)
+    assert not (run_directory / name).exists()
 
 
 def test_a_leftover_namespace_is_noticed_and_cleaned(run_directory: Path) -> None:
