@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xtr.dataplane.holding import SEQUENCES, HoldQueue, MarkerGate, ReplayRing, Seen
+from xtr.dataplane.holding import SEQUENCES, HoldQueue, MarkerGate, ReplayRing, Room, Seen
 
 PEER = b"\xc6\x12\x00\x0b"
 
@@ -41,6 +41,27 @@ def test_the_ring_replays_the_last_milliseconds_and_then_keeps_everything() -> N
     ring.put(b"\5", 5.0)
     assert [one.sequence for one in ring.copies()] == [2, 3, 4, 5]
     assert ring.clear() == 4
+
+
+def test_a_stop_that_is_heard_of_late_is_replayed_from_the_instant_when_it_was() -> None:
+    ring = ReplayRing(most_bytes=100, recent_s=0.01)
+    for at in range(5):
+        ring.put(bytes([at]), at * 0.1)
+    assert [one.packet for one in ring.freeze(0.5, 0.25)] == [b"\3", b"\4"]
+
+
+def test_without_replay_nothing_is_sent_again_however_late_the_stop_is_heard_of() -> None:
+    ring = ReplayRing(most_bytes=100, recent_s=0.0)
+    ring.put(b"1", 0.0)
+    assert ring.freeze(0.5, 0.6) == []
+
+
+def test_copies_of_a_running_service_leave_half_of_the_room_to_what_is_held() -> None:
+    room = Room(10)
+    ring, queue = ReplayRing(100, 0.01, room), HoldQueue(100, 1.0, room)
+    for _ in range(4):
+        ring.put(b"12", 0.0)
+    assert (len(ring), queue.put(1, b"123456", 0.0)) == (2, True)
 
 
 def test_a_frozen_ring_that_is_full_leaves_out_the_newest_and_says_so() -> None:

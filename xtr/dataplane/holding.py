@@ -60,13 +60,14 @@ class Room:
 
     def __init__(self, most_bytes: int) -> None:
         self._free = most_bytes
+        self._half = most_bytes // 2
 
     def fits(self, size: int) -> bool:
         return size <= self._free
 
-    def take(self, size: int) -> bool:
-        """False when there is no room for `size` bytes more."""
-        if size > self._free:
+    def take(self, size: int, *, spare: bool = False) -> bool:
+        """False when there is no room for `size` bytes more. What can be spared leaves half of it to what cannot."""
+        if size > self._free - (self._half if spare else 0):
             return False
         self._free -= size
         return True
@@ -157,11 +158,16 @@ class HoldQueue:
         return 0 < (one.sequence - last.sequence) % SEQUENCES < _HALF
 
 
-class ReplayRing:
-    """The source's: copies of what was delivered in the last milliseconds, then of all that is forwarded.
+LATE_S = 2.0
+"""So late STOP may be heard of: where it says when the machine stopped, everything since then is sent again."""
 
-    While the service runs the ring keeps `recent_s`: what was handed over just before STOP may have died with it.
-    Once frozen it keeps everything, bounded in bytes alone: the target may have to give the move up.
+
+class ReplayRing:
+    """The source's: copies of what was delivered lately, then of all that is forwarded.
+
+    What was handed over just before STOP may have died with the machine, and what was handed over after it has: of
+    those, `recent_s` are sent again when nobody says how long ago it stopped. Once frozen it keeps everything, bounded
+    in bytes alone: the target may have to give the move up.
     """
 
     def __init__(self, most_bytes: int, recent_s: float, room: Room | None = None, *, first: int = 0) -> None:
@@ -178,9 +184,10 @@ class ReplayRing:
     def put(self, packet: bytes, now: float) -> int:
         """Keep a copy; its number. The oldest copies make room while delivering, the newest is left out when frozen."""
         number, size = self.number(), len(packet)
-        while not self._frozen and self._packets and now - self._packets[0].at > self._recent_s:
+        keep_s = max(self._recent_s, LATE_S) if self._recent_s else 0.0
+        while not self._frozen and self._packets and now - self._packets[0].at > keep_s:
             self._drop_oldest()
-        while not (self._bytes + size <= self._most_bytes and self._room.take(size)):
+        while not (self._bytes + size <= self._most_bytes and self._room.take(size, spare=not self._frozen)):
             if self._frozen or not self._packets:
                 self.counters["dropped.copies-full"] += 1
                 return number
@@ -197,7 +204,7 @@ class ReplayRing:
     def freeze(self, now: float, stopped_s: float | None = None) -> list[Numbered]:
         """The service has stopped, `stopped_s` ago if that is known: what to send at once, in order. Everything is kept
         from now on. What it was given before, it has received; but what was just being given is sent again."""
-        recent_s = self._recent_s if stopped_s is None else min(stopped_s + GIVING_S, self._recent_s)
+        recent_s = stopped_s + GIVING_S if stopped_s is not None and self._recent_s else self._recent_s
         while self._packets and now - self._packets[0].at > recent_s:
             self._drop_oldest()
         self._frozen = True
