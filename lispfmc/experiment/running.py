@@ -82,12 +82,14 @@ def _session(design: Design, session: Session, folder: Folder, progress: Progres
 
 
 @contextmanager
-def lab_of(topology: Path, folder: Path, say: Callable[[str], None]) -> Iterator[Installation]:
+def lab_of(
+    topology: Path, folder: Path, say: Callable[[str], None], driver: str = "emulated"
+) -> Iterator[Installation]:
     """A lab of the experiment's own name; what an interrupted one left behind is removed first."""
     name = lab_name(folder)
     if lifecycle.traces(name):
         lifecycle.down(name)
-    lab = lifecycle.up(str(topology.resolve()), name, by_forwarder=True)
+    lab = lifecycle.up(str(topology.resolve()), name, driver=driver, by_forwarder=True)
     try:
         yield lab
     finally:

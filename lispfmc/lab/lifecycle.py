@@ -199,7 +199,7 @@ def _up(topology: Topology, name: str, folder: Path, say: Say, driver: str, *, b
         arguments = ["--config", str(write_config(plan, folder))]
         started.append(processes.start(plan.name, plan.module, arguments, _in(name, plan.member), folder))
     say(f"waiting for {len(plans)} daemons and {len(lab.nodes)} nodes")
-    seconds = _READY_SECONDS if engine is None else _BOOT_SECONDS
+    seconds = _READY_SECONDS if engine is None else max(_BOOT_SECONDS, topology.virtual.boot_s)
     wait_until_ready(lab, seconds, lambda: [process.name for process in started if not process.alive])
     attach_nodes(topology, lab)
     pids = {process.name: process.pid for process in started}

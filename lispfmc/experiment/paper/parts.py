@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lispfmc.experiment.paper import deciding, downtime, models
-from lispfmc.experiment.paper.work import Part, root
+from lispfmc.experiment.paper import deciding, downtime, migration, mobiscud, models, round_trips
+from lispfmc.experiment.paper.work import Part, machines, root
 
 PARTS = {
     part.name: part
@@ -11,5 +11,9 @@ PARTS = {
         Part("model", "model and policy tables", models.make),
         Part("policy", "the decision at work", deciding.make),
         Part("fig16", "downtime against the controller's distance", downtime.make, (root,)),
+        Part("fig15", "round-trip time through a move", round_trips.make, (root,)),
+        Part("fig17", "migration duration", migration.durations, (root, machines)),
+        Part("table1", "bandwidth of a migration", migration.bandwidth, (root, machines)),
+        Part("mobiscud", "MobiScud's round-trip times", mobiscud.make, (root,)),
     )
 }
