@@ -95,6 +95,8 @@ class Design(msgspec.Struct, frozen=True):
     topology: str = "metro"
     plane: str = "auto"
     user: str = "alice"
+    ip: int = 4
+    """The IP version of the probes."""
     interval_us: int = 250
     tcp_interval_us: int = 1000
     service_interval_us: int = 5000

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lispfmc.experiment.paper import deciding, downtime, migration, mobiscud, models, round_trips
+from lispfmc.experiment.paper import deciding, downtime, migration, mobiscud, models, robustness, round_trips
 from lispfmc.experiment.paper.work import Part, machines, root
 
 PARTS = {
@@ -14,6 +14,7 @@ PARTS = {
         Part("fig15", "round-trip time through a move", round_trips.make, (root,)),
         Part("fig17", "migration duration", migration.durations, (root, machines)),
         Part("table1", "bandwidth of a migration", migration.bandwidth, (root, machines)),
+        Part("robustness", "figures that the papers do not have", robustness.make, (root,)),
         Part("mobiscud", "MobiScud's round-trip times", mobiscud.make, (root,)),
     )
 }
