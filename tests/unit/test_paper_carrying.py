@@ -111,3 +111,17 @@ def test_everything_printed_names_its_paper() -> None:
     for name in tomllib.loads(PATH.read_text()):
         if name != "papers":
             assert printed(name).source.split()[0] in {*papers(), "ours;"}
+
+
+def test_an_interruption_leaves_what_was_whole(tmp_path: Path) -> None:
+    def interrupted(_: Work) -> Result:
+        raise KeyboardInterrupt
+
+    stopped = Part("policy", "interrupted", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out([GOOD, stopped], Settings(), Archive(tmp_path), Heard())
+    assert "A sentence." in (tmp_path / "index.html").read_text()
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.json"]
+    heard = Heard()
+    assert carry_out([GOOD], Settings(), Archive(tmp_path), heard) == {}
+    assert heard.said == ["model: is there already"]

@@ -171,7 +171,10 @@ def _bandwidth_figure(copies: Sequence[Copy]) -> Figure:
     if not rates:
         raise LocalError("the copy took less than a second: no bandwidth to tell; use a larger machine")
     found = {"max_mbit": max(rates), "mean_mbit": sum(rates) / len(rates), "min_mbit": min(rates)}
-    why = "QEMU is limited to 100 Mbit/s of migration data, here counted with its headers and all else that leaves"
+    why = (
+        "the papers' link carries at most 100 Mbit/s, headers included; here there is no such link: QEMU limits itself "
+        "to 100 Mbit/s of data, on the average, and what is counted has headers and all else that leaves"
+    )
     compared = [
         Compared(name.removesuffix("_mbit"), f"{stated[name]:g} Mbit/s", f"{value:.3f} Mbit/s", why)
         for name, value in found.items()
