@@ -316,9 +316,10 @@ def _target_waits(group: Group) -> str:
 
 def _flatness(mine: Sequence[Group]) -> str:
     near, far = min(mine, key=lambda each: each.far_ms), max(mine, key=lambda each: each.far_ms)
-    lost = sum(each.lost for each in mine)
+    few, most = min(each.n for each in mine), max(each.n for each in mine)
+    lost = f"{sum(each.lost for each in mine)} packets lost; n = {few if few == most else f'{few} to {most}'} a point"
     if far.far_ms == near.far_ms:
-        return f"{near.scheme}: A {near.added:.1f} ms, {lost} packets lost."
+        return f"{near.scheme}: A {near.added:.1f} ms at {near.far_ms:g} ms, {lost}."
     grows = far.added - near.added
     slope = grows / (far.far_ms - near.far_ms)
     if _similar(far.added, near.added):
@@ -328,7 +329,7 @@ def _flatness(mine: Sequence[Group]) -> str:
             f"{'rises' if grows > 0 else 'falls'} by {abs(slope):.2f} ms a millisecond, from {near.added:.1f} to "
             f"{far.added:.1f} ms"
         )
-    return f"{near.scheme} {what}; {lost} packets lost."
+    return f"{near.scheme} {what}; {lost}."
 
 
 def _similar(one: float, other: float) -> bool:
