@@ -39,7 +39,7 @@ class Plane(StrEnum):
 
 @experiment_app.callback()
 def experiment() -> None:
-    """Many moves, measured and compared."""
+    """Many moves, measured and compared; the papers' evaluation, repeated."""
 
 
 @experiment_app.command("moves", short_help="Services' moves, by one scheme and another")
@@ -82,3 +82,29 @@ def moves(
         services=services,
     )
     raise typer.Exit(verb(design, out, plot=not no_plot, output=output))
+
+
+@experiment_app.command("paper", short_help="The papers' evaluation, repeated, beside what they report")
+def paper(
+    only: Annotated[
+        str | None, typer.Option("--only", metavar="PART,...", help="for example fig16,model; all unless given")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="few repetitions, short copies: ten minutes at most")] = False,  # noqa: FBT002 - likewise
+    seed: Annotated[int, typer.Option("--seed", min=0, help="of walks, of the order and the losses")] = 1,
+    trace: Annotated[
+        Path | None, typer.Option("--trace", metavar="FILE", help="recorded positions, for the part policy")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="for the report; build/report unless given")
+    ] = None,
+    output: Annotated[
+        Format, typer.Option("-o", "--output", help="table for people, json for programs")
+    ] = Format.table,
+) -> None:
+    """Repeat what the papers measured and computed, on the lab's network, and write a page with figures, tables and raw
+    values. Parts that cannot be made here say why; docs/experiments.md says what each needs."""
+    from lispfmc.cli.reporting import paper as verb
+    from lispfmc.experiment.paper.work import Settings
+
+    settings = Settings(quick=quick, seed=seed, trace=None if trace is None else str(trace))
+    raise typer.Exit(verb(only, settings, out, output=output))

@@ -125,7 +125,7 @@ async def impair(
 def _the_one_there() -> str | None:
     """The lab of which there is any trace, `lab.json` or not: a killed `up` leaves none."""
     folders = [path.name for path in run_directory().glob("*") if path.is_dir()]
-    names = [name for name in sorted({*folders, "fig5", "metro"}) if lifecycle.traces(name)]
+    names = [name for name in sorted({*folders, "fig5", "metro", "mobiscud"}) if lifecycle.traces(name)]
     if len(names) > 1:
         raise Ambiguous(f"several labs are there: {', '.join(names)}; run: lispfmc lab down NAME")
     return names[0] if names else None

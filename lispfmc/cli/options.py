@@ -23,7 +23,7 @@ Name = Annotated[
 ]
 Timeout = Annotated[float, typer.Option("--timeout", metavar="S", min=0.1, help="seconds to wait at most")]
 Topology = Annotated[
-    str, typer.Option("--topology", help="fig5, metro, or a TOML file", autocompletion=completion.topologies)
+    str, typer.Option("--topology", help="fig5, metro, mobiscud, or a TOML file", autocompletion=completion.topologies)
 ]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done, and do nothing")]
 

@@ -52,6 +52,8 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     control_loss: float = 0.0
     datacenters_ms: tuple[float, float] | None = None
     kind: Kind = Kind.MOVE
+    hypervisors_ms: float | None = None
+    """Round-trip time from the controller to both hypervisors, where they are not as far as their routers."""
 
 
 class Planned(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -82,6 +84,8 @@ class Design(msgspec.Struct, frozen=True):
     null_runs: int = 50
     cases_ms: tuple[tuple[float, float], ...] = ()
     case_scheme: str = "fig9"
+    case_hypervisors_ms: tuple[float, ...] = ()
+    """With these, all schemes are measured in each case at each of these distances of the hypervisors."""
     case_runs: int = 20
     tcp_runs: int = 0
     user_runs: int = 0
@@ -91,6 +95,8 @@ class Design(msgspec.Struct, frozen=True):
     topology: str = "metro"
     plane: str = "auto"
     user: str = "alice"
+    ip: int = 4
+    """The IP version of the probes."""
     interval_us: int = 250
     tcp_interval_us: int = 1000
     service_interval_us: int = 5000
@@ -130,7 +136,10 @@ class Design(msgspec.Struct, frozen=True):
         """The points of one scheme."""
         points = [Point(scheme, rtt) for rtt in self.fmcc_rtts_ms if 0.0 in self.losses]
         points += [Point(scheme, self.loss_rtt_ms, loss) for loss in self.losses if loss > 0]
-        if scheme == self.case_scheme:
+        if self.case_hypervisors_ms:
+            every = [(case, far) for case in self.cases_ms for far in self.case_hypervisors_ms]
+            points += [Point(scheme, max(case), 0.0, case, hypervisors_ms=far) for case, far in every]
+        elif scheme == self.case_scheme:
             points += [Point(scheme, max(case), 0.0, case) for case in self.cases_ms]
         return points
 

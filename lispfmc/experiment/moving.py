@@ -149,6 +149,7 @@ class Runner:
             self._user,
             self._service,
             folder,
+            version=self._design.ip,
             interval_us=self._design.tcp_interval_us if tcp else self._design.interval_us,
             drain_s=DRAIN_S,
             round_trips=False,

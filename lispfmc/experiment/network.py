@@ -77,6 +77,13 @@ def rtts_at(base: Mapping[frozenset[str], float], point: Point) -> dict[frozense
     return changed
 
 
+def streams_at(point: Point) -> dict[frozenset[str], float]:
+    """What of the matrix is otherwise for the hypervisors' HTTP."""
+    if point.hypervisors_ms is None:
+        return {}
+    return {frozenset((FMCC, datacenter)): point.hypervisors_ms for datacenter in DATACENTERS}
+
+
 def _equidistant(values: Mapping[str, Any]) -> dict[frozenset[str], float]:
     rtts = rtts_ms(values)
     access = [site["name"] for site in values["sites"] if site["kind"] == "access"]

@@ -158,7 +158,7 @@ def _predictions(design: Design, moves: Sequence[Record]) -> list[dict[str, Any]
     found = []
     for (point, source, target), added in groups.items():
         rtts = rtts_at(base, point)
-        predicted = fig9(rtts, source, target, access)
+        predicted = fig9(rtts, source, target, access, point.hypervisors_ms)
         found.append(
             {
                 "case": "sweep" if point.datacenters_ms is None else "-".join(f"{ms:g}" for ms in point.datacenters_ms),

@@ -23,7 +23,7 @@ import msgspec
 from lispfmc.experiment.crowding import CrowdRunner
 from lispfmc.experiment.design import Design, Planned, Session
 from lispfmc.experiment.moving import Moves, Runner
-from lispfmc.experiment.network import rtts_at, rtts_ms, topology_of
+from lispfmc.experiment.network import rtts_at, rtts_ms, streams_at, topology_of
 from lispfmc.experiment.records import Folder, Record
 from lispfmc.lab import lifecycle
 from lispfmc.lab.impairment import impair
@@ -82,12 +82,14 @@ def _session(design: Design, session: Session, folder: Folder, progress: Progres
 
 
 @contextmanager
-def lab_of(topology: Path, folder: Path, say: Callable[[str], None]) -> Iterator[Installation]:
+def lab_of(
+    topology: Path, folder: Path, say: Callable[[str], None], driver: str = "emulated"
+) -> Iterator[Installation]:
     """A lab of the experiment's own name; what an interrupted one left behind is removed first."""
     name = lab_name(folder)
     if lifecycle.traces(name):
         lifecycle.down(name)
-    lab = lifecycle.up(str(topology.resolve()), name, by_forwarder=True)
+    lab = lifecycle.up(str(topology.resolve()), name, driver=driver, by_forwarder=True)
     try:
         yield lab
     finally:
@@ -127,7 +129,8 @@ async def _runs(
             # for every run anew, also where nothing changes: the losses of each have a seed of their own
             rtts = rtts_at(base, planned.point)
             try:
-                await impair(lab, rtts, control_loss_percent=planned.point.control_loss, seed=planned.seed)
+                streams, loss = streams_at(planned.point), planned.point.control_loss
+                await impair(lab, rtts, streams_ms=streams, control_loss_percent=loss, seed=planned.seed)
                 await asyncio.sleep(SETTLE_S + max(rtts.values()) / 1000)
                 record = await runner.run(planned, session.block)
             except LocalError as error:

@@ -367,12 +367,14 @@ class _Writer:
         }
         if self._choices.engine is not None:
             folder = self._choices.folder / "vm" / site.name
-            config["qemu"] = driver_settings(self._choices.engine, self._rlocs(site.name)[0], folder)
+            config["qemu"] = driver_settings(self._choices.engine, topology.virtual, self._rlocs(site.name)[0], folder)
         return self._plan(f"hypervisor-{site.name}", "agent", site.name, "fmcc.hypervisor.agent", config)
 
     def _machine(self, service: Service) -> dict[str, Any]:
         if self._choices.engine is not None:
-            return machine_settings(self._choices.engine, service, mac_of(service.eids[0])) | {"eids": _hosts(service)}
+            return machine_settings(self._topology.virtual, service, mac_of(service.eids[0])) | {
+                "eids": _hosts(service)
+            }
         emulation = self._topology.emulation
         return {
             "name": service.name,

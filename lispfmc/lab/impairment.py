@@ -15,6 +15,7 @@ import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from lispfmc.lab import processes
@@ -26,15 +27,24 @@ APPLIED_S = 2.0
 _POLL_S = 0.005
 
 RttsMs: TypeAlias = Mapping[frozenset[str], float]
+NONE: RttsMs = MappingProxyType({})
 
 
-async def impair(lab: Installation, rtts_ms: RttsMs, *, control_loss_percent: float = 0.0, seed: int = 1) -> None:
+async def impair(
+    lab: Installation,
+    rtts_ms: RttsMs,
+    *,
+    streams_ms: RttsMs = NONE,
+    control_loss_percent: float = 0.0,
+    seed: int = 1,
+) -> None:
     """Return when the WAN works with these round-trip times (pairs that are not named keep theirs) and this loss.
+    `streams_ms`: of TCP alone, which is the hypervisor agents', where it is not as all the rest.
 
     Raises LocalError when the lab's WAN is the kernel's, or does not take the change.
     """
     path = lab.folder / "wan.json"
-    config = impaired(_config(lab), rtts_ms, control_loss_percent, seed)
+    config = impaired(_config(lab), rtts_ms, control_loss_percent, seed, streams_ms)
     wan = next((each for each in processes.recorded(lab.folder) if each.name == "wan" and each.alive), None)
     if wan is None:
         raise LocalError(f"the WAN forwarder of lab {lab.name} does not run; see logs/wan.log in {lab.folder}")
@@ -48,16 +58,17 @@ def members(lab: Installation) -> list[str]:
     return sorted(_config(lab)["members"])
 
 
-def impaired(config: dict[str, Any], rtts_ms: RttsMs, control_loss_percent: float, seed: int) -> dict[str, Any]:
+def impaired(
+    config: dict[str, Any], rtts_ms: RttsMs, control_loss_percent: float, seed: int, streams_ms: RttsMs = NONE
+) -> dict[str, Any]:
     """The forwarder's configuration with the changes in it. Another seed loses other packets."""
-    pairs = [
-        {
-            **pair,
-            "delay_ms": rtts_ms.get(frozenset((pair["from"], pair["to"])), pair["delay_ms"] * 2) / 2,
-            "control_loss_percent": control_loss_percent,
-        }
-        for pair in config["pairs"]
-    ]
+    pairs = []
+    for pair in config["pairs"]:
+        members = frozenset((pair["from"], pair["to"]))
+        delay = rtts_ms.get(members, pair["delay_ms"] * 2) / 2
+        stream = streams_ms.get(members, delay * 2) / 2
+        changes = {"delay_ms": delay, "stream_delay_ms": stream, "control_loss_percent": control_loss_percent}
+        pairs.append({**pair, **changes})
     return {**config, "pairs": pairs, "seed": seed, "generation": config.get("generation", 0) + 1}
 
 

@@ -201,7 +201,7 @@ def _up(topology: Topology, name: str, folder: Path, say: Say, driver: str, *, b
     lab = installation_of(topology, name, "namespaces", plans, choices)
     say(f"building the network of {topology.name}: {len(topology.members)} members, {len(lab.nodes)} nodes")
     core = _network(topology, name, choices, say, by_forwarder=by_forwarder)
-    seconds = _READY_SECONDS if engine is None else _BOOT_SECONDS
+    seconds = _READY_SECONDS if engine is None else max(_BOOT_SECONDS, topology.virtual.boot_s)
     started = _started(topology, lab, plans, choices, core, say, seconds)
     attach_nodes(topology, lab)
     pids = {process.name: process.pid for process in started}

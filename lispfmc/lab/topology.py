@@ -103,6 +103,17 @@ class Emulation(Settings):
     """How long a service stands still."""
 
 
+class Virtual(Settings):
+    """What real virtual machines are, with `--driver qemu`."""
+
+    memory_mb: int = Field(default=96, ge=96)
+    filled_mb: int = Field(default=0, ge=0)
+    """Of it, what does not compress; a machine has to be written to before it has anything to copy."""
+    bandwidth_mbit: float = Field(default=1000.0, gt=0)
+    """Of the link between the data centres."""
+    boot_s: float = Field(default=60.0, gt=0)
+
+
 class User(Settings):
     name: NodeName
     """As commands name it."""
@@ -144,6 +155,7 @@ class Topology(Settings):
     mapserver: MapServer
     fmcc: Fmcc
     emulation: Emulation = Emulation()
+    virtual: Virtual = Virtual()
     sites: tuple[Site, ...]
     users: tuple[User, ...] = Field(min_length=1)
     services: tuple[Service, ...] = ()

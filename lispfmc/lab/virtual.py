@@ -18,13 +18,12 @@ import lispfmc
 from fmcc.hypervisor.drivers import check_installed
 from fmcc.hypervisor.settings import QemuSettings
 from lispfmc.lab.link import GATEWAY4, GATEWAY6
-from lispfmc.lab.topology import Service
+from lispfmc.lab.topology import Service, Virtual
 from lispfmc.lab.workload import ECHO_UDP
 from lispfmc.wire.address import ip_text
 from lispfmc.wire.errors import LocalError
 
 OLDEST_QEMU = 10  # live migration under TCG can corrupt the guest with QEMU 7
-MEMORY_MB = 96
 BUILD = Path(lispfmc.__file__).parent.parent / "build"
 
 
@@ -72,22 +71,27 @@ def _version(qemu: str) -> int:
     return int(word) if word.isdigit() else 0
 
 
-def driver_settings(engine: Engine, address: str, folder: Path) -> dict[str, Any]:
+def driver_settings(engine: Engine, virtual: Virtual, address: str, folder: Path) -> dict[str, Any]:
     """The agent's table [qemu]. `address` is where the data centre takes machines in."""
     settings = {"binary": engine.qemu, "folder": folder, "migration_address": address} | _kernel(engine.guest)
-    return {key: str(value) for key, value in settings.items()} | {"accelerator": engine.accelerator}
+    return {key: str(value) for key, value in settings.items()} | {
+        "accelerator": engine.accelerator,
+        "bandwidth_mbit": virtual.bandwidth_mbit,
+        "boot_s": virtual.boot_s,
+    }
 
 
-def machine_settings(engine: Engine, service: Service, mac: str) -> dict[str, Any]:
+def machine_settings(virtual: Virtual, service: Service, mac: str) -> dict[str, Any]:
     """The agent's [[machines]] entry of a service."""
     eids = [ip_text(eid) for eid in service.eids]
     first = f"[{eids[0]}]" if ":" in eids[0] else eids[0]
     gateways = [ip_text(GATEWAY4), ip_text(GATEWAY6)]
+    filled = f" fmc.ram={virtual.filled_mb},0" if virtual.filled_mb else ""
     return {
         "name": service.name,
         "start": service.start,
         "echo": f"{first}:{ECHO_UDP}",
-        "memory_mb": MEMORY_MB,
+        "memory_mb": virtual.memory_mb,
         "mac": mac,
-        "append": f"fmc.eids={','.join(eids)} fmc.gateways={','.join(gateways)}",
+        "append": f"fmc.eids={','.join(eids)} fmc.gateways={','.join(gateways)}{filled}",
     }

@@ -39,7 +39,7 @@ _IPV6 = slice(_VNET + 14 + 8, _VNET + 14 + 40)
 _IP_AT = {b"\x08\x00": _IPV4, b"\x86\xdd": _IPV6}
 _NEXT = {b"\x08\x00": _VNET + 14 + 9, b"\x86\xdd": _VNET + 14 + 6}  # protocol, next header
 _PORT = {b"\x08\x00": slice(_VNET + 14 + 22, _VNET + 14 + 24), b"\x86\xdd": slice(_VNET + 14 + 42, _VNET + 14 + 44)}
-_UDP, _DATA_PORT = 17, (4341).to_bytes(2, "big")  # RFC 9300 §4.1: what users send travels to this port
+_TCP, _UDP, _DATA_PORT = 6, 17, (4341).to_bytes(2, "big")  # RFC 9300 §4.1: what users send travels to this port
 
 _DRAIN = 64  # packets taken in before those that are due go out
 _MAX_WAITING = 100_000  # packets in flight; a flood must not eat the machine's memory
@@ -52,6 +52,8 @@ class Direction:
     """One direction of a pair of members."""
 
     delay_ns: int
+    stream_delay_ns: int
+    """Of TCP: the hypervisor agents' HTTP, where they are to be nearer or farther than their routers."""
     loss: float
     control_loss: float
     chance: random.Random
@@ -80,7 +82,8 @@ def plan_of(config: dict[str, Any]) -> Plan:
         chance = random.Random(f"{config['seed']}:{name}")  # noqa: S311 - repeatable loss, no secret
         loss, delay = float(pair["loss_percent"]) / 100, round(float(pair["delay_ms"]) * 1e6)
         control = float(pair.get("control_loss_percent", 0)) / 100
-        path = Direction(delay, loss, control, chance, _mac(members[pair["to"]]["mac"]) + mac)
+        stream = round(float(pair.get("stream_delay_ms", pair["delay_ms"])) * 1e6)
+        path = Direction(delay, stream, loss, control, chance, _mac(members[pair["to"]]["mac"]) + mac)
         plan.names[name] = path
         for source in members[pair["from"]]["rlocs"]:
             for destination in members[pair["to"]]["rlocs"]:
@@ -123,7 +126,8 @@ class Wan:
             return
         self._order += 1  # packets that are due at the same instant leave in the order in which they came
         leaving = packet[:_VNET] + path.ethernet + packet[_VNET + 12 :]
-        heapq.heappush(self._flying, (now_ns + path.delay_ns, self._order, leaving))
+        delay_ns = path.delay_ns if path.delay_ns == path.stream_delay_ns else _delay_ns(path, packet)
+        heapq.heappush(self._flying, (now_ns + delay_ns, self._order, leaving))
 
     def due(self, now_ns: int) -> bytes | None:
         """The next packet whose time has come."""
@@ -147,6 +151,10 @@ class Wan:
             "in_flight": len(self._flying),
             "latest_ms": self.late_ns / 1e6,
         }
+
+
+def _delay_ns(path: Direction, packet: bytes) -> int:
+    return path.stream_delay_ns if packet[_NEXT[packet[_TYPE]]] == _TCP else path.delay_ns
 
 
 def _is_data(packet: bytes) -> bool:

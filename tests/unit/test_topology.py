@@ -56,7 +56,7 @@ def at(text: str, below: int = 0) -> str:
 
 
 def test_shipped_topologies_are_valid_and_have_every_pair() -> None:
-    assert shipped() == ["fig5", "metro"]
+    assert shipped() == ["fig5", "metro", "mobiscud"]
     for name in shipped():
         topology = load_topology(name)
         for one, other in combinations(topology.members, 2):
@@ -143,7 +143,7 @@ def test_a_mistake_is_named_with_its_line(refused: Refused, old: str, new: str, 
 
 
 def test_an_unknown_topology_names_those_that_ship() -> None:
-    with pytest.raises(LocalError, match="fig5, metro"):
+    with pytest.raises(LocalError, match="fig5, metro, mobiscud"):
         load_topology("fig6")
 
 

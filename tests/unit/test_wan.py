@@ -153,3 +153,18 @@ def test_lateness_is_reported(tmp_path: Path) -> None:
     net.take(packet("198.18.0.12", "198.18.0.22"), 0)
     assert net.due(9 * MS) is not None
     assert net.counters()["latest_ms"] == 7.5
+
+
+def test_hypervisors_http_may_be_farther_than_the_routers_of_their_data_centre(tmp_path: Path) -> None:
+    config = json.loads(wan_config(load_topology("fig5"), Choices(tmp_path), "br0"))
+    pair = frozenset(("fmcc", "dc2"))
+    farther = impaired(config, {pair: 10.0}, 0.0, seed=1, streams_ms={pair: 100.0})
+    net = Wan(plan_of(farther))
+    net.take(datagram("198.18.0.22", "198.18.0.2", 4342, 1), 0)
+    net.take(datagram("198.18.0.22", "198.18.0.2", 8080, 2, protocol=6), 0)
+    assert net.due(5 * MS) is not None, "half of 10 ms"
+    assert net.due(49 * MS) is None
+    assert net.due(50 * MS) is not None
+    again = Wan(plan_of(impaired(farther, {}, 0.0, seed=1)))
+    again.take(datagram("198.18.0.22", "198.18.0.2", 8080, 3, protocol=6), 0)
+    assert again.due(5 * MS) is not None, "until it is named no more"

@@ -1,0 +1,127 @@
+"""A report whose parts fail: the others go on, and nothing half-written is taken for a result."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+
+from lispfmc.experiment.design import BadDesign
+from lispfmc.experiment.paper import carrying
+from lispfmc.experiment.paper.archive import Archive
+from lispfmc.experiment.paper.carrying import carry_out, chosen
+from lispfmc.experiment.paper.printed import PATH, papers, printed
+from lispfmc.experiment.paper.result import Compared, Figure, Result, Table
+from lispfmc.experiment.paper.work import Part, Settings, Work
+from lispfmc.wire.errors import LocalError
+
+
+class Heard:
+    """What was told."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def part(self, part: Part, at: int, parts: int) -> None: ...
+
+    def steps(self, total: int) -> None: ...
+
+    def step(self, what: str = "") -> None: ...
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+
+
+def good(work: Work) -> Result:
+    figure = Figure("one", "One", "nowhere", None, (Compared("<x>", "1", "2", "because"),), ("A sentence.",))
+    return Result("model", "Good", ("made up",), (figure,), (Table("t", ("a", "b"), ((1, None), (0.5, "x"))),))
+
+
+def full(work: Work) -> Result:
+    raise OSError(errno.ENOSPC, "No space left on device", str(work.folder))
+
+
+def failing(work: Work) -> Result:
+    raise LocalError("the lab did not come up; look at its log")
+
+
+GOOD, FULL, FAILING = (
+    Part("model", "good", good),
+    Part("policy", "full", full),
+    Part("fig16", "fails", failing),
+)
+NEEDY = Part("mobiscud", "needs", good, (lambda: "only root may build it",))
+
+
+def test_parts_that_cannot_be_made_say_why_and_the_others_are_there(tmp_path: Path) -> None:
+    cannot = carry_out([NEEDY, FULL, FAILING, GOOD], Settings(), Archive(tmp_path), Heard())
+    assert cannot["mobiscud"] == "only root may build it"
+    assert "No space left" in cannot["policy"]
+    assert cannot["fig16"] == "the lab did not come up; look at its log"
+    page = (tmp_path / "index.html").read_text()
+    assert "only root may build it" in page
+    assert "&lt;x&gt;" in page, "what parts say is text, not markup"
+    assert (tmp_path / "tables" / "t.csv").read_text() == "a,b\n1,\n0.5,x\n"
+    assert sorted(path.name for path in (tmp_path / "parts").iterdir()) == ["model.json"]
+
+
+def test_a_part_is_made_anew_for_other_settings_only(tmp_path: Path) -> None:
+    archive, heard = Archive(tmp_path), Heard()
+    for settings in (Settings(), Settings(), Settings(quick=True)):
+        assert carry_out([GOOD], settings, archive, heard) == {}
+    assert heard.said.count("model: is there already") == 1
+    kept = archive.kept("model")
+    assert kept is not None
+    assert kept.settings["quick"] is True
+
+
+def test_a_torn_file_is_no_result_and_a_draft_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(tmp_path)
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "model.json").write_text('{"result": {"part": "mod')
+    assert archive.kept("model") is None
+
+    def no_space(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        archive.write("parts/policy.json", b"half")
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.json"]
+
+
+def test_without_matplotlib_the_tables_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(carrying, "pictures", lambda: "matplotlib is not installed")
+    heard = Heard()
+    assert carry_out([GOOD], Settings(), Archive(tmp_path), heard) == {}
+    assert "matplotlib is not installed" in heard.said
+    assert (tmp_path / "tables" / "t.csv").exists()
+
+
+def test_an_unknown_part_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(BadDesign, match=r"no part 'fig99'; known are .*fig16"):
+        chosen("model,fig99")
+    assert [part.name for part in chosen("fig16,model")] == ["model", "fig16"], "in the report's order"
+
+
+def test_everything_printed_names_its_paper() -> None:
+    import tomllib
+
+    for name in tomllib.loads(PATH.read_text()):
+        if name != "papers":
+            assert printed(name).source.split()[0] in {*papers(), "ours;"}
+
+
+def test_an_interruption_leaves_what_was_whole(tmp_path: Path) -> None:
+    def interrupted(_: Work) -> Result:
+        raise KeyboardInterrupt
+
+    stopped = Part("policy", "interrupted", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        carry_out([GOOD, stopped], Settings(), Archive(tmp_path), Heard())
+    assert "A sentence." in (tmp_path / "index.html").read_text()
+    assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.json"]
+    heard = Heard()
+    assert carry_out([GOOD], Settings(), Archive(tmp_path), heard) == {}
+    assert heard.said == ["model: is there already"]
