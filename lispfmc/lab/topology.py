@@ -107,11 +107,13 @@ class Virtual(Settings):
     """What real virtual machines are, with `--driver qemu`."""
 
     memory_mb: int = Field(default=96, ge=96)
+    """Of each machine."""
     filled_mb: int = Field(default=0, ge=0)
     """Of it, what does not compress; a machine has to be written to before it has anything to copy."""
     bandwidth_mbit: float = Field(default=1000.0, gt=0)
     """Of the link between the data centres."""
     boot_s: float = Field(default=60.0, gt=0)
+    """How long a machine may take to answer."""
 
 
 class User(Settings):
