@@ -135,6 +135,7 @@ def test_a_source_whose_agent_is_killed_while_the_machine_is_away_does_not_run_i
     async def story() -> None:
         move = await prepare(app)
         await app.pair.clients["dc1"].post("/v1/migrations", move)
+        await app.pair.until("dc1", "progress", move["move"])  # QEMU copies, and goes on without the agent
         await app.pair.stop("dc1")
         await app.pair.until("dc2", "resumed", move["move"])
         await app.pair.start_agent("dc1")
