@@ -56,6 +56,7 @@ MAX_WORKERS = 64  # requests come from our own tools; the bound catches a loop i
 MAX_LINE = 65536
 _SECONDS_TO_STOP = 3.0
 _SERVICE = "service"
+_PROBE = "probe"
 
 
 class NodeError(Exception):
@@ -182,11 +183,12 @@ class Node:
     def _freeze(self, _: Request) -> Reply:
         if self._frozen:
             raise NodeError(f"{self.name} is frozen already; send thaw with a site")
+        # what only sends stops before the link goes: what a machine had sent at STOP is on its way, and no network's
+        # loss; what receives stops after it: nothing reaches a machine that stands
+        senders = [worker for worker in self._workers.values() if worker.kind == _PROBE]
+        _stop_all(senders)
         down = self._down()
-        for worker in self._workers.values():
-            os.kill(worker.pid, signal.SIGSTOP)
-        for worker in self._workers.values():
-            os.waitpid(worker.pid, os.WUNTRACED)
+        _stop_all([worker for worker in self._workers.values() if worker.kind != _PROBE])
         self._frozen = True
         return {"down_ns": down, "stopped_ns": time.monotonic_ns()}
 
@@ -254,7 +256,7 @@ class Node:
             peer = (str(request["peer"]), port)
             send = streams.send_stream if request.get("transport") == "tcp" else workload.send_probes
             work = functools.partial(send, interval_us=interval, source=self._source(peer[0]), peer=peer)
-        return self._start(request["id"], "probe", log, work)
+        return self._start(request["id"], _PROBE, log, work)
 
     def _start_receiver(self, request: Request) -> Reply:
         log = Path(request["log"])
@@ -367,6 +369,13 @@ class Server:
     def close(self) -> None:
         self._listener.close()
         self._path.unlink(missing_ok=True)
+
+
+def _stop_all(workers: list[Worker]) -> None:
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGSTOP)
+    for worker in workers:
+        os.waitpid(worker.pid, os.WUNTRACED)
 
 
 def main(arguments: list[str] | None = None) -> int:
