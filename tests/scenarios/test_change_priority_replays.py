@@ -1,4 +1,4 @@
-"""In change priority nobody gives epochs: a hypervisor's word that is played again later must not bring a machine back."""
+"""In change priority nobody gives epochs: a recorded word of a hypervisor must not bring a machine back."""
 
 from __future__ import annotations
 

@@ -13,47 +13,15 @@ from fmcc.steering.lead import State as LeadState
 from fmcc.steering.lossless import Lossless as Leading
 from fmcc.steering.unled import Unled
 from fmcc.world import DataCenter
-from lispfmc.core.effects import Send
 from lispfmc.core.exchanges import Exchanges
 from lispfmc.core.plans import Answered, Ask, Party, Plan, TimedOut
-from lispfmc.wire.address import Endpoint, Ip, Prefix, ip_of
-from lispfmc.wire.auth import Key
+from lispfmc.wire.address import Endpoint, Prefix
 from lispfmc.wire.messages import EidRecord, Locator
 from lispfmc.wire.moves import MoveMessage, MovePhase, Verdict
-from xtr.lossless import Lossless
-from xtr.roles import Role, State, peer
+from tests.scenarios.alone import APP, APP6, CONTROLLER, DC1, DC2, DC3, FMCC, KEY, PEER, PLAN, ROUTER, router, told
+from xtr.roles import Role, State
 from xtr.roles import step as role_step
 from xtr.roles.state import Mode, Release, Remember, Superseded, Switch
-from xtr.senders import Role as SenderRole
-from xtr.senders import Sender
-
-APP, APP6 = Prefix.parse("100.64.101.10/32"), Prefix.parse("fd00:0:0:101::10/128")
-DC1, DC2, DC3, PEER, FMCC = (ip_of(f"198.18.0.{last}") for last in (21, 22, 23, 11, 2))
-KEY = Key(1, b"secret")
-PLAN = Plan(7, 5, (APP,), (DC1,), (DC2,))
-CONTROLLER = Sender(
-    SenderRole.CONTROLLER, KEY, (Prefix.parse("100.64.0.0/10"), Prefix.parse("fd00::/8")), frozenset({DC1, DC2, DC3})
-)
-
-
-def router(rloc: Ip = DC2, owned: int | None = None) -> Lossless:
-    return Lossless(
-        (rloc,),
-        count(1),
-        lambda _: KEY,
-        owned=lambda _: owned,
-        peers=lambda _: [],
-        mappings=lambda _: [],
-        peer_of=lambda _: peer.Peer(),
-    )
-
-
-def told(at: Lossless, phase: MovePhase, plan: Plan, now: float = 0.0) -> Verdict:
-    """The controller says it; the verdict."""
-    effects = at.received(plan.message(phase, 99), CONTROLLER, Endpoint(FMCC, 4342), now)
-    (answer,) = (each.message for each in effects if isinstance(each, Send) and each.to.ip == FMCC)
-    assert isinstance(answer, MoveMessage)
-    return Verdict(answer.verdict)
 
 
 @pytest.mark.parametrize(
@@ -76,13 +44,12 @@ def test_a_peer_that_never_answers_is_given_up_and_a_site_is_not(ask: Ask, ends:
 
 def test_peers_of_a_move_that_never_came_to_pass_are_forgotten() -> None:
     target = router()
-    source = Sender(SenderRole.PEER, KEY)
     for epoch in range(2, 50):
         plan = msgspec.structs.replace(PLAN, move=epoch, epoch=epoch)
         told(target, MovePhase.PREPARE, plan)
         record = EidRecord.of(Prefix.parse("100.64.1.0/24"), [Locator.of(PEER)], ttl_minutes=60)
         peers = MoveMessage.of(MovePhase.PEERS, record, nonce=epoch, move=epoch, epoch=epoch)
-        target.received(peers, source, Endpoint(DC1, 4342), 0.0)
+        target.received(peers, ROUTER, Endpoint(DC1, 4342), 0.0)
     assert list(target._warm) == [49]
     target.superseded(EidRecord.of(APP, [Locator.of(DC3)], ttl_minutes=60, map_version=60), 0.0)
     assert not target._warm
