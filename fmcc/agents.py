@@ -16,7 +16,7 @@ import structlog
 
 from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, RecallMigration, StartMigration
 from fmcc.moves import AgentReport, Failed, Prepared, Progress, Resumed, Stopped
-from lispfmc.runtime.client import ApiClient, ApiError, Unreachable
+from lispfmc.runtime.client import STRANGE, ApiClient, not_ours
 from lispfmc.wire.errors import LocalError
 
 Tell: TypeAlias = Callable[[str, AgentReport], None]
@@ -74,11 +74,12 @@ class Agents:
                     self._take(datacenter, event)
                     for other in self._to_ask(datacenter, event["name"]):
                         asking.create_task(self._ask(other))
-            except (Unreachable, ApiError) as error:
+            except STRANGE as error:
+                why = not_ours(client.listen, error)
                 if datacenter in self.following:
-                    _log.warning("agent.lost", datacenter=datacenter, why=str(error))
+                    _log.warning("agent.lost", datacenter=datacenter, why=why)
                 self.following.discard(datacenter)
-                self._reached(datacenter, str(error))
+                self._reached(datacenter, why)
             await asyncio.sleep(FOLLOW_AGAIN_S)
 
     def _take(self, datacenter: str, event: dict[str, Any]) -> None:
@@ -104,7 +105,7 @@ class Agents:
             try:
                 answer = await self._clients[datacenter].get("/v1/machines")
                 here = [str(each["machine"]) for each in answer["items"] if each["here"]]
-            except (LocalError, KeyError, TypeError) as error:
+            except STRANGE as error:
                 _log.info("agent.machines.unknown", datacenter=datacenter, why=str(error))
                 await asyncio.sleep(FOLLOW_AGAIN_S if left else 0)
                 continue
@@ -129,7 +130,7 @@ class Agents:
                     await self._recall(effect, body)
                 case AbortMigration():
                     await asyncio.gather(*(self._abort(client, effect.move) for client in (source, target)))
-        except (LocalError, KeyError, TypeError) as error:
+        except STRANGE as error:
             if isinstance(effect, PrepareMigration):  # it may be refused because the machine is at the target already
                 await self._ask(effect.target, tries=1)
             self._tell(effect.move, Failed(str(error)))

@@ -7,6 +7,7 @@ anew, all or nothing, when it is opened and when old lines dominate it.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Protocol
@@ -52,6 +53,7 @@ class Journal:
         self._path = state_dir / FILE
         self._last: dict[str, Standing] = {}
         self._lines = 0
+        self._bytes = 0
         self._file = -1
 
     def load(self) -> dict[str, Standing]:
@@ -69,7 +71,11 @@ class Journal:
 
     def remember(self, service: str, standing: Standing | None) -> None:
         self._take(service, standing)
-        os.write(self._file, _encoded(service, standing))
+        line = _encoded(service, standing)
+        if os.write(self._file, line) < len(line):
+            os.ftruncate(self._file, self._bytes)  # else the next line would begin within this one
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+        self._bytes += len(line)
         self._lines += 1
         if self._lines > MOST_OLD_LINES + 2 * len(self._last):
             self._write_anew()
@@ -91,7 +97,7 @@ class Journal:
 
     def _write_anew(self) -> None:
         draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        draft.write_bytes(b"".join(_encoded(service, standing) for service, standing in self._last.items()))
+        self._bytes = draft.write_bytes(b"".join(_encoded(*each) for each in self._last.items()))
         draft.replace(self._path)
         if self._file >= 0:
             os.close(self._file)

@@ -227,7 +227,9 @@ class Migrations:
         if move.state in IN_FLIGHT:
             fields = {"move": move.id, "service": service, "from": move.source, "to": move.target}
             effects.append(Emit("migration.continued", {**fields, "state": str(move.state)}))
-        led = self.steering.lead(service) is not None
+        lead = self.steering.lead(service)
+        # a lead of an earlier move says nothing of one that another scheme has in hand
+        led = lead is not None and lead.plan is not None and lead.plan.move == int(move.id, 16)
         agent: AgentEffect
         match move.state:
             case State.PREPARING:

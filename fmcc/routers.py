@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fmcc.parts import Parts
-from lispfmc.runtime.client import ApiClient, Unreachable
+from lispfmc.runtime.client import STRANGE, ApiClient, not_ours
 from lispfmc.runtime.events import EventLog
-from lispfmc.wire.errors import LocalError
 
 PACKETS = "move.packets"
 COUNTED = ("held", "forwarded", "replayed", "lost")
@@ -49,8 +48,8 @@ class Routers:
                 async for event in client.events(last):
                     last = int(event["id"])
                     self._take(site, event)
-            except (Unreachable, LocalError) as error:
-                why = str(error)
+            except STRANGE as error:
+                why = not_ours(client.listen, error)
             self._parts.found(site, up=False, why=why)
             await asyncio.sleep(AGAIN_S)
 

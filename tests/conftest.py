@@ -18,7 +18,12 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
+import hypothesis
 import pytest
+
+# how long an example takes says how busy the machine is, and nothing about the code
+hypothesis.settings.register_profile("untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("untimed")
 
 TUN_DEVICE = Path("/dev/net/tun")
 _held: list[IO[str]] = []  # the machine's lock, until this process ends

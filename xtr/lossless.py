@@ -118,7 +118,8 @@ class Lossless:
     def restored(self, roles: Iterable[Role], now: float) -> list[LosslessEffect]:
         """After a restart: what was remembered."""
         effects: list[LosslessEffect] = []
-        for role in roles:
+        # of EIDs that were regrouped since, the sets that stand last have the say
+        for role in sorted(roles, key=lambda each: each.state is not State.ABSENT):
             if role.plan is not None:
                 self._keep(role.plan.eids, role)
                 effects += self._step(role.plan.eids, Restarted(), now)
@@ -143,10 +144,15 @@ class Lossless:
         if self._ours.isdisjoint(plan.source + plan.target):
             return self._as_peer(message, plan, sender, source, now)
         ours = Party.TARGET if self._ours & set(plan.target) else Party.SOURCE
-        if any(self._eids.get(eid, plan.eids) != plan.eids for eid in plan.eids):
+        others = {eids for eid in plan.eids if (eids := self._eids.get(eid, plan.eids)) != plan.eids}
+        if others and not any(newer(plan.epoch, self._roles[eids].promised) for eids in others):
+            said = verdict(self._roles[others.pop()], phase, plan)  # of the time before it had the EIDs that it has now
+            return [Send(message.acknowledgement(said), source, sender.key)]
+        if others and (party is not Party.CONTROLLER or any(self._roles[eids].state in IN_HAND for eids in others)):
             return [Reject("overlapping-move", source)]
+        effects = self._regrouped(plan.eids, others)
         told: Told = MESSAGES[phase](plan, ours, party)
-        effects = self._step(plan.eids, told, now)
+        effects += self._step(plan.eids, told, now)
         said = verdict(self._roles.get(plan.eids, Role()), phase, plan)
         return [*effects, Send(message.acknowledgement(said), source, sender.key)]
 
@@ -190,6 +196,24 @@ class Lossless:
         self._exchanges.settle(role.plan)
         self._keep(eids, after)
         return [Remember(after), Release(role.plan)]
+
+    def _regrouped(self, eids: Eids, others: Iterable[Eids]) -> list[LosslessEffect]:
+        """A service has got other EIDs since it moved last: what was promised of any of them holds for all."""
+        effects: list[LosslessEffect] = []
+        role = self._roles.get(eids, Role())
+        for past in others:
+            before = self._roles.pop(past)
+            self._deadlines.cancel(past)
+            for eid in [eid for eid in past if self._eids.get(eid) == past]:
+                del self._eids[eid]
+            if newer(before.promised, role.promised):
+                role = msgspec.structs.replace(role, promised=before.promised)
+            if before.plan is not None:
+                self._exchanges.settle(before.plan)
+                absent = msgspec.structs.replace(before, state=State.ABSENT, deadline=None)
+                effects += [Remember(absent), Release(before.plan)]
+            self._keep(eids, role)
+        return effects
 
     def next_deadline(self) -> float | None:
         owed = min((since for since, _ in self._owed.values()), default=None)
@@ -259,8 +283,10 @@ class Lossless:
         effects += [each for effect in wanted for each in self._performed(effect, now)]
         if after != before or eids not in self._roles:
             self._keep(eids, after)
-        if after.plan is not None and after.state is State.ABORTED:
-            self._warm.pop(after.plan.move, None)
+        if before.state is State.HOLDING and before.plan is not None:
+            held_on = after.state is State.HOLDING and before.plan.same(after.plan)
+            if not held_on and after.state is not State.HERE:  # there it is used up
+                self._warm.pop(before.plan.move, None)
         if after.state is not before.state and after.plan is not None:
             fields: dict[str, FieldValue] = {
                 "move": f"{after.plan.move:016x}",

@@ -19,6 +19,7 @@ from xtr.informer import Informer
 from xtr.mobility import Mobilities
 from xtr.ownership import Ownership
 from xtr.registrar import Registrar
+from xtr.replay import Freshness, Replays
 from xtr.settings import XtrSettings
 
 NO_VERSION = 0  # RFC 9302 §6: nobody gives epochs here; of two messages the later nonce is the newer
@@ -31,6 +32,7 @@ class ChangePriority:
         self, settings: XtrSettings, *, ownership: Ownership, registrar: Registrar, informer: Informer
     ) -> None:
         self._mobilities = Mobilities(settings)
+        self._replays = Replays()
         self._ownership = ownership
         self._registrar = registrar
         self._informer = informer
@@ -44,7 +46,14 @@ class ChangePriority:
         known = [eid for eid in eids if eid is not None and eid.is_host and self._mobilities.of(eid).among_routers]
         if message.phase != MovePhase.ACTIVATE or len(known) < len(eids):
             return [Reject("unusable-move", source, f"a machine's EIDs in move {message.move:016x}")]
-        arrived = [each for eid in known for each in self._arrived(eid, now)]
+        freshness = {eid: self._replays.freshness(key, eid, message.nonce) for eid in known}
+        old = next((eid for eid, each in freshness.items() if each is Freshness.OLD), None)
+        if old is not None:  # there is no epoch that would show it: who has recorded the word must not take the EID
+            return [Reject("replayed-nonce", source, str(old))]
+        arrived: list[XtrEffect] = []
+        for eid in [eid for eid, each in freshness.items() if each is Freshness.NEW]:
+            self._replays.accept(key, eid, message.nonce)
+            arrived += self._arrived(eid, now)
         return [*arrived, Send(message.acknowledgement(Verdict.ACTIVE), source, key)]
 
     def believes(self, eid: Prefix, source: Ip, rlocs: tuple[Ip, ...]) -> bool:

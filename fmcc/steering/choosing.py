@@ -32,7 +32,6 @@ class Schemes:
         self._world = world
         self._nonces = nonces
         self._made: dict[Make, Steering] = {}  # names that share a factory share the scheme
-        self._of_service: dict[str, str] = {}  # the scheme of each service's last move
 
     def prepare(self, redirect: Redirect, now: float) -> list[Send]:
         return self._of(redirect).prepare(redirect, now)
@@ -71,10 +70,12 @@ class Schemes:
         return [news for scheme in self._made.values() for news in scheme.drained()]
 
     def busy(self, service: str) -> str:
-        return self._last(service).busy(service)
+        return next((why for scheme in self._made.values() if (why := scheme.busy(service))), "")
 
     def lead(self, service: str) -> Lead | None:
-        return self._last(service).lead(service)
+        """Also after a move by another scheme: its epoch is never used again."""
+        leads = (scheme.lead(service) for scheme in self._made.values())
+        return next((lead for lead in leads if lead is not None), None)
 
     def restored(self, leads: Mapping[str, Lead], now: float) -> list[Send]:
         return self._named(LEADING).restored(leads, now)
@@ -87,11 +88,7 @@ class Schemes:
         return [send for scheme in self._made.values() for send in scheme.expired(now)]
 
     def _of(self, redirect: Redirect) -> Steering:
-        self._of_service[redirect.service] = redirect.scheme or self.scheme
-        return self._last(redirect.service)
-
-    def _last(self, service: str) -> Steering:
-        return self._named(self._of_service.get(service, self.scheme))
+        return self._named(redirect.scheme or self.scheme)
 
     def _named(self, name: str) -> Steering:
         make = self._schemes[name]

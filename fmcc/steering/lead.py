@@ -226,6 +226,12 @@ def _abort(lead: Lead, _event: Event) -> Outcome:
     ]
 
 
+def _never_mind(lead: Lead, _event: Event) -> Outcome:
+    """The source was not asked: the service stays, and may go elsewhere even if this target never answers."""
+    plan = _plan(lead)
+    return lead, [Failed(plan), Settle(plan), Ask(Party.TARGET, MovePhase.ABORT, plan)]
+
+
 def _note_resumed(lead: Lead, _event: Event) -> Outcome:
     return replace(lead, resumed=True), []
 
@@ -269,20 +275,25 @@ _ENTRY: Mapping[State, Callable[[Lead, Event], Outcome]] = {
 
 # --- the table --------------------------------------------------------------------------------------------------------
 
-_EARLY = (State.PREPARING_TARGET, State.PREPARING_SOURCE, State.READY, State.STOPPED)
+_PREPARED = (State.PREPARING_SOURCE, State.READY, State.STOPPED)
+_EARLY = (State.PREPARING_TARGET, *_PREPARED)
 _RESTING = (State.IDLE, State.COMMITTED, State.ABORTED)
 
 _GIVE_UP = Row(State.ABORTING, _abort, _always, "given up")
+_NEVER_MIND = Row(State.ABORTED, _never_mind, _always, "given up")
+_TIME_OVER = "time over"
 _ACTIVE = Row(State.CONVERGING, _converge, _target_active, "target active")
 _PUBLISHED = Row(State.COMMITTED, _commit, _of_this_epoch, "published")
 
 TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
     **{(state, Begin): (Row(State.PREPARING_TARGET, _prepare_target, _always, "begin"),) for state in _RESTING},
-    **{(state, GiveUp): (_GIVE_UP,) for state in _EARLY},
-    **{(state, TimedOut): (msgspec.structs.replace(_GIVE_UP, label="time over"),) for state in _EARLY},
+    **{(state, GiveUp): (_GIVE_UP,) for state in _PREPARED},
+    **{(state, TimedOut): (msgspec.structs.replace(_GIVE_UP, label=_TIME_OVER),) for state in _PREPARED},
+    (State.PREPARING_TARGET, GiveUp): (_NEVER_MIND,),
+    (State.PREPARING_TARGET, TimedOut): (msgspec.structs.replace(_NEVER_MIND, label=_TIME_OVER),),
     (State.PREPARING_TARGET, Answered): (
         Row(State.PREPARING_SOURCE, _prepare_source, _target_ready, "target prepared"),
-        Row(State.ABORTING, _abort, _target_refuses, "target refuses"),
+        Row(State.ABORTED, _never_mind, _target_refuses, "target refuses"),
         _ACTIVE,
     ),
     (State.PREPARING_SOURCE, Answered): (
@@ -310,6 +321,7 @@ TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
         Row(State.ACTIVATING, _follow, _aborted_and_resumed, "target aborted, but resumed: a new epoch"),
         Row(State.ABORTED, _nothing, _target_aborted, "target aborted"),
     ),
+    (State.ABORTED, Answered): (_ACTIVE,),
     (State.ABORTED, Resumed): (Row(State.ACTIVATING, _follow, _always, "resumed: a new epoch"),),
     **{(state, Restarted): (Row(state, _again, _always, "restart"),) for state in _ENTRY},
 }

@@ -23,6 +23,8 @@ UNKNOWN_RTT_S = 0.1
 LONGEST_WAIT_S = 5.0  # a router that was away is told within seconds of its return
 MOST_RTTS = 1024  # peers whose round-trip time is remembered
 MOST_OPEN = 65_536
+PEER_TRIES = 20
+"""Some 80 s. A peer that has not answered until then is told by the source's away entry, or asks the mapping system."""
 
 
 class Open(msgspec.Struct, frozen=True, gc=False):
@@ -104,8 +106,10 @@ class Exchanges:
 
     def expired(self, now: float) -> list[Send]:
         """What to send again."""
-        due, _ = self._sent.expired(now)
+        due, given_up = self._sent.expired(now)
         self._again.update(send.message.nonce for send in due if isinstance(send.message, MoveMessage))
+        for nonce in given_up:
+            self._forget(nonce)
         return due
 
     def __len__(self) -> int:
@@ -120,7 +124,9 @@ class Exchanges:
                 self._forget(nonce)  # the newest copy alone is repeated
         nonce = next(self._nonces)
         self._open[nonce] = Open(ask.to, rloc, ask.phase, ask.plan, part, now)
-        schedule = Schedule(first_s=self.round_trips.first_wait_s(rloc), longest_s=LONGEST_WAIT_S)
+        # the two sites decide about the service: they are asked until they answer; peers only take the longer way
+        tries = PEER_TRIES if Party.PEERS is ask.to or ask.phase is MovePhase.PEERS else None
+        schedule = Schedule(first_s=self.round_trips.first_wait_s(rloc), longest_s=LONGEST_WAIT_S, tries=tries)
         return self._sent.start(nonce, [Send(make(nonce), Endpoint(rloc, self._port), key)], schedule, now)
 
     def _forget(self, nonce: int) -> None:

@@ -149,6 +149,17 @@ class ApiClient:
         return Unreachable(f"{self.listen}: cannot reach the daemon, {_why(error)}; is it running?")
 
 
+STRANGE = (LocalError, LookupError, TypeError, ValueError, AttributeError)
+"""What comes of an answer that is missing, or that no daemon of ours gives."""
+
+
+def not_ours(listen: str, error: Exception) -> str:
+    """Why an answer could not be had or used: what answers at a configured address may be something else."""
+    if isinstance(error, LocalError):
+        return str(error)
+    return f"{listen}: what answers there is no daemon of ours ({type(error).__name__}: {error}); see the address"
+
+
 def _why(error: Exception) -> str:
     """The cause in a few words: aiohttp's own texts repeat the address and speak of HTTP framing."""
     match error:

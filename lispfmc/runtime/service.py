@@ -117,6 +117,18 @@ async def _until_signal(running: Awaitable[None]) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             async with supervision.watched():
                 await task
+    except BaseExceptionGroup as group:
+        if (cause := _for_people(group)) is None:
+            raise
+        raise cause from group
     finally:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(signum)
+
+
+def _for_people(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """What a daemon says to people, out of the task group in which it was raised."""
+    found: BaseException | None = group.subgroup((LocalError, PermissionError))
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found

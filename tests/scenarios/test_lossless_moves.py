@@ -171,10 +171,12 @@ def test_an_abort_that_comes_after_activation_is_refused() -> None:
 
 def test_an_abort_before_stop_leaves_everything_as_it_was() -> None:
     world = prepared(new())
-    world.fmcc.led(list(world.fmcc.steering.abort(world.redirect, world.network.now)))
     world.sends_every(0.001, 50)
+    world.network.run(0.02)
+    world.fmcc.led(list(world.fmcc.steering.abort(world.redirect, world.network.now)))
     world.network.run(5.0)
     assert (world.owners(), world.missing()) == (["dc1"], [])
+    assert len(world.received) == 50  # the copies were delivered when they were made
     assert world.fmcc.lead.state is LeadState.ABORTED
     assert world.fmcc.heard == ["ready", "failed"]
 

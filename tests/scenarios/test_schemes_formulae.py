@@ -240,7 +240,7 @@ def test_a_hypervisors_word_that_is_repeated_changes_nothing() -> None:
     router = world.xtrs[NEW]
     before, sent = router.names(), len(world.network.sent)
     record = EidRecord.of(ALICE_APP, ttl_minutes=TTL_MINUTES)
-    word = MoveMessage.of(MovePhase.ACTIVATE, record, nonce=9, move=7, epoch=0)
+    word = MoveMessage.of(MovePhase.ACTIVATE, record, nonce=1 << 62, move=7, epoch=0)
     router.datagram(sign(word, AGENT), Endpoint(rloc(NEW), 9350))
     assert router.names() == before
     (answer,) = world.network.sent[sent:]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,23 @@ def test_a_line_that_was_being_written_when_the_process_was_killed_does_not_coun
     again = journal(tmp_path)
     again.remember("other", Standing("dc1", 1))
     assert Journal(tmp_path).load() == {"app": STANDING, "other": Standing("dc1", 1)}
+
+
+def test_a_line_that_the_disk_had_no_room_for_does_not_spoil_the_next(tmp_path: Path) -> None:
+    written = journal(tmp_path)
+    written.remember("app", STANDING)
+    size = (tmp_path / FILE).stat().st_size
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, before[1]))
+        with pytest.raises(OSError, match=FILE):
+            written.remember("other", Standing("dc1", 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert Journal(tmp_path).load() == {"app": STANDING}
+    written = journal(tmp_path)
+    written.remember("other", Standing("dc1", 2))
+    assert Journal(tmp_path).load() == {"app": STANDING, "other": Standing("dc1", 2)}
 
 
 def test_a_line_that_nobody_can_have_written_is_refused_with_its_number(tmp_path: Path) -> None:

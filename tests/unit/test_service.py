@@ -60,6 +60,26 @@ def test_what_the_daemon_meets_decides_the_code(tmp_path: Path, error: Exception
     assert service.main(run, "d", argv=config(tmp_path, "")) == code
 
 
+def test_what_is_raised_within_a_task_group_is_said_as_plainly(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def run(_path: Path) -> None:
+        async with asyncio.TaskGroup(), asyncio.TaskGroup():
+            raise LocalError("the port is taken; choose another")
+
+    assert service.main(run, "d", argv=config(tmp_path, "")) == service.EXIT_CONFIG
+    assert capsys.readouterr().err == "the port is taken; choose another\n"
+
+
+def test_a_bug_within_a_task_group_is_no_configuration_error(tmp_path: Path) -> None:
+    async def run(_path: Path) -> None:
+        async with asyncio.TaskGroup():
+            raise KeyError("x")
+
+    with pytest.raises(ExceptionGroup):
+        service.main(run, "d", argv=config(tmp_path, ""))
+
+
 def test_wrong_usage_is_64(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         service.main(stops_itself, "d", argv=["--nonsense"])

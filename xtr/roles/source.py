@@ -85,7 +85,7 @@ def _outdone(role: Role, event: Event) -> bool:
     return isinstance(event, Superseded) and newer(event.plan.epoch, role.owned)
 
 
-def _moved_on(role: Role, event: Event) -> bool:
+def moved_on(role: Role, event: Event) -> bool:
     return isinstance(event, Superseded) and role.plan is not None and newer(event.plan.epoch, role.plan.epoch)
 
 
@@ -178,7 +178,7 @@ def _reached(role: Role, event: Event) -> Outcome:
     return after, again if event.again else []
 
 
-def _release(role: Role, event: Event) -> Outcome:
+def release(role: Role, event: Event) -> Outcome:
     return replace(role, deadline=None), [Release(_plan(role))]
 
 
@@ -236,8 +236,8 @@ TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
         Row(State.GONE, _let_go, _active_there, "target active"),
         Row(State.FROZEN, _reached, _freeze_answered, "target holds"),
     ),
-    (State.GONE, Superseded): (Row(State.GONE, _let_go, _moved_on, "moved on"),),
-    (State.GONE, TimedOut): (Row(State.GONE, _release, always, "time over: away entry ends"),),
+    (State.GONE, Superseded): (Row(State.GONE, _let_go, moved_on, "moved on"),),
+    (State.GONE, TimedOut): (Row(State.GONE, release, always, "time over: away entry ends"),),
     (State.MIRRORING, Restarted): (Row(State.MIRRORING, _mirror_anew, always, "restart"),),
     (State.FROZEN, Restarted): (Row(State.FROZEN, _forward_anew, always, "restart"),),
     (State.GONE, Restarted): (Row(State.GONE, _forward_anew, always, "restart"),),

@@ -224,6 +224,7 @@ WAITS: dict[State, float] = {
     State.MIRRORING: 900.0,  # a copy takes long; until it ends, copies in a small ring are all that it costs
     State.HOLDING: 900.0,  # who may activate, may so for a limited time
     State.FROZEN: 30.0,
+    State.ABORTED: 900.0,  # longer than a source asks; until then its packets are known as ones that went in a circle
     State.GONE: 60.0,  # at least 30 s, and the longest that a router goes without news
 }
 

@@ -13,6 +13,7 @@ import msgspec
 from lispfmc.core.plans import Ask, Party, Plan, Restarted, Settle, TimedOut
 from lispfmc.core.versions import newer
 from lispfmc.wire.moves import MovePhase
+from xtr.roles.source import moved_on, release
 from xtr.roles.state import (
     Abort,
     Activate,
@@ -155,7 +156,7 @@ _PROMISE = Row(State.ABORTED, _give_up, _never_heard, "ABORT")
 
 TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
     **{(state, Prepare): (_HOLD,) for state in (State.ABSENT, State.GONE, State.ABORTED, State.HOLDING)},
-    **{(state, Activate): (_TAKE,) for state in (State.ABSENT, State.GONE, State.ABORTED)},
+    **{(state, Activate): (_TAKE,) for state in (State.ABSENT, State.HERE, State.GONE, State.ABORTED)},
     **{(state, Abort): (_PROMISE,) for state in (State.ABSENT, State.GONE, State.ABORTED)},
     (State.HOLDING, Evidence): (Row(State.HERE, _open, always, "evidence"),),
     (State.HOLDING, Resumed): (Row(State.HERE, _open, of_move, "resumed"),),
@@ -163,6 +164,8 @@ TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
     (State.HOLDING, Abort): (Row(State.ABORTED, _give_up, same, "ABORT"), _PROMISE),
     (State.HOLDING, TimedOut): (Row(State.ABORTED, _give_up, always, "time over"),),
     (State.HOLDING, Superseded): (Row(State.GONE, _make_way, _outdone, "higher epoch"),),
+    (State.ABORTED, Superseded): (Row(State.GONE, _make_way, moved_on, "moved on"),),
+    (State.ABORTED, TimedOut): (Row(State.ABORTED, release, always, "time over: nothing is led"),),
     (State.HERE, Restarted): (Row(State.HERE, _open_anew, always, "restart"),),
     (State.HOLDING, Restarted): (Row(State.HOLDING, _hold_anew, always, "restart"),),
     (State.ABORTED, Restarted): (Row(State.ABORTED, _refuse_anew, always, "restart"),),
