@@ -24,6 +24,8 @@ Found: TypeAlias = Callable[[str, Collection[str], float], None]
 
 FOLLOW_AGAIN_S = 1.0
 ASK_TRIES = 5
+MOST_MOVES = 4096
+"""Of our own moves, the last ones: of an older one that resumes we ask once more than is needed."""
 _log = structlog.get_logger("agents")
 
 
@@ -50,6 +52,9 @@ class Agents:
         self.following: set[str] = set()
         """The data centres whose agent has answered."""
         self._answered = {datacenter: asyncio.Event() for datacenter in clients}
+        self._moves: dict[str, None] = {}
+        self._asking: dict[str, bool] = {}
+        """The data centres that are being asked, and whether they are to be asked again."""
 
     async def follow(self, datacenter: str) -> None:
         """Take in the events of one agent until cancelled."""
@@ -68,12 +73,12 @@ class Agents:
                 self.following.add(datacenter)
                 self._reached(datacenter, "")
                 self._answered[datacenter].set()
-                asking.create_task(self._ask(datacenter))
+                self._ask_soon(datacenter, asking)
                 async for event in client.events(last):
                     last = int(event["id"])
                     self._take(datacenter, event)
-                    for other in self._to_ask(datacenter, event["name"]):
-                        asking.create_task(self._ask(other))
+                    for other in self._to_ask(datacenter, event):
+                        self._ask_soon(other, asking)
             except STRANGE as error:
                 why = not_ours(client.listen, error)
                 if datacenter in self.following:
@@ -90,14 +95,33 @@ class Agents:
         if report is not None:
             self._tell(str(event["fields"]["move"]), report)
 
-    def _to_ask(self, datacenter: str, event: str) -> Collection[str]:
+    def _to_ask(self, datacenter: str, event: dict[str, Any]) -> Collection[str]:
         """Whose machines may be others than we know after an event."""
-        match event:
+        match event["name"]:
             case "hypervisor.started" | "hypervisor.recovered":
                 return self._clients  # the machine may be at the other end of what was forgotten
+            case "hypervisor.resumed" if event["fields"].get("move") in self._moves:
+                return ()  # the event has said it: to ask about all machines after each would be work by the square
             case "hypervisor.resumed" | "hypervisor.failed":
                 return (datacenter,)  # by a move that we know nothing of, when we have just started
         return ()
+
+    def _ask_soon(self, datacenter: str, asking: asyncio.TaskGroup) -> None:
+        """While a question is under way, all further ones are one."""
+        if datacenter in self._asking:
+            self._asking[datacenter] = True
+            return
+        self._asking[datacenter] = False
+        asking.create_task(self._ask_all(datacenter))
+
+    async def _ask_all(self, datacenter: str) -> None:
+        try:
+            await self._ask(datacenter)
+            while self._asking[datacenter]:
+                self._asking[datacenter] = False
+                await self._ask(datacenter)
+        finally:
+            del self._asking[datacenter]
 
     async def _ask(self, datacenter: str, tries: int = ASK_TRIES) -> None:
         for left in reversed(range(tries)):
@@ -117,6 +141,9 @@ class Agents:
         body = {"move": effect.move, "machine": effect.machine, "from": effect.source, "to": effect.target}
         body |= {} if isinstance(effect, AbortMigration) else {"scheme": effect.scheme}
         source, target = self._clients[effect.source], self._clients[effect.target]
+        self._moves[effect.move] = None
+        if len(self._moves) > MOST_MOVES:
+            del self._moves[next(iter(self._moves))]
         try:
             match effect:
                 case PrepareMigration():

@@ -176,7 +176,7 @@ class Emulated:
     async def _hand_over(self, end: End) -> None:
         machine = self._machines[end.migration.machine]
         frozen = await self._node(machine.node_socket, {"do": "freeze"})
-        stopped_ns = int(frozen["stopped_ns"])
+        stopped_ns = int(frozen["down_ns"])  # from here on nothing reaches it: what came later is to be sent again
         self._tell(end, Kind.STOPPED, at_ns=stopped_ns)
         state = {"phase": "state", "stopped_ns": stopped_ns, "machine": machine.name, "move": end.migration.move}
         async with asyncio.timeout(machine.pause_ms / 1000 + HAND_OVER_S):

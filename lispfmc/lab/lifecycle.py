@@ -41,6 +41,9 @@ from lispfmc.wire.errors import LocalError
 _CONTROL_PRIORITY = 12
 """Controller, Map-Server and agents are machines of their own as the routers are (15): a scheme that waits for them
 must not look worse for what else this machine does."""
+_FEW_SERVICES = 10
+"""When more than these move at once, control is a load for seconds. With real-time priority it would keep the kernel's
+own threads from running all that time, and packets and processes that wait for those: it runs as any process then."""
 _READY_SECONDS = 30.0
 _BOOT_SECONDS = 120.0  # virtual machines boot, without KVM as a rule
 _LOCK_SECONDS = 0.5  # a child of a killed `up` holds its lock until it has become what it was started for
@@ -246,7 +249,8 @@ def _started(
         _forwards(core.with_suffix(".ready"), ended)
     start_daemons([plan for plan in plans if plan.role != "mapserver"])
     wait_until_ready(lab, seconds, ended)
-    slow = {plan.name for plan in plans if plan.role != "xtr"}
+    few = len(topology.services) <= _FEW_SERVICES
+    slow = {plan.name for plan in plans if few and plan.role != "xtr"}
     for process in started:
         if process.name in slow:
             with suppress(OSError):  # without CAP_SYS_NICE

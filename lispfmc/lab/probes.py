@@ -24,6 +24,7 @@ INTERVAL_US = 1000
 RTT_INTERVAL_US = 20_000
 TO_SERVICE_PORT, TO_USER_PORT = 7101, 7102
 DRAIN_S = 0.6  # after the senders have stopped: longer than any packet is on its way
+LONGEST_DRAIN_S = 10.0  # of a busy network, which is behind with its work
 _IDS = ("measure-send", "measure-receive", "measure-rtt", "measure-heartbeat")
 _RECORD, _BEAT = struct.Struct("<QQQ"), struct.Struct("<QQ")
 
@@ -133,7 +134,7 @@ class ManyProbes:
 
     async def stop(self) -> dict[str, Flow]:
         summary = await _end(self._user.socket, "probe.stop", "measure-send")
-        await asyncio.sleep(DRAIN_S)
+        await self._drained()
         await asyncio.gather(*(_end(each.socket, "probe.stop", "measure-receive") for each in self._services))
         flows = {}
         for service in self._services:
@@ -145,6 +146,18 @@ class ManyProbes:
         """Stop whatever of ours runs in the nodes."""
         for node in (self._user, *self._services):
             await _abandon(node.socket)
+
+    async def _drained(self) -> None:
+        """Until nothing has come for a while: a packet that is still on its way is not lost."""
+        before = -1
+        for _ in range(round(LONGEST_DRAIN_S / DRAIN_S)):
+            if before == (before := self._logged()):
+                return
+            await asyncio.sleep(DRAIN_S)
+
+    def _logged(self) -> int:
+        logs = (self._folder / service.name for service in self._services)
+        return sum(log.stat().st_size for log in logs if log.exists())
 
     async def _receive(self, service: NodeEntry) -> None:
         log = str(self._folder / service.name)

@@ -1,10 +1,11 @@
 """The WAN of the lab, for kernels without netem: one process that delays and loses packets between the members.
 
 It is one-armed: every member's neighbour entries for the others hold this process's MAC, so all packets come here, wait
-half of the pair's RTT in a heap, and leave with the MAC of the member that owns the destination RLOC. AF_PACKET with
-PACKET_VNET_HDR lets TCP super-packets and partial checksums pass whole. Standard library only: it also runs in a bare
-container. SIGHUP reads the configuration anew (a bad one changes nothing) and then writes its generation beside it;
-SIGUSR1 writes the counters.
+half of the pair's RTT in a heap, and leave with the MAC of the member that owns the destination RLOC. The kernel says
+when each one came, so nobody has to wake for it: it is taken in when something is due, or the shortest delay is over.
+AF_PACKET with PACKET_VNET_HDR lets TCP super-packets and partial checksums pass whole. Standard library only: it also
+runs in a bare container. SIGHUP reads the configuration anew (a bad one changes nothing) and then writes its generation
+beside it; SIGUSR1 writes the counters.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import random
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 from dataclasses import dataclass, field
@@ -28,7 +30,8 @@ from typing import Any
 
 # linux/if_packet.h, asm-generic/socket.h, linux/prctl.h
 _SOL_PACKET, _PACKET_VNET_HDR, _PACKET_QDISC_BYPASS, _PACKET_IGNORE_OUTGOING = 263, 15, 20, 23
-_SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 32, 33
+_SO_SNDBUFFORCE, _SO_RCVBUFFORCE, _SO_TIMESTAMPNS = 32, 33, 35
+_TIMESPEC = struct.Struct("@ll")
 _ETH_P_ALL = 3
 _PR_SET_TIMERSLACK = 29
 
@@ -44,7 +47,9 @@ _TCP, _UDP, _DATA_PORT = 6, 17, (4341).to_bytes(2, "big")  # RFC 9300 §4.1: wha
 _DRAIN = 64  # packets taken in before those that are due go out
 _MAX_WAITING = 100_000  # packets in flight; a flood must not eat the machine's memory
 _BUFFER = 16 << 20
+_LARGEST = 70_000  # bytes of a packet that is yet to be segmented, with its headers
 _IDLE_SECONDS = 0.1  # how late a signal is noticed
+_SHORT_NS = 100_000  # where a delay is shorter than this, each packet wakes us
 
 
 @dataclass
@@ -105,6 +110,11 @@ class Wan:
         self.unknown = self.overflow = self.late_ns = 0
         self._flying: list[tuple[int, int, bytes]] = []
         self._order = 0
+
+    def least_ns(self) -> int:
+        """No packet that comes from now on is due sooner."""
+        paths = self.plan.names.values()
+        return min((min(path.delay_ns, path.stream_delay_ns) for path in paths), default=0)
 
     def take(self, packet: bytes, now_ns: int) -> None:
         """A packet as PACKET_VNET_HDR gives it: virtio header, Ethernet, IP."""
@@ -174,6 +184,7 @@ def open_socket(interface: str) -> socket.socket:
             opened.setsockopt(socket.SOL_SOCKET, force, _BUFFER)
         except PermissionError:  # a container without CAP_NET_ADMIN over the host: what the system allows
             opened.setsockopt(socket.SOL_SOCKET, ordinary, _BUFFER)
+    opened.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
     opened.bind((interface, _ETH_P_ALL))
     opened.settimeout(0)
     return opened
@@ -192,26 +203,48 @@ class Signals:
 
 def run(wan: Wan, packets: socket.socket, config: Path, stats: Path, signals: Signals) -> None:
     """Take in, wait, send, until SIGTERM."""
-    receive, send, now, sockets = packets.recv, packets.send, time.monotonic_ns, [packets.fileno()]
+    send, now, sockets = packets.send, time.monotonic_ns, [packets.fileno()]
+    taking, least = Taking(packets), wan.least_ns()
     while not signals.stop:
+        taking.into(wan)
         while (packet := wan.due(now())) is not None:
             try:
                 send(packet)
             except OSError:
                 wan.overflow += 1
         wait = wan.wait_ns(now())
-        select.select(sockets, [], [], _IDLE_SECONDS if wait is None else min(_IDLE_SECONDS, wait / 1e9))
-        try:
-            for _ in range(_DRAIN):
-                wan.take(receive(70_000), now())
-        except OSError:
-            pass  # drained, or the interface is down for a moment
+        seconds = _IDLE_SECONDS if wait is None else min(_IDLE_SECONDS, wait / 1e9)
+        if wait is None or least < _SHORT_NS:
+            select.select(sockets, [], [], seconds)
+        else:
+            time.sleep(min(seconds, least / 1e9))
         if signals.reload:
             signals.reload = False
             _reload(wan, config)
+            least = wan.least_ns()
         if signals.report:
             signals.report = False
             stats.write_text(json.dumps(wan.counters()))
+
+
+class Taking:
+    """Takes packets in, each at the time at which the kernel had it."""
+
+    def __init__(self, packets: socket.socket) -> None:
+        self._packets = packets
+        self._buffer = bytearray(_LARGEST)
+        self._view = memoryview(self._buffer)
+
+    def into(self, wan: Wan) -> None:
+        receive, buffers, view, take = self._packets.recvmsg_into, (self._buffer,), self._view, wan.take
+        to_monotonic = time.monotonic_ns() - time.time_ns()
+        try:
+            for _ in range(_DRAIN):
+                size, ancillary, _, _ = receive(buffers, 64)
+                seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2][: _TIMESPEC.size])
+                take(bytes(view[:size]), seconds * 1_000_000_000 + nanoseconds + to_monotonic)
+        except OSError:
+            pass  # drained, or the interface is down for a moment
 
 
 def _reload(wan: Wan, config: Path) -> None:

@@ -62,13 +62,13 @@ class Stop:
         self.asked = True
 
 
-def become_instrument() -> bool:
+def become_instrument(priority: int = 10) -> bool:
     """Wake on time: timer slack of 1 ns, no garbage collection and, where allowed, real-time scheduling, which is
     what it returns."""
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     gc.disable()  # its loops make no cycles
     try:
-        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
+        os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except OSError:
         return False  # in a container without CAP_SYS_NICE: the summary says so
     return True

@@ -83,7 +83,8 @@ class NodeServer:
                 os.kill(self._process.pid, signal.SIGSTOP)
                 while self.process_state() != "T":  # the signal is on its way; a real node waits too
                     os.sched_yield()
-                return {"stopped_ns": int(loop.time() * 1e9)}
+                now_ns = int(loop.time() * 1e9)
+                return {"down_ns": now_ns, "stopped_ns": now_ns}
             case "thaw" if self.frozen and request["site"] != self.refuses_thaw_at:
                 self.site = self.last_site = request["site"]
                 self.frozen = False

@@ -54,6 +54,39 @@ async def test_the_controller_hears_which_machines_run_where_first_and_whenever_
         await asyncio.gather(*following, return_exceptions=True)
 
 
+async def test_a_machine_that_the_controller_moved_itself_needs_no_question_about_all_machines(
+    make_pair: MakePair,
+) -> None:
+    """A hundred that resume at once would be a hundred questions about a hundred machines."""
+    pair = await make_pair(copy_s=0.0)
+    found: asyncio.Queue[tuple[str, tuple[str, ...]]] = asyncio.Queue()
+    reports: asyncio.Queue[AgentReport] = asyncio.Queue()
+    agents = Agents(
+        pair.clients,
+        lambda move, report: reports.put_nowait(report),
+        lambda datacenter: None,
+        lambda datacenter, machines, asked: found.put_nowait((datacenter, tuple(machines))),
+    )
+    following = [asyncio.create_task(agents.follow(name)) for name in pair.ports]
+    try:
+        async with asyncio.timeout(10):
+            assert {await found.get(), await found.get()} == {("dc1", ("app",)), ("dc2", ())}
+            await agents.perform(PrepareMigration("m1", "app", "dc1", "dc2"))
+            await agents.perform(StartMigration("m1", "app", "dc1", "dc2"))
+            while not isinstance(await reports.get(), Resumed):
+                pass
+            back = {**BODY, "move": "m2", "from": "dc2", "to": "dc1"}
+            await eventually(lambda: pair.node.site == "dc2")
+            await pair.clients["dc1"].post("/v1/migrations/prepare", back)
+            await pair.clients["dc2"].post("/v1/migrations/prepare", back)
+            await pair.clients["dc2"].post("/v1/migrations", back)  # not by this controller
+            assert await found.get() == ("dc1", ("app",))
+    finally:
+        for task in following:
+            task.cancel()
+        await asyncio.gather(*following, return_exceptions=True)
+
+
 async def test_the_controllers_side_hears_every_step_in_order(make_pair: MakePair) -> None:
     pair = await make_pair(copy_s=0.3)
     reports: asyncio.Queue[tuple[str, AgentReport]] = asyncio.Queue()

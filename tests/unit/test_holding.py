@@ -56,6 +56,20 @@ def test_without_replay_nothing_is_sent_again_however_late_the_stop_is_heard_of(
     assert ring.freeze(0.5, 0.6) == []
 
 
+def test_copies_of_what_a_stopped_machine_was_given_that_are_gone_when_stop_is_heard_of_are_counted() -> None:
+    ring = ReplayRing(most_bytes=20, recent_s=0.01)
+    for number in range(100):
+        ring.put(bytes([number]), number * 0.1)
+    assert len(ring.freeze(10.0, 3.0)) == 10
+    # those of 7.0 to 8.9 s made room; the copies of what came before STOP are missed by nobody
+    assert ring.counters["dropped.stop-late"] == 20
+    in_time = ReplayRing(most_bytes=20, recent_s=0.01)
+    for number in range(100):
+        in_time.put(bytes([number]), number * 0.1)
+    in_time.freeze(10.0, 0.5)
+    assert in_time.counters["dropped.stop-late"] == 0
+
+
 def test_copies_of_a_running_service_leave_half_of_the_room_to_what_is_held() -> None:
     room = Room(10)
     ring, queue = ReplayRing(100, 0.01, room), HoldQueue(100, 1.0, room)

@@ -209,6 +209,7 @@ class Handover:
             "lost.hold-full": hold["dropped.hold-full"],
             "lost.room-full": hold["dropped.room-full"],
             "lost.hold-late": hold["dropped.hold-late"],
+            "lost.stop-late": ring["dropped.stop-late"],
         }
         lost = {name: count for name, count in self.counters.items() if name.startswith("lost.")}
         always = ("held", "forwarded", "replayed")

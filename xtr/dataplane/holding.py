@@ -158,8 +158,11 @@ class HoldQueue:
         return 0 < (one.sequence - last.sequence) % SEQUENCES < _HALF
 
 
-LATE_S = 2.0
-"""So late STOP may be heard of: where it says when the machine stopped, everything since then is sent again."""
+LATE_S = 8.0
+"""So late STOP may be heard of: where it says when the machine stopped, everything since then is sent again. A host
+that stops a hundred machines at once was seen to tell it 4 s late; an instant is told modulo 16 s."""
+MARK_S = 0.1
+MARKS = 200
 
 
 class ReplayRing:
@@ -179,19 +182,25 @@ class ReplayRing:
         self._bytes = 0
         self._next = first
         self._frozen = False
+        self._gone_at = float("-inf")
+        """When the last copy came in that had to make room."""
+        self._marks: deque[tuple[float, int]] = deque(maxlen=MARKS)
+        """Now and then: the time, and the number of the next packet."""
         self.counters: Counter[str] = Counter()
 
     def put(self, packet: bytes, now: float) -> int:
         """Keep a copy; its number. The oldest copies make room while delivering, the newest is left out when frozen."""
         number, size = self.number(), len(packet)
+        if not self._marks or now - self._marks[-1][0] >= MARK_S:
+            self._marks.append((now, number))
         keep_s = max(self._recent_s, LATE_S) if self._recent_s else 0.0
         while not self._frozen and self._packets and now - self._packets[0].at > keep_s:
-            self._drop_oldest()
+            self._give_up_oldest()
         while not (self._bytes + size <= self._most_bytes and self._room.take(size, spare=not self._frozen)):
             if self._frozen or not self._packets:
                 self.counters["dropped.copies-full"] += 1
                 return number
-            self._drop_oldest()
+            self._give_up_oldest()
         self._packets.append(Numbered(number, packet, now))
         self._bytes += size
         return number
@@ -205,6 +214,8 @@ class ReplayRing:
         """The service has stopped, `stopped_s` ago if that is known: what to send at once, in order. Everything is kept
         from now on. What it was given before, it has received; but what was just being given is sent again."""
         recent_s = stopped_s + GIVING_S if stopped_s is not None and self._recent_s else self._recent_s
+        if stopped_s is not None and self._gone_at > now - stopped_s:
+            self.counters["dropped.stop-late"] += self._gone_since(now - stopped_s)
         while self._packets and now - self._packets[0].at > recent_s:
             self._drop_oldest()
         self._frozen = True
@@ -223,6 +234,17 @@ class ReplayRing:
         self._bytes = 0
         self._frozen = False
         return count
+
+    def _gone_since(self, at: float) -> int:
+        """How many copies of what came since then are not there any more; at least, to a tenth of a second."""
+        oldest = self._packets[0].sequence if self._packets else self._next
+        first = next((number for when, number in self._marks if when >= at), oldest)
+        gone = (oldest - first) % SEQUENCES
+        return gone if 0 < gone < _HALF else 1
+
+    def _give_up_oldest(self) -> None:
+        self._gone_at = self._packets[0].at
+        self._drop_oldest()
 
     def _drop_oldest(self) -> None:
         size = len(self._packets.popleft().packet)

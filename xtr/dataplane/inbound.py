@@ -89,8 +89,13 @@ class Inbound:
                 self._count["dropped.socket"] += 1
                 continue
             self.datagrams(bytes(view[:size]), outer.told(ancillary), ip_of(sender[0]), now)
+        self.flush()
+
+    def flush(self) -> None:
+        """What was passed on leaves."""
+        self._shared.moving.flush()
         for outbound in self._outbounds.values():
-            outbound.flush()  # what was passed on
+            outbound.flush()
 
     def datagrams(self, data: bytes, told: Told, sender: Ip, now: float) -> None:
         """One datagram, or several of one sender and size that the kernel has put together."""

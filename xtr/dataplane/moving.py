@@ -62,8 +62,11 @@ class Moving:
         self._by_move: dict[int, Handover] = {}
         self._by_eid: dict[Prefix, Handover] = {}
         self._leading = Leading(shared)
+        self._due: dict[Eids, Handover] = {}
+        """Those to which packets of this wake-up have brought something to do."""
         self._timers: dict[Eids, asyncio.Handle] = {}
         self._waits: dict[Eids, asyncio.Handle] = {}
+        self._leaving: asyncio.Handle | None = None
 
     # --- switches -----------------------------------------------------------------------------------------------------
 
@@ -77,6 +80,7 @@ class Moving:
                 plan, now, self._shared.room, replay_s=self._shared.replay_s, hold_bytes=self._shared.hold_bytes
             )
             self._by_eid.update(dict.fromkeys(plan.eids, handover))
+        self._work_due(plan.eids)  # what came before the switch
         self._account(handover)
         before = handover.plan.move
         instance = self._instance(handover)
@@ -97,13 +101,16 @@ class Moving:
             self._take_turns(handover)
         else:
             self._work(handover)
+        self._leave()
 
     def release(self, plan: Plan) -> None:
+        self._work_due(plan.eids)
         handover = self._handovers.pop(plan.eids, None)
         if handover is None:
             return
         handover.end()
         self._account(handover)
+        self._leave()  # what it has still sent on, in the form that it had
         self._leading.forget(plan.eids)
         self._by_move.pop(handover.plan.move, None)
         instance = self._instance(handover)
@@ -125,6 +132,7 @@ class Moving:
         self._changed(eid.iid)
         self._lead(handover)
         self._work(handover)
+        self._leave()
         return True
 
     def displaced(self, eid: Prefix) -> bool:
@@ -161,20 +169,29 @@ class Moving:
     # --- packets ------------------------------------------------------------------------------------------------------
 
     def packet(self, handover: Handover, packet: bytes, sender: Ip | None, ttl: int, number: int | None = None) -> None:
-        """A packet for an EID that moves."""
+        """A packet for an EID that moves: what it brings to do is done at the next `flush`."""
         handover.packet(packet, sender, ttl, self._shared.now(), number)
         if sender is not None and handover.away and sender not in handover.to:
             eid = Prefix.host(_destination(packet), handover.eids[0].iid)
             if self._shared.limit.allows((eid.iid, eid.ip, sender), self._shared.now()):
                 self._shared.evidence.moved_away(eid, sender)
-        self._work(handover)
+        self._due[handover.eids] = handover
+
+    def flush(self) -> None:
+        """What the packets of a wake-up have brought is done together."""
+        while self._due:
+            due, self._due = self._due, {}
+            for handover in due.values():
+                self._work(handover)
+        self._leave()
 
     def copied(self, eid: Prefix, packet: bytes) -> None:
         """The kernel has delivered this packet of an EID that is mirrored."""
         handover = self._by_eid.get(eid)
         if handover is not None:
             handover.copied(packet, self._shared.now())
-            self._work(handover)
+            if handover.todo:
+                self._due[handover.eids] = handover
 
     def shimmed(self, datagram: bytes, data_header: DataHeader, told: Told, sender: Ip) -> bytes | None:
         """A packet with a shim header; what is to be taken as any other packet comes back. Raises PeerError."""
@@ -187,7 +204,7 @@ class Moving:
         if found[0].type == SHIM_MARKER:
             if handover is not None and ours:
                 handover.marked(sender, found[0].fields[_MOVE_BYTES:] or None)
-                self._work(handover)
+                self._due[handover.eids] = handover
             return None
         packet = ip_packet(datagram, at, protocol)
         if handover is None or not ours or sender not in handover.plan.source:
@@ -210,9 +227,10 @@ class Moving:
             if not handover.settled:
                 handover.expire(now)
                 self._work(handover)
+        self._leave()
 
     def close(self) -> None:
-        for timer in (*self._timers.values(), *self._waits.values()):
+        for timer in (*self._timers.values(), *self._waits.values(), *filter(None, [self._leaving])):
             timer.cancel()
 
     def moved(self, eids: Eids) -> dict[str, int]:
@@ -233,6 +251,11 @@ class Moving:
     def _work(self, handover: Handover) -> None:
         if not handover.busy:
             self._bite(handover)
+
+    def _work_due(self, eids: Eids) -> None:
+        handover = self._due.pop(eids, None)
+        if handover is not None:
+            self._work(handover)
 
     def _take_turns(self, handover: Handover) -> None:
         """The service runs: what it sends does not wait until all that was held has been delivered."""
@@ -264,12 +287,28 @@ class Moving:
 
     def _again(self, handover: Handover, seconds: float) -> None:
         handover.busy = True
-        self._timers[handover.eids] = asyncio.get_running_loop().call_later(seconds, self._bite, handover)
+        self._timers[handover.eids] = asyncio.get_running_loop().call_later(seconds, self._go_on, handover)
+
+    def _go_on(self, handover: Handover) -> None:
+        self._bite(handover)
+        self._leave()
+
+    def _leave(self) -> None:
+        """What was numbered leaves, now or as soon as there is room."""
+        if self._leading.flush():
+            return
+        if self._leaving is None:
+            self._leaving = asyncio.get_running_loop().call_later(RETRY_S, self._leave_again)
+
+    def _leave_again(self) -> None:
+        self._leaving = None
+        self._leave()
 
     def _wait(self, handover: Handover) -> None:
         """Until the end markers have come, or long enough."""
         handover.expire(self._shared.now())
         self._work(handover)
+        self._leave()
         if handover.waits:
             loop = asyncio.get_running_loop()
             self._waits[handover.eids] = loop.call_later(WAIT_S, self._wait, handover)
@@ -322,7 +361,9 @@ class Moving:
             handover.counters["lost.no-locator"] += 1
             return True
         if step.verb is Verb.MARK:
-            self._leading.mark(handover.plan, way.path.rloc, step.packet)
+            if not self._leading.mark(handover.plan, way.path.rloc, step.packet):
+                self._again(handover, RETRY_S)
+                return False
             return True
         if step.verb is Verb.NUMBER and len(step.packet) <= way.limit:
             if not self._leading.number(way, step):

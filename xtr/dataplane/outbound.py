@@ -126,6 +126,7 @@ class Outbound:
                 if _repeats(packet):
                     self._remember(key, flow)
             self._take(flow, packet, now)
+        self._shared.moving.flush()
         if self._pending:
             self.flush()
         return more

@@ -190,8 +190,7 @@ class TunPlane:
     def tunnelled(self, datagram: bytes, ttl: int, tos: int, sender: Ip) -> None:
         """A datagram of port 4341 that did not come by our sockets."""
         self._inbound.datagrams(datagram, Told(ttl, tos, 0), sender, self._shared.now())
-        for outbound in self._outbounds.values():
-            outbound.flush()
+        self._inbound.flush()
 
     # --- tables --------------------------------------------------------------------------------------------------
 
