@@ -58,7 +58,7 @@ def _named(role: Role, event: Event) -> bool:
 
 
 def _named_unprepared(role: Role, event: Event) -> bool:
-    """The controller found the service here after an abort: a new epoch, prepared and activated in one."""
+    """The controller found the service here: a new epoch, prepared and activated in one."""
     return (
         isinstance(event, Activate)
         and (event.ours, event.sender) == (Party.TARGET, Party.CONTROLLER)
@@ -155,7 +155,7 @@ _PROMISE = Row(State.ABORTED, _give_up, _never_heard, "ABORT")
 
 TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
     **{(state, Prepare): (_HOLD,) for state in (State.ABSENT, State.GONE, State.ABORTED, State.HOLDING)},
-    **{(state, Activate): (_TAKE,) for state in (State.ABSENT, State.GONE, State.ABORTED)},
+    **{(state, Activate): (_TAKE,) for state in (State.ABSENT, State.GONE, State.ABORTED, State.HERE)},
     **{(state, Abort): (_PROMISE,) for state in (State.ABSENT, State.GONE, State.ABORTED)},
     (State.HOLDING, Evidence): (Row(State.HERE, _open, always, "evidence"),),
     (State.HOLDING, Resumed): (Row(State.HERE, _open, of_move, "resumed"),),
