@@ -324,8 +324,10 @@ class Controller:
         return self.subscriber.whole or all(map(self.subscriber.covers, self.placements[service].service.eids))
 
     def _may_be_weighed(self, service: str) -> bool:
-        """A move in flight has its version already; a new one has to follow the newest that is published."""
-        return self.placements[service].in_flight or self._heard_of(service)
+        """A move in flight has its version already; a new one has to follow the newest that is published, and waits
+        until the network has been led where the last one went."""
+        placement = self.placements[service]
+        return placement.state is not State.NOTIFIED and (placement.in_flight or self._heard_of(service))
 
     def _located(self, service: str, datacenter: str, now: float) -> list[FmccEffect]:
         """The service runs at `datacenter`; the network is led there when the mapping leads elsewhere."""

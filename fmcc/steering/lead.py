@@ -162,8 +162,14 @@ def _of_this_epoch(lead: Lead, event: Event) -> bool:
     return isinstance(event, Published) and not newer(_plan(lead).epoch, event.epoch)
 
 
-def _aborted_and_resumed(lead: Lead, event: Event) -> bool:
-    return lead.resumed and _target_aborted(lead, event)
+def _target_out(lead: Lead, event: Event) -> bool:
+    """It has promised never to activate this epoch; or it has the service by another move, knows nothing of this one
+    and was never prepared for it: no promise, but a source that no target stands behind has not moved either."""
+    return _target_aborted(lead, event) or _never_prepared(lead, event)
+
+
+def _out_and_resumed(lead: Lead, event: Event) -> bool:
+    return lead.resumed and _target_out(lead, event)
 
 
 _target_ready = _answered(Party.TARGET, Verdict.DONE, phase=MovePhase.PREPARE)
@@ -173,6 +179,7 @@ _target_refuses = _answered(Party.TARGET, *_REFUSALS)
 _source_refuses = _answered(Party.SOURCE, *_REFUSALS)
 _target_active = _answered(Party.TARGET, Verdict.ACTIVE)
 _target_aborted = _answered(Party.TARGET, Verdict.ABORTED, Verdict.STALE)
+_never_prepared = _answered(Party.TARGET, Verdict.UNPREPARED, phase=MovePhase.ABORT)
 
 # --- actions ----------------------------------------------------------------------------------------------------------
 
@@ -318,8 +325,8 @@ TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
     (State.ABORTING, Resumed): (Row(State.ABORTING, _note_resumed, _always, "resumed"),),
     (State.ABORTING, Answered): (
         _ACTIVE,
-        Row(State.ACTIVATING, _follow, _aborted_and_resumed, "target aborted, but resumed: a new epoch"),
-        Row(State.ABORTED, _nothing, _target_aborted, "target aborted"),
+        Row(State.ACTIVATING, _follow, _out_and_resumed, "target aborted, but resumed: a new epoch"),
+        Row(State.ABORTED, _nothing, _target_out, "target aborted"),
     ),
     (State.ABORTED, Answered): (_ACTIVE,),
     (State.ABORTED, Resumed): (Row(State.ACTIVATING, _follow, _always, "resumed: a new epoch"),),

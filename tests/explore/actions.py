@@ -240,6 +240,12 @@ def _wishes(world: World) -> Iterator[Action]:
             Action(CONTROLLER, CONTROLLER, "the operator ends the move", lambda draft: draft.led(leading.GiveUp())),
             give_ups=1,
         )
+    place, _, migrating, _ = world.machine
+    # by a person, who is slower than what the agents have to say of its last move
+    unheard = any(to == CONTROLLER and what in ("resumed", "failed") for to, what, _ in world.facts)
+    if world.budget.carried and place and not migrating and not unheard:
+        by_hand = Action(place, place, "THE MACHINE IS CARRIED AWAY", lambda draft: draft.carry(3 - place))
+        yield _spending(by_hand, carried=1)
     if world.budget.moves_back and world.lead.state is leading.State.COMMITTED and world.machine[0] == 2:
         before = world.lead.plan
         assert before is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fmcc.steering import lead
 from lispfmc.core.versions import newer
 from lispfmc.wire.moves import MovePhase
 from tests.explore.world import CONTROLLER, NODES, SITES, Table, World
@@ -41,7 +42,7 @@ def two_owners(world: World) -> str | None:
     loser, winner = world.roles[low - 1], world.roles[high - 1]
     if not newer(winner.owned, loser.owned):
         return "two routers deliver, and neither is the newer one"
-    if world.machine[0] == low:
+    if world.machine[0] == low and not _followed(world, low):
         return f"x{high} delivers although the service runs at x{low}"
     if loser.state is not State.MIRRORING and not newer(winner.owned, loser.promised):
         return f"x{low} took the service back although x{high} has activated the epoch that it gave up"
@@ -51,6 +52,14 @@ def two_owners(world: World) -> str | None:
     if not (told or leading):
         return "two routers deliver, and nobody tells the one that has lost"
     return None
+
+
+def _followed(world: World, place: int) -> bool:
+    """The machine was carried there by hand, and the controller is about to hear of it or has the network follow."""
+    taking = any(
+        (query.by, query.to, query.phase) == (CONTROLLER, place, MovePhase.ACTIVATE) for query in world.queries
+    )
+    return taking or (CONTROLLER, "found", place) in world.facts
 
 
 def _rank(world: World, node: int) -> tuple[int, int]:
@@ -77,6 +86,8 @@ def at_rest(world: World) -> str | None:
         return f"the Map-Server says x{world.registry.owner}, the service runs at x{place}"
     if world.registering[other - 1][0]:
         return f"x{other} still registers"
+    if world.lead.state not in (lead.State.IDLE, lead.State.COMMITTED, lead.State.ABORTED):
+        return f"the controller is still {world.lead.state}, and moves nothing any more"
     if any(world.buffers):
         return "held packets are forgotten"
     node = NODES[world.peer.rlocs[0]]
@@ -86,8 +97,8 @@ def at_rest(world: World) -> str | None:
 
 
 def lost(world: World) -> str | None:
-    """Without a crash of a router and without an abort, every packet has reached the service."""
-    if any(node in SITES for node in world.crashed) or world.aborted:
+    """Without a crash of a router, an abort and a machine carried by hand, every packet has reached the service."""
+    if any(node in SITES for node in world.crashed) or world.excused:
         return None
     missing = [number for number in range(1, world.sent + 1) if number not in world.received]
     return f"packets {missing} are lost" if missing else None

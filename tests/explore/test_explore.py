@@ -11,10 +11,13 @@ from collections.abc import Iterator
 import pytest
 
 import xtr.roles
+from fmcc.steering import lead
+from lispfmc.core.plans import Ask, Party
+from lispfmc.wire.moves import MovePhase
 from tests.explore.explorer import Violation, along, explore, sequence
 from tests.explore.world import Budget, forget, initial
 from xtr.roles import source, target
-from xtr.roles.state import Abort, Evidence, Row, State, always
+from xtr.roles.state import Abort, Commit, Evidence, Row, State, always
 
 MOST_STATES = int(os.environ.get("EXPLORE_STATES", "15000"))
 FAULTS = Budget(
@@ -28,6 +31,7 @@ FAULTS = Budget(
     refreshes=1,
     packets=2,
     moves_back=1,
+    carried=1,
 )
 
 
@@ -81,3 +85,29 @@ def test_a_target_that_forgets_its_promise_is_found(monkeypatch: pytest.MonkeyPa
     plant(monkeypatch, State.ABORTED, Evidence, Row(State.HERE, target._open, always, "evidence"))
     result = explore(along(initial(FAULTS)), most_states=50_000)
     assert result.violation is not None
+
+
+@pytest.mark.usefixtures("_planted")
+def test_a_controller_that_follows_a_found_machine_by_the_old_epoch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine has come by no move of ours; the epoch that brought it where it was before has been used."""
+
+    def stale(before: lead.Lead, event: lead.Event) -> lead.Outcome:
+        assert isinstance(event, lead.Found)
+        assert before.plan is not None
+        plan = lead.replace(event.plan, epoch=before.plan.epoch)
+        return lead.Lead(plan=plan, resumed=True), [Ask(Party.TARGET, MovePhase.ACTIVATE, plan)]
+
+    row = lead.Row(lead.State.ACTIVATING, stale, lead._always, "found")
+    monkeypatch.setitem(lead.TABLE, (lead.State.COMMITTED, lead.Found), (row,))
+    result = explore(along(initial(FAULTS)), most_states=50_000)
+    assert result.violation is not None
+    assert "THE MACHINE IS CARRIED AWAY" in sequence(result.violation)
+
+
+@pytest.mark.usefixtures("_planted")
+def test_a_source_that_learns_of_its_loss_by_activate_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A source that was never prepared, and whose target has activated on what it saw, hears nothing but COMMIT."""
+    plant(monkeypatch, State.HERE, Commit, Row(State.HERE, lambda role, _: (role, []), always, "COMMIT"))
+    result = explore(along(initial(Budget(losses=1, crashes=1, timeouts=1, carried=1))), most_states=50_000)
+    assert result.violation is not None
+    assert "nobody tells the one that has lost" in result.violation.why

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from fmcc.steering import lead as leading
 from lispfmc.core.plans import Answered, Ask, Party, Plan, Restarted, Settle
-from lispfmc.core.versions import newer
+from lispfmc.core.versions import newer, next_version
 from lispfmc.wire.moves import MovePhase, Verdict
 from tests.explore.registry import EID, RLOCS, Registry, registered, released
 from xtr.roles import peer as peers
@@ -37,6 +37,7 @@ SITES = (1, 2)
 PEER, CONTROLLER, MAP_SERVER = 3, 4, 5
 NAMES = {1: "x1", 2: "x2", PEER: "x3", CONTROLLER: "FMCC", MAP_SERVER: "MS"}
 NODES = {rloc: node for node, rloc in RLOCS.items()}
+_BROUGHT = (leading.State.ACTIVATING, leading.State.CONVERGING, leading.State.COMMITTED)
 STOPPED = 0
 """Where the machine is while it is nowhere."""
 
@@ -54,6 +55,7 @@ class Budget(NamedTuple):
     refreshes: int = 0
     packets: int = 0
     moves_back: int = 0
+    carried: int = 0
 
 
 class Table(NamedTuple):
@@ -92,7 +94,7 @@ class World(NamedTuple):
     sent: int
     received: tuple[int, ...]
     crashed: tuple[int, ...]
-    aborted: bool
+    excused: bool  # of losing packets: a move was given up, or the machine was carried without a word
     budget: Budget
 
 
@@ -115,7 +117,7 @@ def initial(budget: Budget, *, bicast: bool = False) -> World:
         sent=0,
         received=(),
         crashed=(),
-        aborted=False,
+        excused=False,
         budget=budget,
     )
     draft = Draft(world)
@@ -164,7 +166,7 @@ class Draft:
         self.peer: peers.Peer
         self.lead: leading.Lead
         self.crashed: tuple[int, ...]
-        self.aborted: bool
+        self.excused: bool
         self.sent: int
 
     def world(self) -> World:
@@ -184,7 +186,7 @@ class Draft:
             self.sent,
             tuple(sorted(self.received)),
             self.crashed,
-            self.aborted,
+            self.excused,
             self.budget,
         )
 
@@ -200,7 +202,7 @@ class Draft:
     def site(self, node: int, event: Any) -> None:
         role, effects = _stepped(role_step, self.roles[node - 1], event)
         self.roles[node - 1] = role
-        self.aborted = self.aborted or role.state is State.ABORTED
+        self.excused = self.excused or role.state is State.ABORTED
         for effect in effects:
             self._site_effect(node, effect)
 
@@ -230,7 +232,7 @@ class Draft:
                     if self.machine[0] == _site(plan.source) and not self.machine[1]:
                         self.machine = (self.machine[0], _site(plan.source), _site(plan.target), plan.move)
                 case leading.Failed():
-                    self.aborted = True
+                    self.excused = True
                     if self.machine[0]:  # a copy that has not ended is forgotten; what has stopped goes on somewhere
                         self.machine = (self.machine[0], 0, 0, 0)
 
@@ -364,6 +366,7 @@ class Draft:
     def stop(self) -> None:
         _, source, target, move = self.machine
         self.machine = (STOPPED, source, target, move)
+        self.facts.discard((CONTROLLER, "found", source))  # what was seen before a move counts for nothing
         if self.lead.plan is None or not self.lead.plan.bicast:  # else nobody says so
             self.facts |= {(source, "stopped", move), (CONTROLLER, "stopped", move)}
 
@@ -376,6 +379,26 @@ class Draft:
             self.facts -= {(source, "stopped", move), (CONTROLLER, "stopped", move)}
             self.facts |= {(source, "returned", move), (CONTROLLER, "failed", move)}
 
+    def carry(self, place: int) -> None:
+        """Somebody moves it by hand: nobody is asked or told, but its hypervisor lists it among its machines."""
+        self.machine = (place, 0, 0, 0)
+        self.excused = True
+        self.facts = {fact for fact in self.facts if fact[1] != "found"} | {(CONTROLLER, "found", place)}
+
+    def found(self, place: int) -> None:
+        """As the coordinator has it: of a move that it was to make, it has ended; else it is a move of its own."""
+        plan = self.lead.plan
+        assert plan is not None, "a move has begun"
+        brought = self.lead.resumed or self.lead.state in _BROUGHT
+        believed = _site(plan.target if brought else plan.source)
+        if place == believed:
+            return
+        if place == _site(plan.target):
+            self.led(leading.Resumed())
+        else:
+            there = Plan(plan.move + 1, next_version(plan.epoch), (EID,), (RLOCS[believed],), (RLOCS[place],))
+            self.led(leading.Found(there))
+
     def heard(self, fact: tuple[int, str, int]) -> None:
         """Hypervisors speak of a move by its id, publications of an epoch."""
         node, what, about = fact
@@ -384,6 +407,8 @@ class Draft:
             self.site(node, {"stopped": Stopped, "resumed": Resumed, "returned": Returned}[what](about))
         elif what == "published":
             self.led(leading.Published(about))
+        elif what == "found":
+            self.found(about)
         elif self.lead.plan is not None and self.lead.plan.move == about:
             said = {"stopped": leading.Stopped(), "resumed": leading.Resumed(), "failed": leading.GiveUp()}
             self.led(said[what])

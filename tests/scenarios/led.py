@@ -18,10 +18,11 @@ from fmcc.moves import Failed, Prepared, Resumed, Stopped
 from fmcc.settings import FmccSettings
 from fmcc.standing import Standing
 from fmcc.steering.registry import schemes
+from lispfmc.wire import decode
 from lispfmc.wire.address import Endpoint, Prefix, ip_of
 from mapserver.server import MapServer
-from tests.scenarios.led_nodes import DATACENTERS, OTHER_FMCC, Agent, LedXtr
-from tests.scenarios.network import Faults, Network, Node
+from tests.scenarios.led_nodes import DATACENTERS, ON_HOST_S, OTHER_FMCC, Agent, LedXtr
+from tests.scenarios.network import Datagram, Faults, Network, Node
 from tests.scenarios.sites import (
     ALICE,
     ALICE_APP,
@@ -162,7 +163,7 @@ class LedWorld(World):
         self.hosts = {}
         self._number = 0
         self.sent: list[int] = []
-        self.tells_stop = True
+        self.tells_stop = self.may_resume = True
         self.copying: dict[str, Migration] = {}
         self.agents = {site: Agent(self, site) for site in DATACENTERS}
         for address in (rloc(site) for site in DATACENTERS):  # the agents share it; datagrams are the routers'
@@ -195,7 +196,8 @@ class LedWorld(World):
             return
         app.site = None
         self._happened(Kind.STOPPED, migration, migration.source)
-        self.network.at(self.network.now + PAUSE_S, lambda: self.resumes(migration, migration.target))
+        if self.may_resume:
+            self.network.at(self.network.now + PAUSE_S, lambda: self.resumes(migration, migration.target))
 
     def resumes(self, migration: Migration, site: str) -> None:
         self.attach(self.hosts[ALICE_APP], site)
@@ -228,6 +230,11 @@ class LedWorld(World):
         for fmcc in self.fmccs:
             delay = self.network.delay_between(fmcc.name, site)
             self.network.at(self.network.now + delay, lambda fmcc=fmcc: fmcc.hears(migration.move, report))  # type: ignore[misc]
+
+    def on_host(self, source: Endpoint, to: Endpoint, data: bytes, node: Node) -> None:
+        """Between a router and its agent, which are on one host."""
+        for late_s in self.network.bend(Datagram(self.network.now, source, to, data, decode(data))):
+            self.network.at(self.network.now + ON_HOST_S + late_s, lambda: node.datagram(data, source))
 
     # --- the story's words
 

@@ -99,10 +99,8 @@ class LedXtr(XtrNode):
     def _carry(self, data: bytes, to: Endpoint) -> None:
         """What goes to the agent of the same host stays on the host."""
         if to == self.agent_at:
-            self.network.at(
-                self.network.now + ON_HOST_S,
-                lambda: self.world.agents[self.name].datagram(data, self.world.endpoint(self.name)),
-            )
+            source = self.world.endpoint(self.name)
+            self.world.on_host(source, to, data, self.world.agents[self.name])
         else:
             super()._carry(data, to)
 
@@ -196,4 +194,4 @@ class Agent(Node):
 
     def _carry(self, data: bytes, to: Endpoint) -> None:
         """On the same host: the router answers to the port that it was asked from."""
-        self.network.at(self.network.now + ON_HOST_S, lambda: self.router.datagram(data, self.router.agent_at))
+        self.router.world.on_host(self.router.agent_at, to, data, self.router)

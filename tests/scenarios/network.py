@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from lispfmc.wire.messages import MapNotify, MapNotifyAck, MapRegister, Message
 from lispfmc.wire.moves import MoveMessage
 
 CONTROL_PORT = 4342
+AS_IT_IS = (0.0,)
 START = 1000.0  # monotonic seconds start anywhere
 
 
@@ -65,6 +66,8 @@ class Network:
         self._nodes: dict[Ip, Node] = {}
         self._delays: dict[frozenset[str], float] = {}
         self._dropping: list[Callable[[Datagram], bool]] = []
+        self.bend: Callable[[Datagram], Sequence[float]] = lambda _: AS_IT_IS
+        """What becomes of a datagram: its copies, each so many seconds late."""
 
     def nonces(self) -> Iterator[int]:
         """As the daemons make them: unix milliseconds and a counter. Each node's run apart."""
@@ -113,11 +116,11 @@ class Network:
         if node is None or any(matching(datagram) for matching in self._dropping):
             return
         copies = 2 if self._random.random() < self.faults.duplicate else 1
-        for _ in range(copies):
+        for late_s in (*self.bend(datagram),) * copies:
             if self._random.random() < self.faults.loss:
                 continue
             delay = self.delay_between(sender, node.name) + self._random.random() * self.faults.jitter_s
-            self.at(self.now + delay, lambda: node.datagram(datagram.data, datagram.source))
+            self.at(self.now + delay + late_s, lambda: node.datagram(datagram.data, datagram.source))
 
 
 class Node:

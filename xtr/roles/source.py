@@ -72,12 +72,21 @@ def _activated(role: Role, event: Event) -> bool:
 
 
 def _activated_unprepared(role: Role, event: Event) -> bool:
-    """Without PREPARE, a router takes an EID's loss from its controller alone, not from whoever claims it."""
+    """Without PREPARE, a router takes an EID's loss from its controller alone, not from whoever claims it. COMMIT says
+    it too: a target that was prepared first may have activated on what it saw, and nobody sends ACTIVATE any more."""
     return (
-        _activated(role, event)
-        and isinstance(event, Activate)
-        and event.sender is Party.CONTROLLER
-        and (unheard(role, event.plan))
+        isinstance(event, Activate | Commit)
+        and (event.ours, event.sender) == (Party.SOURCE, Party.CONTROLLER)
+        and unheard(role, event.plan)
+    )
+
+
+def _found_here(role: Role, event: Event) -> bool:
+    """The controller knows that the service runs here again, by a move that is to come after the one in hand."""
+    return (
+        isinstance(event, Activate)
+        and (event.ours, event.sender) == (Party.TARGET, Party.CONTROLLER)
+        and unheard(role, event.plan)
     )
 
 
@@ -208,7 +217,11 @@ def _remember(role: Role, state: State) -> Remember:
 def _rows(state: State) -> dict[tuple[State, type], tuple[Row, ...]]:
     """What MIRRORING and FROZEN have in common."""
     return {
-        (state, Activate): (Row(State.GONE, _let_go, _activated, "ACTIVATE"),),
+        (state, Activate): (
+            Row(State.GONE, _let_go, _activated, "ACTIVATE"),
+            # it is asked again until the move in hand has ended, and then obeyed
+            Row(state, _ask, _found_here, "ACTIVATE as target: ask the target"),
+        ),
         (state, Commit): (Row(State.GONE, _let_go, same, "COMMIT"),),
         (state, Superseded): (Row(State.GONE, _let_go, _outdone, "higher epoch"),),
         (state, Abort): (Row(state, _ask, same, "ABORT: ask the target"),),
@@ -224,6 +237,7 @@ TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
     **_rows(State.FROZEN),
     (State.HERE, Prepare): (Row(State.MIRRORING, _mirror, _to_be_source, "PREPARE"),),
     (State.HERE, Activate): (Row(State.GONE, _let_go, _activated_unprepared, "ACTIVATE by the controller"),),
+    (State.HERE, Commit): (Row(State.GONE, _let_go, _activated_unprepared, "COMMIT by the controller"),),
     (State.HERE, Superseded): (Row(State.GONE, _let_go, _outdone, "higher epoch"),),
     (State.MIRRORING, Freeze): (Row(State.FROZEN, _freeze, same, "FREEZE"),),
     (State.MIRRORING, Stopped): (Row(State.FROZEN, _freeze, of_move, "stopped"),),

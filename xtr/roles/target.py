@@ -59,7 +59,7 @@ def _named(role: Role, event: Event) -> bool:
 
 
 def _named_unprepared(role: Role, event: Event) -> bool:
-    """The controller found the service here after an abort: a new epoch, prepared and activated in one."""
+    """The controller found the service here: a new epoch, prepared and activated in one."""
     return (
         isinstance(event, Activate)
         and (event.ours, event.sender) == (Party.TARGET, Party.CONTROLLER)
