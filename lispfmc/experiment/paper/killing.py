@@ -50,9 +50,7 @@ def killed_at(work: Work, scheme: str, phase: str) -> Killed:
 async def _move(lab: Installation, phase: str, design: Design) -> Killed:
     service = next(node for node in lab.nodes if node.role == "service")
     folder = lab.folder / "measurement"
-    probes = Probes(
-        lab.users()[0], service, folder, interval_us=design.interval_us, round_trips=False, quiet=True
-    )
+    probes = Probes(lab.users()[0], service, folder, interval_us=design.interval_us, round_trips=False, quiet=True)
     try:
         await probes.start()
         await asyncio.sleep(WARM_UP_S)
