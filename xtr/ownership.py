@@ -96,15 +96,17 @@ class Ownership:
             if len(table) > MOST_DEPARTED:
                 del table[next(iter(table))]
         self._resolution.cancel(eid)
-        # first the way to its new place, then the end of local delivery: no packet finds neither
-        effects = self.learn(eid, record, by, now, away=True)
+        # those first who go on sending here: the word to them is on its way while the kernel's tables change, which
+        # takes milliseconds; then the way to its new place, then the end of local delivery: no packet finds neither
+        changed = was_ours or before is None or rlocs_of(before) != rlocs_of(record)
+        effects = self._informer.inform(record, eid, self._peers(eid), now) if changed and inform else []
+        effects += self.learn(eid, record, by, now, away=True)
         effects += self._presence.lost(eid, cause, now)
         effects += self._proxying.left(eid) if was_here else []
         self._registrar.drop(eid)
-        if was_ours or before is None or rlocs_of(before) != rlocs_of(record):
+        if changed:
             there = [ip_text(rloc) for rloc in rlocs_of(record)]
             effects.append(Emit("away.installed", {"eid": str(eid), "rlocs": there, "version": record.map_version}))
-            effects += self._informer.inform(record, eid, self._peers(eid), now) if inform else []
         if was_ours and self._presence.activation(eid) is Activation.PRESENCE:
             # It may have come back while the notify was on its way: if it answers, that evidence is the newer one.
             effects += self._presence.probe(eid, now)

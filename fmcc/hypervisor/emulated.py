@@ -229,6 +229,7 @@ class Emulated:
         finally:
             end.state = State.ENDED
         self._tell(end, Kind.RESUMED, at_ns=int(thawed["resumed_ns"]))
+        await asyncio.sleep(0)  # who listens hears of it before the source's agent has its answer: packets wait for it
         return {"resumed_ns": thawed["resumed_ns"]}
 
     # --- both ---------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ def design_of(
     services: int | None,
 ) -> Design:
     """What the options ask for; they change a preset where both speak. Raises BadDesign."""
-    base = headline() if preset == "headline" else Design(schemes=("lossless", "fig9"), fmcc_rtts_ms=(50.0,))
+    base = headline() if preset == "headline" else Design(("lossless", "fig9"), (50.0,), bridge_runs=50)
     changes: dict[str, Any] = {
         "schemes": None if schemes is None else tuple(schemes.split(",")),
         "fmcc_rtts_ms": None if sweep is None else swept(sweep),
@@ -48,7 +48,7 @@ def design_of(
         "services": services,
     }
     if runs is not None:
-        parts = ("null_runs", "case_runs", "tcp_runs", "user_runs", "service_rounds")
+        parts = ("null_runs", "bridge_runs", "case_runs", "tcp_runs", "user_runs", "service_rounds")
         changes |= {"runs": runs} | {part: min(runs, getattr(base, part)) for part in parts}
     if tcp:
         changes["tcp_runs"] = runs or base.runs
@@ -130,8 +130,9 @@ def _print(found: dict[str, Any]) -> None:
         if loss != "0"
         for scheme, figures in schemes.items()
     ]
-    if found["control"]["null_move"]:
-        rows.append(_row("null move", "-", "-", found["control"]["null_move"]))
+    for name, words in (("null_move", "null move"), ("same_bridge", "same bridge")):
+        if found["control"][name]:
+            rows.append(_row(words, "-", "-", found["control"][name]))
     print_table(columns, rows)
     if found["predictions"]:
         print_text("")

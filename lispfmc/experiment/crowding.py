@@ -52,7 +52,17 @@ class CrowdRunner:
             shutil.rmtree(self._folder, ignore_errors=True)
         services = {name: _figures(flow, told[name], window) for name, flow in flows.items()}
         load = round(os.getloadavg()[0], 2)
-        return Record(planned, block, "committed", round(began, 3), load, origin=here, target=there, services=services)
+        return Record(
+            planned,
+            block,
+            "committed",
+            round(began, 3),
+            load,
+            origin=here,
+            target=there,
+            services=services,
+            cut_short=self._probes.cut_short,
+        )
 
     async def _move_all(self, there: str) -> dict[str, dict[str, Any]]:
         """What the controller keeps of each service's move."""

@@ -17,7 +17,7 @@ from lispfmc.wire.errors import LocalError
 
 SCHEMES = ("lossless", "fig9", "cp", "dataplane", "pubsub", "garp", "bicast", "smr")
 ABLATIONS = ("lossless-no-replay", "lossless-no-hold")
-NULL, USER = "null-move", "user-move"
+NULL, BRIDGE, USER = "null-move", "same-bridge", "user-move"
 BLOCKS = 5
 RUNS_A_BLOCK = 5
 """At least, of each point: a lab for fewer is not worth its building."""
@@ -37,6 +37,8 @@ class Kind(StrEnum):
     """The same, and the probes travel in TCP connections."""
     NULL = "null"
     """The service is stopped and resumed where it is."""
+    BRIDGE = "bridge"
+    """It resumes at another port of the same bridge."""
     USER = "user"
     """The user moves to the other access network."""
     CROWD = "crowd"
@@ -82,6 +84,7 @@ class Design(msgspec.Struct, frozen=True):
     losses: tuple[float, ...] = (0.0,)
     runs: int = 50
     null_runs: int = 50
+    bridge_runs: int = 0
     cases_ms: tuple[tuple[float, float], ...] = ()
     case_scheme: str = "fig9"
     case_hypervisors_ms: tuple[float, ...] = ()
@@ -100,7 +103,7 @@ class Design(msgspec.Struct, frozen=True):
     interval_us: int = 250
     tcp_interval_us: int = 1000
     service_interval_us: int = 5000
-    copy_s: float = 0.2
+    copy_s: float = 0.1
     pause_ms: float = 60.0
 
     def checked(self) -> Design:
@@ -118,7 +121,7 @@ class Design(msgspec.Struct, frozen=True):
             raise BadDesign(f"--loss: {_list(self.losses)}: a share of packets is at least 0 and below 100 percent")
         if any(rtt < 0 for rtt in self.fmcc_rtts_ms):
             raise BadDesign(f"--sweep: {_list(self.fmcc_rtts_ms)}: a round-trip time is not below 0")
-        if self.runs < 1 or self.null_runs < 0:
+        if self.runs < 1 or self.null_runs < 0 or self.bridge_runs < 0:
             raise BadDesign("--runs: at least one run a point")
         if not 0 <= self.services <= MAX_SERVICES:
             raise BadDesign(f"--services: {self.services}: at most {MAX_SERVICES} fit into the data centre's prefix")
@@ -172,7 +175,12 @@ class Design(msgspec.Struct, frozen=True):
             yield from [point] * _part(runs, block, blocks)
         yield from [Point(scheme, self.loss_rtt_ms, kind=Kind.TCP)] * _part(self.tcp_runs, block, blocks)
         # these have nothing to do with the scheme: its labs share them
-        for name, kind, total in ((NULL, Kind.NULL, self.null_runs), (USER, Kind.USER, self.user_runs)):
+        shared = (
+            (NULL, Kind.NULL, self.null_runs),
+            (BRIDGE, Kind.BRIDGE, self.bridge_runs),
+            (USER, Kind.USER, self.user_runs),
+        )
+        for name, kind, total in shared:
             runs = _part(total, self.schemes.index(scheme), len(self.schemes))
             yield from [Point(name, self.loss_rtt_ms, kind=kind)] * _part(runs, block, blocks)
 
@@ -185,6 +193,7 @@ def headline(**changes: object) -> Design:
         losses=(0.0, 5.0, 20.0),
         # RTT of the controller to dc1 and dc2 in the papers' Fig. 6; the way back swaps source and target
         cases_ms=((100.0, 10.0), (50.0, 50.0)),
+        bridge_runs=50,
         tcp_runs=20,
         user_runs=50,
         services=100,

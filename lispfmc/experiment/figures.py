@@ -51,9 +51,10 @@ def _over_distance(found: Mapping[str, Any]) -> Any:
         axes.errorbar(x, y, yerr=[low, high], marker="o", markersize=4, capsize=3, label=f"{scheme}, median")
         p95 = [each["added_p95"] for each in points.values()]
         axes.plot(x, p95, linestyle=":", color=axes.lines[-1].get_color(), label=f"{scheme}, 95th percentile")
-    null = found["control"]["null_move"]
-    if null:
-        axes.axhline(null["added_p95"], color="grey", linewidth=1, linestyle="--", label="null move, 95th percentile")
+    for name, label, style in (("null_move", "null move", "--"), ("same_bridge", "same bridge", "-.")):
+        if control := found["control"].get(name):
+            label = f"{label}, 95th percentile"
+            axes.axhline(control["added_p95"], color="grey", linewidth=1, linestyle=style, label=label)
     axes.legend()
     return figure
 
@@ -64,7 +65,8 @@ def _distribution(found: Mapping[str, Any]) -> Any:
     for run in found["runs"]:
         if run["control_loss"] == 0 and run["datacenters_ms"] is None:
             groups.setdefault(run["scheme"], []).append(run["added_ms"])
-    groups["null move"] = [run["added_ms"] for run in found["control"]["runs"]]
+    for name, kind in (("null move", "null"), ("same bridge", "bridge")):
+        groups[name] = [run["added_ms"] for run in found["control"]["runs"] if run["kind"] == kind]
     for name, added in groups.items():
         if added:
             axes.step(sorted(added), _shares(len(added)), where="post", label=name)

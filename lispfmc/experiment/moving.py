@@ -18,6 +18,7 @@ import msgspec
 
 from lispfmc.experiment.design import Design, Kind, Planned
 from lispfmc.experiment.records import Lateness, Record
+from lispfmc.experiment.second_port import SecondPorts
 from lispfmc.lab.analysis import NS_PER_MS, Flow, Window, first_arrival_ns, lateness, longest_gap_ms, move_figures
 from lispfmc.lab.following import site_of
 from lispfmc.lab.installation import Installation, NodeEntry
@@ -26,12 +27,13 @@ from lispfmc.runtime.client import ApiClient
 from lispfmc.runtime.node_client import call
 from lispfmc.wire.errors import LocalError
 
-WARM_UP_S = 0.15  # caches fill and the interpreters warm; not part of any window
+WARM_UP_S = 0.1  # caches fill and the interpreters warm; not part of any window
 BEFORE_S = 0.1
 AFTER_S = 0.3  # after the last word of the move: longer than any silence that is still to end
-DRAIN_S = 0.15  # longer than any packet is on its way
 MOVE_S = 60.0
-ACKNOWLEDGED_S = 5.0
+ACKNOWLEDGED_S = 2.0  # the third repetition has been answered by then, or none is
+AGENTS_S = 10.0  # until a hypervisor's word has come through losses
+HYPERVISORS = frozenset({"migration.stopped", "migration.resumed"})
 OVER = frozenset({"placement.changed", "migration.failed", "migration.unconfirmed"})
 
 
@@ -69,11 +71,16 @@ class Moves:
         """Wait until the controller has nothing more to do for it; returns the name of the event that said so."""
         async with asyncio.timeout(MOVE_S):
             await self._until(lambda: bool(OVER & self._names(move)))
-        with contextlib.suppress(TimeoutError):  # an acknowledgement may be lost for good
-            async with asyncio.timeout(ACKNOWLEDGED_S):
-                await self._until(
-                    lambda: "acknowledged" in self._names(move) or "migration.failed" in self._names(move)
-                )
+        # The network may be done before the hypervisors' words have come, which travel by TCP through the same losses;
+        # and an acknowledgement may be lost for good.
+        for seconds, wanted in ((AGENTS_S, HYPERVISORS), (ACKNOWLEDGED_S, {"acknowledged"})):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._until(
+                        lambda wanted=wanted: (
+                            bool({"migration.failed"} & self._names(move)) or wanted <= self._names(move)
+                        )
+                    )
         return min(OVER & self._names(move))
 
     async def told(self, move: str) -> dict[str, Any]:
@@ -121,20 +128,26 @@ class Runner:
         self._lab, self._moves, self._design = lab, moves, design
         services = [node for node in lab.nodes if node.role == "service"]
         self._user, self._service = _only(lab.users()), _only(services)
+        self._second_ports = SecondPorts(lab, self._service)
 
     async def run(self, planned: Planned, block: int) -> Record:
         """The record of one run. Raises LocalError when the lab failed, or the service did not move."""
         began, folder, kind = time.time(), self._lab.folder / "measurement", planned.point.kind
         probes = self._probes(kind, folder)
         try:
+            if kind is Kind.BRIDGE:  # plugged in before anything is measured
+                await self._second_ports.at((await here_and_there(self._service))[0])
             await probes.start()
             await asyncio.sleep(WARM_UP_S)
             begin = time.monotonic_ns()
-            await asyncio.sleep(BEFORE_S)
+            if kind not in (Kind.MOVE, Kind.TCP):  # between request and STOP a move takes longer
+                await asyncio.sleep(BEFORE_S)
             happened = await self._happen(kind)
             await asyncio.sleep(AFTER_S)
             window = Window(begin, time.monotonic_ns())
             logs = await probes.stop()
+            if kind is Kind.BRIDGE:  # unmeasured
+                await call(self._service.socket, {"do": "attach", "site": happened.places[0]})
         except BaseException:
             with contextlib.suppress(LocalError):  # why it failed is what counts
                 await asyncio.shield(probes.abandon())
@@ -151,7 +164,6 @@ class Runner:
             folder,
             version=self._design.ip,
             interval_us=self._design.tcp_interval_us if tcp else self._design.interval_us,
-            drain_s=DRAIN_S,
             round_trips=False,
             transport="tcp" if tcp else "udp",
             quiet=not tcp,
@@ -163,6 +175,8 @@ class Runner:
                 return await self._move()
             case Kind.NULL:
                 return await self._stop_and_resume()
+            case Kind.BRIDGE:
+                return await self._stop_and_resume(at_other_port=True)
             case Kind.USER:
                 return await self._attach()
             case Kind.CROWD:
@@ -186,14 +200,17 @@ class Runner:
             {phase["name"]: phase["at_ms"] for phase in told["phases"]},
         )
 
-    async def _stop_and_resume(self) -> Happening:
-        """The null move: the same STOP and RESUME, and nothing that goes anywhere."""
+    async def _stop_and_resume(self, *, at_other_port: bool = False) -> Happening:
+        """The controls: the same STOP and RESUME, in place or at another port of the same bridge, and no LISP in it."""
         here, _ = await here_and_there(self._service)
+        place = await self._second_ports.at(here) if at_other_port else here
         frozen = await call(self._service.socket, {"do": "freeze"})
         left_ns = frozen["stopped_ns"] + self._design.pause_ms * NS_PER_MS - time.monotonic_ns()
         await asyncio.sleep(max(0.0, left_ns / 1e9))
-        thawed = await call(self._service.socket, {"do": "thaw", "site": here})
-        return Happening("null", (here, here), frozen["stopped_ns"], thawed["resumed_ns"])
+        thawed = await call(self._service.socket, {"do": "thaw", "site": place})
+        return Happening(
+            "bridge" if at_other_port else "null", (here, place), frozen["stopped_ns"], thawed["resumed_ns"]
+        )
 
     async def _attach(self) -> Happening:
         here, there = await here_and_there(self._user)
@@ -218,6 +235,7 @@ def _record(planned: Planned, block: int, began: float, happened: Happening, log
         lateness=_lateness(logs.flows, window, "to_service" if is_user else "to_user", still),
         phases_ms=happened.phases_ms,
         realtime=logs.realtime,
+        cut_short=logs.cut_short,
         resets=logs.resets,
         flowing_ms=_flowing(logs.flows, happened.up_ns) if is_user else {},
     )

@@ -57,6 +57,9 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     services: dict[str, MoveFigures] = {}
     """Of many that moved at once."""
 
+    cut_short: bool = False
+    """Packets still came when the receivers had waited as long as they may: some of the lost were only late."""
+
 
 class Folder:
     """`with Folder(path).held(): ...` while it is written to."""
@@ -128,7 +131,7 @@ _FIGURES = Figures.__struct_fields__
 COLUMNS = (
     "run", "block", "kind", "scheme", "fmcc_rtt_ms", "control_loss", "fmcc_dc1_ms", "fmcc_dc2_ms", "seed", "outcome",
     "attempt", "began", "load_1m", "from", "to", "blackout_events_ms", "direction", *_FIGURES,
-    "probe_worst_late_ms", "probes_late", "resets", "flowing_ms",
+    "probe_worst_late_ms", "probes_late", "resets", "flowing_ms", "cut_short",
 )  # fmt: skip
 
 
@@ -154,7 +157,8 @@ def _directions(record: Record, move: MoveFigures) -> Iterator[list[object]]:
         values = [getattr(figures, name) for name in _FIGURES]
         flowing = record.flowing_ms.get("inbound" if direction == "to_user" else "outbound")
         yield [
-            move.blackout_events_ms, direction, *values, late.worst_ms, late.late, record.resets, flowing
+            move.blackout_events_ms, direction, *values, late.worst_ms, late.late, record.resets, flowing,
+            int(record.cut_short),
         ]  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def document(design: Design, records: Sequence[Record], environment: Mapping[str
         for record in moves
         if record.planned.point.datacenters_ms is None and record.planned.point.fmcc_rtt_ms == design.loss_rtt_ms
     ]
-    null = summary(_outcomes(nulls), design.seed) if nulls else None
+    null, bridge = (summary(_outcomes(each), design.seed) if each else None for each in (nulls, by_kind[Kind.BRIDGE]))
     found: dict[str, Any] = {
         "vm": EMULATED,
         "design": {**msgspec.to_builtins(design), "loss_rtt_ms": design.loss_rtt_ms},
@@ -48,7 +48,7 @@ def document(design: Design, records: Sequence[Record], environment: Mapping[str
         "summary": _nested(design, swept, lambda point: (point.scheme, f"{point.fmcc_rtt_ms:g}")),
         "summary_loss": _nested(design, at_loss, lambda point: (f"{point.control_loss:g}", point.scheme)),
         "pooled": _pooled(design, swept, null),
-        "control": {"null_move": None if null is None else msgspec.to_builtins(null)},
+        "control": {"null_move": msgspec.to_builtins(null), "same_bridge": msgspec.to_builtins(bridge)},
         "predictions": _predictions(design, moves),
         "tcp": _tcp(design, by_kind[Kind.TCP]),
         "user_moves": user_moves(design, by_kind[Kind.USER]),
@@ -62,8 +62,8 @@ def document(design: Design, records: Sequence[Record], environment: Mapping[str
     }
     found["checks"] = checks(found)
     found["runs"] = [_run(record) for record in moves]
-    for key, kind in (("control", Kind.NULL), ("tcp", Kind.TCP), ("user_moves", Kind.USER)):
-        found[key]["runs"] = [_run(record) for record in by_kind[kind]]
+    for key, kinds in (("control", (Kind.NULL, Kind.BRIDGE)), ("tcp", (Kind.TCP,)), ("user_moves", (Kind.USER,))):
+        found[key]["runs"] = [_run(record) for kind in kinds for record in by_kind[kind]]
     return found
 
 
@@ -81,6 +81,7 @@ def _run(record: Record) -> dict[str, Any]:
         "to": record.target,
         **figures,
         "probes": msgspec.to_builtins(record.lateness),
+        "cut_short": record.cut_short,
         "resets": record.resets,
         "flowing_ms": record.flowing_ms,
         "attempt": record.attempt,
@@ -243,6 +244,7 @@ def probes(measured: Sequence[Record]) -> dict[str, Any]:
         "runs_with_missed_slots": sum(any(each.late for each in record.lateness.values()) for record in measured),
         "runs": len(measured),
         "realtime": all(record.realtime for record in measured),
+        "runs_cut_short": sum(record.cut_short for record in measured),
     }
 
 

@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from lispfmc.lab.workload import PROBE, PROBE_BYTES, RECORD, Stop, Summary, become_instrument
+from lispfmc.lab.workload import PROBE, PROBE_BYTES, RECORD, Ebb, Stop, Summary, become_instrument
 
 CHUNKS = 10  # an interval's packets leave in so many parts, evenly spread
 _SO_TIMESTAMPNS, _SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
@@ -23,6 +23,7 @@ _BUFFER = 32 << 20
 _BUFFERED = 1 << 20
 _NOTICE = 0.1
 _PRIORITY = 17  # before routers: what it loads must not make it send less
+_SOON = 0.02  # when it is told to stop
 
 
 def send_to_many(stop: Stop, interval_us: int, source: str, peers: list[tuple[str, int]]) -> Summary:
@@ -78,16 +79,15 @@ def receive_quietly(stop: Stop, log: Path, port: int) -> Summary:
         inbound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
     inbound.bind(("::", port))
     inbound.settimeout(0)
-    received = 0
+    received, ebb = 0, Ebb()
     with log.open("wb", buffering=_BUFFERED) as records:
-        asked = False
-        while not asked:
-            asked = stop.asked  # what came before SIGTERM is still taken
-            if not asked:
-                time.sleep(_NOTICE)
-            received += _drain(inbound, records)
-            records.flush()  # who waits for the last packet looks at how long the log is
-    return {"received": received, "foreign": 0, "realtime": True}
+        while not stop.asked or not ebb.over(time.monotonic()):
+            time.sleep(_SOON if stop.asked else _NOTICE)
+            if new := _drain(inbound, records):
+                ebb.came(time.monotonic())
+                received += new
+                records.flush()  # who waits for the last packet looks at how long the log is
+    return {"received": received, "foreign": 0, "realtime": True, "cut_short": ebb.cut_short}
 
 
 def _drain(inbound: socket.socket, records: BinaryIO) -> int:

@@ -12,6 +12,7 @@ Requests -> replies ({"ok": true, ...}; errors {"ok": false, "error": "what, why
 * {"do":"detach"}            -> down_ns
 * {"do":"freeze"}            -> down_ns, stopped_ns (link down and every worker stopped)
 * {"do":"thaw","site":S}     -> site, up_ns, resumed_ns (workers continued), announced_ns
+* {"do":"wire","site":S}     -> site: a link that was plugged in later, interface S; it is down until it is used
 * {"do":"status"}            -> name, role, site, frozen, eids, sites, workers [{id, kind, pid, log}]
 * {"do":"probe.start","id":I,"peer":IP,"port":P,"interval_us":1000,"log":PATH}   -> pid   sends probes
 * {"do":"probe.receive","id":I,"port":P,"log":PATH}                              -> pid   receives them
@@ -91,6 +92,7 @@ class Node:
             "detach": self._detach,
             "freeze": self._freeze,
             "thaw": self._thaw,
+            "wire": self._wire,
             "status": self._status,
             "probe.start": self._start_probe,
             "probe.receive": self._start_receiver,
@@ -179,6 +181,13 @@ class Node:
 
     def _detach(self, _: Request) -> Reply:
         return {"down_ns": self._down()}
+
+    def _wire(self, request: Request) -> Reply:
+        site = str(request["site"])
+        if site not in self.sites:
+            self._links[site] = site_link(self._rtnetlink, site, self.eids)
+            self.sites[site] = site
+        return {"site": site}
 
     def _freeze(self, _: Request) -> Reply:
         if self._frozen:

@@ -40,6 +40,9 @@ class Logs(msgspec.Struct, frozen=True):
     resets: int = 0
     """Ends of TCP connections that broke."""
 
+    cut_short: bool = False
+    """Packets still came when the receivers stopped (`lispfmc.lab.workload.DRAIN_S`): some of the lost were late."""
+
 
 class Probes:
     """`start`, let the moves happen, `stop` -> Logs. `abandon` after a failure."""
@@ -52,7 +55,6 @@ class Probes:
         *,
         version: int = 4,
         interval_us: int = INTERVAL_US,
-        drain_s: float = DRAIN_S,
         round_trips: bool = True,
         transport: str = "udp",
         quiet: bool = False,
@@ -60,7 +62,7 @@ class Probes:
         """`quiet`: the user's receiver reads what the kernel has timed and does not wake for each packet. The service's
         does: it stops with the service, and a packet that waits in a stopped machine is not received."""
         self._user, self._service, self._folder = user, service, folder
-        self._interval_us, self._drain_s, self._round_trips = interval_us, drain_s, round_trips
+        self._interval_us, self._round_trips = interval_us, round_trips
         self._transport, self._quiet = transport, quiet
         self._user_ip, self._service_ip = user.eid(version=version), service.eid(version=version)
 
@@ -82,18 +84,18 @@ class Probes:
         await self._send(service, self._user_ip, TO_USER_PORT, "to_user.sender")
 
     async def stop(self) -> Logs:
-        """Senders stop, what is in flight arrives, then everything else stops."""
+        """Senders stop; receivers when nothing has come for a while (each sees to it itself), then the rest."""
         user, service = self._user.socket, self._service.socket
         to_service = await _end(user, "probe.stop", "measure-send")
         to_user = await _end(service, "probe.stop", "measure-send")
-        await asyncio.sleep(self._drain_s)
+        receivers = await asyncio.gather(*(_end(node, "probe.stop", "measure-receive") for node in (user, service)))
         if self._round_trips:
             await _end(user, "rtt.stop", "measure-rtt")
         heartbeat = await _end(service, "heartbeat.stop", "measure-heartbeat")
-        receivers = [await _end(node, "probe.stop", "measure-receive") for node in (user, service)]
         resets = sum(summary.get("resets", 0) for summary in (*receivers, to_service, to_user))
         logs = read_logs(self._folder, {"to_service": to_service, "to_user": to_user}, heartbeat)
-        return msgspec.structs.replace(logs, resets=resets)
+        cut_short = any(summary.get("cut_short", False) for summary in receivers)
+        return msgspec.structs.replace(logs, resets=resets, cut_short=cut_short)
 
     async def abandon(self) -> None:
         """Stop whatever of ours runs in the two nodes."""
@@ -117,6 +119,8 @@ class ManyProbes:
 
     def __init__(self, user: NodeEntry, services: list[NodeEntry], folder: Path, interval_us: int) -> None:
         self._user, self._services, self._folder, self._interval_us = user, services, folder, interval_us
+        self.cut_short = False
+        """As in Logs."""
 
     async def start(self) -> None:
         await self.abandon()
@@ -135,7 +139,8 @@ class ManyProbes:
     async def stop(self) -> dict[str, Flow]:
         summary = await _end(self._user.socket, "probe.stop", "measure-send")
         await self._drained()
-        await asyncio.gather(*(_end(each.socket, "probe.stop", "measure-receive") for each in self._services))
+        ended = await asyncio.gather(*(_end(each.socket, "probe.stop", "measure-receive") for each in self._services))
+        self.cut_short = any(summary.get("cut_short", False) for summary in ended)
         flows = {}
         for service in self._services:
             arrivals = (Arrival(*record) for record in _records(self._folder / service.name, _RECORD))

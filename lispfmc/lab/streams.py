@@ -12,7 +12,7 @@ import socket
 import time
 from pathlib import Path
 
-from lispfmc.lab.workload import PROBE, RECORD, Stop, Summary, become_instrument
+from lispfmc.lab.workload import PROBE, RECORD, Ebb, Stop, Summary, become_instrument
 
 CONNECT_S = 5.0
 _BUFFER = 1 << 20
@@ -63,6 +63,7 @@ def receive_stream(stop: Stop, log: Path, port: int) -> Summary:
     """Take one connection and log each message with the time at which this process got it."""
     realtime = become_instrument()
     received = resets = 0
+    ebb = Ebb()
     listener = socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1)
     listener.settimeout(_NOTICE)
     connection = None
@@ -71,7 +72,7 @@ def receive_stream(stop: Stop, log: Path, port: int) -> Summary:
             connection, _ = listener.accept()
     with log.open("wb", buffering=_BUFFER) as records:
         partial = b""
-        while connection is not None and not stop.asked:
+        while connection is not None and (not stop.asked or not ebb.over(time.monotonic())):
             try:
                 connection.settimeout(_NOTICE)
                 data = connection.recv(65536)
@@ -83,10 +84,11 @@ def receive_stream(stop: Stop, log: Path, port: int) -> Summary:
             if not data:
                 break
             now = time.monotonic_ns()
+            ebb.came(now / 1e9)
             data = partial + data
             whole = len(data) - len(data) % PROBE.size
             for sequence, sent in PROBE.iter_unpack(data[:whole]):
                 records.write(RECORD.pack(sequence, sent, now))
                 received += 1
             partial = data[whole:]
-    return {"received": received, "foreign": 0, "realtime": realtime, "resets": resets}
+    return {"received": received, "foreign": 0, "realtime": realtime, "resets": resets, "cut_short": ebb.cut_short}

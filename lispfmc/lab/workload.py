@@ -9,6 +9,9 @@ Logs (little-endian records, no header):
 * probe receiver  `<QQQ`  seq, sent_ns, received_ns: every packet as it arrived, duplicates too.
 * rtt             `<QQQ`  seq, sent_ns, received_ns: every answer.
 * heartbeat       `<QQ`   beat_ns, gap_ns: the beat that ended a silence longer than two intervals, and its length.
+A receiver that is told to stop goes on until nothing has come for SILENT_S: no packet that is only late counts as lost.
+At most DRAIN_S, and `cut_short` in its summary says that packets still came then.
+
 * probe sender    JSON    the summary: {first_ns, last_ns, sent, not_sent, send_errors, interval_us, skips, realtime}.
 
 The probes are an open loop on an absolute schedule. A sender that was late (frozen, or not scheduled) skips the slots
@@ -49,6 +52,29 @@ _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 _MAX_SKIPS = 1000  # a summary stays small however often a sender was late
 _BUFFER = 1 << 20  # a log is written in large pieces: no disk write in the middle of a measurement
 _NOTICE = 0.1  # seconds until a worker that waits for packets notices SIGTERM
+SILENT_S = 0.15  # longer than two packets of an open loop are apart, also where the machine is busy
+DRAIN_S = 2.0  # less than the agent waits for a worker's end
+
+
+class Ebb:
+    """Tells a receiver that was told to stop when it may: after SILENT_S without a packet, or DRAIN_S in all."""
+
+    def __init__(self) -> None:
+        self._told: float | None = None
+        self._came = 0.0
+        self.cut_short = False
+        """Packets still came when the time was over."""
+
+    def came(self, now: float) -> None:
+        self._came = now
+
+    def over(self, now: float) -> bool:
+        """Asked by a receiver that has been told to stop; the first time, it is told now."""
+        if self._told is None:
+            self._told = now
+        silent = now - max(self._told, self._came) >= SILENT_S
+        self.cut_short = not silent and now - self._told >= DRAIN_S
+        return silent or self.cut_short
 
 
 class Stop:
@@ -216,20 +242,22 @@ def receive_probes(stop: Stop, log: Path, port: int) -> Summary:
     inbound = _datagram_socket("::", port)
     inbound.settimeout(_NOTICE)
     received = foreign = 0
+    ebb = Ebb()
     with log.open("wb", buffering=_BUFFER) as records:
-        while not stop.asked:
+        while not stop.asked or not ebb.over(time.monotonic()):
             try:
                 data = inbound.recv(2048)
             except OSError:
                 continue
             now = time.monotonic_ns()
+            ebb.came(now / 1e9)
             if len(data) != PROBE_BYTES:
                 foreign += 1
                 continue
             sequence, sent = PROBE.unpack_from(data)
             records.write(RECORD.pack(sequence, sent, now))
             received += 1
-    return {"received": received, "foreign": foreign, "realtime": realtime}
+    return {"received": received, "foreign": foreign, "realtime": realtime, "cut_short": ebb.cut_short}
 
 
 def measure_rtt(stop: Stop, log: Path, interval_us: int, source: str, peer: tuple[str, int]) -> Summary:

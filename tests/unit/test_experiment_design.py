@@ -90,7 +90,7 @@ def test_the_network_is_metro_with_the_user_between_the_data_centres(tmp_path: P
     topology = load_topology(str(path))
     assert topology.pair("access1", "dc1").rtt_ms == topology.pair("access1", "dc2").rtt_ms == 5.0
     assert topology.pair("dc1", "dc2").rtt_ms == 6
-    assert (topology.emulation.copy_s, topology.emulation.pause_ms) == (0.2, 60)
+    assert (topology.emulation.copy_s, topology.emulation.pause_ms) == (0.1, 60)
     assert topology.fmcc.policy == "never", "only the experiment moves the service"
     assert [node.name for node in topology.nodes] == ["alice", "alice-app"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from lispfmc.experiment.design import Design
-from lispfmc.experiment.moving import DRAIN_S, WARM_UP_S, Moves
+from lispfmc.experiment.moving import WARM_UP_S, Moves
 from lispfmc.experiment.network import topology_of
 from lispfmc.experiment.paper.networks import lab_on
 from lispfmc.experiment.paper.work import Work
@@ -50,9 +50,7 @@ def killed_at(work: Work, scheme: str, phase: str) -> Killed:
 async def _move(lab: Installation, phase: str, design: Design) -> Killed:
     service = next(node for node in lab.nodes if node.role == "service")
     folder = lab.folder / "measurement"
-    probes = Probes(
-        lab.users()[0], service, folder, interval_us=design.interval_us, drain_s=DRAIN_S, round_trips=False, quiet=True
-    )
+    probes = Probes(lab.users()[0], service, folder, interval_us=design.interval_us, round_trips=False, quiet=True)
     try:
         await probes.start()
         await asyncio.sleep(WARM_UP_S)
