@@ -32,6 +32,9 @@ AFTER_S = 0.3  # after the last word of the move: longer than any silence that i
 DRAIN_S = 0.15  # longer than any packet is on its way
 MOVE_S = 60.0
 ACKNOWLEDGED_S = 5.0
+ACKNOWLEDGING = frozenset(("lossless", "lossless-no-replay", "lossless-no-hold", "bicast", "fig9"))
+"""Schemes in which routers acknowledge to the controller; with the others nobody tells it that all is over."""
+UNTOLD_S = 1.0
 OVER = frozenset({"placement.changed", "migration.failed", "migration.unconfirmed"})
 
 
@@ -65,12 +68,12 @@ class Moves:
         """Ask for the move; returns its id."""
         return str((await self._api.post("/v1/moves", {"service": service, "to": datacenter}))["id"])
 
-    async def over(self, move: str) -> str:
+    async def over(self, move: str, *, acknowledged_s: float = ACKNOWLEDGED_S) -> str:
         """Wait until the controller has nothing more to do for it; returns the name of the event that said so."""
         async with asyncio.timeout(MOVE_S):
             await self._until(lambda: bool(OVER & self._names(move)))
         with contextlib.suppress(TimeoutError):  # an acknowledgement may be lost for good
-            async with asyncio.timeout(ACKNOWLEDGED_S):
+            async with asyncio.timeout(acknowledged_s):
                 await self._until(
                     lambda: "acknowledged" in self._names(move) or "migration.failed" in self._names(move)
                 )
@@ -131,7 +134,7 @@ class Runner:
             await asyncio.sleep(WARM_UP_S)
             begin = time.monotonic_ns()
             await asyncio.sleep(BEFORE_S)
-            happened = await self._happen(kind)
+            happened = await self._happen(planned)
             await asyncio.sleep(AFTER_S)
             window = Window(begin, time.monotonic_ns())
             logs = await probes.stop()
@@ -157,10 +160,10 @@ class Runner:
             quiet=not tcp,
         )
 
-    async def _happen(self, kind: Kind) -> Happening:
-        match kind:
+    async def _happen(self, planned: Planned) -> Happening:
+        match planned.point.kind:
             case Kind.MOVE | Kind.TCP:
-                return await self._move()
+                return await self._move(planned.point.scheme)
             case Kind.NULL:
                 return await self._stop_and_resume()
             case Kind.USER:
@@ -168,11 +171,12 @@ class Runner:
             case Kind.CROWD:
                 raise LocalError("one service is no crowd: see lispfmc.experiment.crowding")
 
-    async def _move(self) -> Happening:
+    async def _move(self, scheme: str) -> Happening:
         here, there = await here_and_there(self._service)
         move = await self._moves.request(self._service.name, there)
         try:
-            said = await self._moves.over(move)
+            patience = ACKNOWLEDGED_S if scheme in ACKNOWLEDGING else UNTOLD_S
+            said = await self._moves.over(move, acknowledged_s=patience)
         except TimeoutError as error:
             raise NoMove(f"the move to {there} was not over after {MOVE_S:g} s") from error
         told = await self._moves.told(move)
