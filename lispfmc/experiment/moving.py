@@ -32,9 +32,9 @@ AFTER_S = 0.3  # after the last word of the move: longer than any silence that i
 DRAIN_S = 0.15  # longer than any packet is on its way
 MOVE_S = 60.0
 ACKNOWLEDGED_S = 5.0
-ACKNOWLEDGING = frozenset(("lossless", "lossless-no-replay", "lossless-no-hold", "bicast", "fig9"))
-"""Schemes in which routers acknowledge to the controller; with the others nobody tells it that all is over."""
-UNTOLD_S = 1.0
+UNTOLD_S = {"cp": 1.0, "pubsub": 1.0, "garp": 1.0}
+"""In these schemes no router acknowledges to the controller: nobody tells when all is over. Nor in those that solicit,
+where the wait is longer: a move within 3 s of the one before would meet the rate limit of RFC 9301 §6.1."""
 OVER = frozenset({"placement.changed", "migration.failed", "migration.unconfirmed"})
 
 
@@ -175,8 +175,7 @@ class Runner:
         here, there = await here_and_there(self._service)
         move = await self._moves.request(self._service.name, there)
         try:
-            patience = ACKNOWLEDGED_S if scheme in ACKNOWLEDGING else UNTOLD_S
-            said = await self._moves.over(move, acknowledged_s=patience)
+            said = await self._moves.over(move, acknowledged_s=UNTOLD_S.get(scheme, ACKNOWLEDGED_S))
         except TimeoutError as error:
             raise NoMove(f"the move to {there} was not over after {MOVE_S:g} s") from error
         told = await self._moves.told(move)

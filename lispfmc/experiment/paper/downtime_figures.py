@@ -19,6 +19,8 @@ from lispfmc.experiment.statistics import median
 
 PAPERS, OURS = "fig9", "lossless"
 CONTROLLER = "round-trip time controller - target data centre (ms)"
+FEW = 3
+"""Moves of a point: with less nothing is said of how a curve runs."""
 SIMILAR = 0.2, 3.0
 """A share and milliseconds within which two downtimes are taken for the same."""
 
@@ -146,15 +148,16 @@ def _real_lines(real: Sequence[RealMove]) -> list[Line]:
 
 
 def _real_row(mine: Sequence[RealMove]) -> Compared:
-    added, blackout, gap = (
-        median([getattr(each, name) for each in mine]) for name in ("added_ms", "blackout_ms", "gap_ms")
+    added, blackout, gap, still = (
+        median([getattr(each, name) for each in mine]) for name in ("added_ms", "blackout_ms", "gap_ms", "still_ms")
     )
     lost = sum(each.unanswered for each in mine)
     return Compared(
         f"{mine[0].scheme}, real VM, at {mine[0].far_ms:g} ms",
         "no printed values",
         f"A {added:.1f}, B {blackout:.1f}, D {gap:.1f} ms (median of {len(mine)}), {lost} echoes not answered",
-        "B is QEMU's own pause; D is seen by echoes, so that it holds what the guest's processor takes to answer",
+        "B is QEMU's own pause; D is seen by echoes, so that it holds what the guest's processor takes to answer: "
+        f"before it was stopped, it was silent for {still:.1f} ms at the longest (median)",
     )
 
 
@@ -227,6 +230,8 @@ def _flatness(mine: Sequence[Group]) -> str:
     lost = f"{sum(each.lost for each in mine)} packets lost; n = {_ns(mine)} a point"
     if far.far_ms == near.far_ms:
         return f"{near.scheme}: A {near.added:.1f} ms at {near.far_ms:g} ms, {lost}."
+    if min(each.n for each in mine) < FEW:
+        return f"{near.scheme}: A {near.added:.1f} ms at {near.far_ms:g} ms, {far.added:.1f} at {far.far_ms:g}; {lost}."
     grows = far.added - near.added
     slope = grows / (far.far_ms - near.far_ms)
     if _similar(far.added, near.added):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from lispfmc.wire.errors import LocalError
 
 AROUND_S = 0.5
 """Of probing before the machine stops and after it runs again."""
-NS_PER_S = 1_000_000_000
+NS_PER_S, STOPPING_NS = 1_000_000_000, 50_000_000
 
 
 class RealMove(msgspec.Struct, frozen=True):
@@ -39,6 +40,8 @@ class RealMove(msgspec.Struct, frozen=True):
     added_ms: float
     blackout_ms: float
     gap_ms: float
+    still_ms: float
+    """The longest time without an answer before the machine stopped: what its processor does to any figure."""
     unanswered: int
 
 
@@ -88,6 +91,7 @@ async def _all(
 async def _move(
     lab: Installation, moves: Moves, service: str, eid: str, there: str, point: Point, folder: Path
 ) -> RealMove:
+    begin = time.monotonic_ns()
     async with Echoes(the_user(lab), eid, folder, pings=False) as echoes:
         await asyncio.sleep(AROUND_S)
         move = await moves.request(service, there)
@@ -101,8 +105,11 @@ async def _move(
     gap = silence_ms(echoes.fine, stopped - around, runs + around)
     if gap is None:
         raise LocalError(f"{service} did not answer around its move to {there}; see the lab's logs")
+    still = silence_ms(echoes.fine, begin, stopped - STOPPING_NS)
     blackout = round((runs - stopped) / 1e6, 3)
     lost = unanswered(echoes.fine, stopped - around, runs + around)
     assert point.datacenters_ms is not None
     case = "{:g}-{:g}".format(*point.datacenters_ms)
-    return RealMove(case, point.scheme, point.hypervisors_ms or 0.0, round(gap - blackout, 3), blackout, gap, lost)
+    return RealMove(
+        case, point.scheme, point.hypervisors_ms or 0.0, round(gap - blackout, 3), blackout, gap, still or 0.0, lost
+    )

@@ -10,6 +10,8 @@ from lispfmc.experiment.paper.archive import Archive
 from lispfmc.experiment.paper.result import Chart, Figure, Line
 
 STYLES = {"measured": "-", "computed": "--", "paper": ":", "real": ""}
+BESIDE = 4
+"""Curves at most whose names are inside the picture."""
 MARKERS = {"real": "s"}
 
 
@@ -55,7 +57,10 @@ def _fill(axes: Any, chart: Chart) -> None:
             name, (at, 1), xycoords=("data", "axes fraction"), xytext=(2, -2), textcoords="offset points",
             rotation=90, va="top", fontsize="x-small", color="grey",
         )  # fmt: skip
-    if chart.lines:
+    if len(chart.lines) > BESIDE:
+        axes.figure.set_size_inches(INCHES[0] + 2.2, INCHES[1])
+        axes.figure.legend(loc="outside right upper", fontsize="small", frameon=False)
+    elif chart.lines:
         axes.legend(fontsize="small")
 
 

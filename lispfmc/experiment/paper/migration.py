@@ -23,8 +23,8 @@ from lispfmc.lab.namespaces import namespace_of
 from lispfmc.wire.errors import LocalError
 
 BETWEEN = frozenset(("dc1", "dc2"))
-RTTS_MS, QUICK_RTTS_MS = (1.0, 10.0, 20.0, 50.0, 100.0), (10.0,)
-TIMES, TABLE_TIMES = 2, 3
+RTTS_MS, QUICK_RTTS_MS = (1.0, 10.0, 50.0, 100.0), (10.0,)
+TIMES, TABLE_TIMES = 2, 2
 SAMPLE_S = 1.0
 RESUMED_S = 10.0
 FLAT = 0.1
