@@ -97,6 +97,10 @@ def paper(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="for the report; build/report unless given")
     ] = None,
+    publish: Annotated[
+        Path | None,
+        typer.Option("--publish", metavar="DIR", help="measure nothing: write the report that is there for committing"),
+    ] = None,
     output: Annotated[
         Format, typer.Option("-o", "--output", help="table for people, json for programs")
     ] = Format.table,
@@ -104,7 +108,10 @@ def paper(
     """Repeat what the papers measured and computed, on the lab's network, and write a page with figures, tables and raw
     values. Parts that cannot be made here say why; docs/experiments.md says what each needs."""
     from lispfmc.cli.reporting import paper as verb
+    from lispfmc.cli.reporting import published
     from lispfmc.experiment.paper.work import Settings
 
+    if publish is not None:
+        raise typer.Exit(published(out, publish, output=output))
     settings = Settings(quick=quick, seed=seed, trace=None if trace is None else str(trace))
     raise typer.Exit(verb(only, settings, out, output=output))

@@ -9,6 +9,7 @@ from lispfmc.cli.failure import CONDITION, DONE
 from lispfmc.cli.output import Format, print_json, print_table, print_text, say
 from lispfmc.experiment.paper.archive import Archive
 from lispfmc.experiment.paper.carrying import carry_out, chosen, outline
+from lispfmc.experiment.paper.publishing import publish
 from lispfmc.experiment.paper.work import Part, Settings
 from lispfmc.lab.interruption import interruptible
 
@@ -30,6 +31,16 @@ def paper(only: str | None, settings: Settings, out: Path | None, *, output: For
             print_text(f"not made: {name}: {why}")
         print_text(f"page: {page}")
     return CONDITION if cannot else DONE
+
+
+def published(out: Path | None, to: Path, *, output: Format) -> int:
+    """The report that is there, in the form that is committed. Exit 0."""
+    parts = publish(Archive(out or DEFAULT), to)
+    if output is Format.json:
+        print_json({"published": str(to), "parts": parts})
+    else:
+        print_text(f"published: {', '.join(parts)} in {to}")
+    return DONE
 
 
 class _Bar:

@@ -55,7 +55,8 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     datacenters_ms: tuple[float, float] | None = None
     kind: Kind = Kind.MOVE
     hypervisors_ms: float | None = None
-    """Round-trip time from the controller to both hypervisors, where they are not as far as their routers."""
+    """Round-trip time from the controller to both hypervisors, where they are not as far as their routers. With it,
+    `datacenters_ms` are those of source and target, on the way back too."""
 
 
 class Planned(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -32,6 +32,9 @@ BEFORE_S = 0.1
 AFTER_S = 0.3  # after the last word of the move: longer than any silence that is still to end
 MOVE_S = 60.0
 ACKNOWLEDGED_S = 2.0  # the third repetition has been answered by then, or none is
+UNTOLD_S = {"cp": 1.0, "pubsub": 1.0, "garp": 1.0, "dataplane": 3.5, "smr": 3.5}
+"""In these schemes no router acknowledges to the controller: nobody tells when all is over. Those that solicit wait
+longer: a move within 3 s of the one before would meet the rate limit of RFC 9301 §6.1."""
 AGENTS_S = 10.0  # until a hypervisor's word has come through losses
 HYPERVISORS = frozenset({"migration.stopped", "migration.resumed"})
 OVER = frozenset({"placement.changed", "migration.failed", "migration.unconfirmed"})
@@ -67,13 +70,13 @@ class Moves:
         """Ask for the move; returns its id."""
         return str((await self._api.post("/v1/moves", {"service": service, "to": datacenter}))["id"])
 
-    async def over(self, move: str) -> str:
+    async def over(self, move: str, *, acknowledged_s: float = ACKNOWLEDGED_S) -> str:
         """Wait until the controller has nothing more to do for it; returns the name of the event that said so."""
         async with asyncio.timeout(MOVE_S):
             await self._until(lambda: bool(OVER & self._names(move)))
         # The network may be done before the hypervisors' words have come, which travel by TCP through the same losses;
         # and an acknowledgement may be lost for good.
-        for seconds, wanted in ((AGENTS_S, HYPERVISORS), (ACKNOWLEDGED_S, {"acknowledged"})):
+        for seconds, wanted in ((AGENTS_S, HYPERVISORS), (acknowledged_s, {"acknowledged"})):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._until(
@@ -142,7 +145,7 @@ class Runner:
             begin = time.monotonic_ns()
             if kind not in (Kind.MOVE, Kind.TCP):  # between request and STOP a move takes longer
                 await asyncio.sleep(BEFORE_S)
-            happened = await self._happen(kind)
+            happened = await self._happen(planned)
             await asyncio.sleep(AFTER_S)
             window = Window(begin, time.monotonic_ns())
             logs = await probes.stop()
@@ -169,10 +172,10 @@ class Runner:
             quiet=not tcp,
         )
 
-    async def _happen(self, kind: Kind) -> Happening:
-        match kind:
+    async def _happen(self, planned: Planned) -> Happening:
+        match planned.point.kind:
             case Kind.MOVE | Kind.TCP:
-                return await self._move()
+                return await self._move(planned.point.scheme)
             case Kind.NULL:
                 return await self._stop_and_resume()
             case Kind.BRIDGE:
@@ -182,11 +185,11 @@ class Runner:
             case Kind.CROWD:
                 raise LocalError("one service is no crowd: see lispfmc.experiment.crowding")
 
-    async def _move(self) -> Happening:
+    async def _move(self, scheme: str) -> Happening:
         here, there = await here_and_there(self._service)
         move = await self._moves.request(self._service.name, there)
         try:
-            said = await self._moves.over(move)
+            said = await self._moves.over(move, acknowledged_s=UNTOLD_S.get(scheme, ACKNOWLEDGED_S))
         except TimeoutError as error:
             raise NoMove(f"the move to {there} was not over after {MOVE_S:g} s") from error
         told = await self._moves.told(move)

@@ -67,12 +67,16 @@ def rtts_ms(values: Mapping[str, Any]) -> dict[frozenset[str], float]:
     return {frozenset(pair["between"]): float(pair["rtt_ms"]) for pair in values["wan"]["pairs"]}
 
 
-def rtts_at(base: Mapping[frozenset[str], float], point: Point) -> dict[frozenset[str], float]:
-    """The matrix at a point: the controller is as far from everybody as the point says."""
+def rtts_at(
+    base: Mapping[frozenset[str], float], point: Point, source: str = DATACENTERS[0]
+) -> dict[frozenset[str], float]:
+    """The matrix at a point: the controller is as far from everybody as the point says. `source`: where the service is,
+    when the point's data centres are those of source and target."""
     changed = {pair: point.fmcc_rtt_ms if FMCC in pair else rtt for pair, rtt in base.items()}
     if point.datacenters_ms is not None:
         changed[frozenset((FMCC, MAPSERVER))] = base[frozenset((FMCC, MAPSERVER))]
-        for datacenter, rtt in zip(DATACENTERS, point.datacenters_ms, strict=True):
+        order = DATACENTERS if source == DATACENTERS[0] else reversed(DATACENTERS)
+        for datacenter, rtt in zip(order, point.datacenters_ms, strict=True):
             changed[frozenset((FMCC, datacenter))] = rtt
     return changed
 

@@ -22,8 +22,8 @@ import msgspec
 
 from lispfmc.experiment.crowding import CrowdRunner
 from lispfmc.experiment.design import Design, Planned, Session
-from lispfmc.experiment.moving import Moves, Runner
-from lispfmc.experiment.network import rtts_at, rtts_ms, streams_at, topology_of
+from lispfmc.experiment.moving import Moves, Runner, here_and_there
+from lispfmc.experiment.network import DATACENTERS, rtts_at, rtts_ms, streams_at, topology_of
 from lispfmc.experiment.records import Folder, Record
 from lispfmc.lab import lifecycle
 from lispfmc.lab.impairment import impair
@@ -127,8 +127,8 @@ async def _runs(
             planned = left[0]
             attempts[planned.number] += 1
             # for every run anew, also where nothing changes: the losses of each have a seed of their own
-            rtts = rtts_at(base, planned.point)
             try:
+                rtts = rtts_at(base, planned.point, await _source(lab, planned))
                 streams, loss = streams_at(planned.point), planned.point.control_loss
                 await impair(lab, rtts, streams_ms=streams, control_loss_percent=loss, seed=planned.seed)
                 await asyncio.sleep(SETTLE_S + max(rtts.values()) / 1000)
@@ -139,6 +139,14 @@ async def _runs(
             folder.keep(record)
             left.popleft()
             progress.done(record)
+
+
+async def _source(lab: Installation, planned: Planned) -> str:
+    """Where the service is, if the point's delays depend on it."""
+    if planned.point.hypervisors_ms is None:
+        return DATACENTERS[0]
+    here, _ = await here_and_there(next(node for node in lab.nodes if node.role == "service"))
+    return here
 
 
 def _failed(planned: Planned, block: int, why: str) -> Record:

@@ -18,6 +18,8 @@ from lispfmc.lab.workload import PROBE, PROBE_BYTES, RECORD, Ebb, Stop, Summary,
 
 CHUNKS = 10  # an interval's packets leave in so many parts, evenly spread
 _SO_TIMESTAMPNS, _SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
+_IP_PKTINFO = 8  # linux/in.h
+_PKTINFO = struct.Struct("=I4s4s")
 _TIMESPEC = struct.Struct("@ll")
 _BUFFER = 32 << 20
 _BUFFERED = 1 << 20
@@ -66,6 +68,32 @@ def send_to_many(stop: Stop, interval_us: int, source: str, peers: list[tuple[st
         "skips": skips[:1000],
         "realtime": realtime,
     }
+
+
+def send_from_many(stop: Stop, interval_us: int, sources: list[str], peer: tuple[str, int]) -> Summary:
+    """One numbered packet an interval, each from the next of the sources, which are addresses of this host (IPv4)."""
+    realtime = become_instrument()
+    out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    chosen = [_PKTINFO.pack(0, socket.inet_aton(source), bytes(4)) for source in sources]
+    packet, interval = bytearray(PROBE_BYTES), interval_us * 1000
+    sequence = errors = slot = not_sent = 0
+    first = time.monotonic_ns()
+    while not stop.asked:
+        late = (time.monotonic_ns() - first) // interval - slot
+        if late > 0:
+            not_sent += late
+            slot += late
+        pause = first + slot * interval - time.monotonic_ns()
+        if pause > 0:
+            time.sleep(pause / 1e9)
+        PROBE.pack_into(packet, 0, sequence, time.monotonic_ns())
+        try:
+            out.sendmsg([packet], [(socket.IPPROTO_IP, _IP_PKTINFO, chosen[sequence % len(chosen)])], 0, peer)
+        except OSError:
+            errors += 1
+        sequence += 1
+        slot += 1
+    return {"first_ns": first, "sent": sequence, "not_sent": not_sent, "send_errors": errors, "realtime": realtime}
 
 
 def receive_quietly(stop: Stop, log: Path, port: int) -> Summary:

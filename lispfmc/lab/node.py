@@ -17,7 +17,7 @@ Requests -> replies ({"ok": true, ...}; errors {"ok": false, "error": "what, why
 * {"do":"probe.start","id":I,"peer":IP,"port":P,"interval_us":1000,"log":PATH}   -> pid   sends probes
 * {"do":"probe.receive","id":I,"port":P,"log":PATH}                              -> pid   receives them
   (both: with "transport":"tcp" in a connection, see streams.py; many services at once: "peers":[IP,...] in place of
-  "peer", and "quiet":true, see crowd.py)
+  "peer", and "quiet":true; from all of the node's IPv4 EIDs in turn: "from_all":true; see crowd.py)
 * {"do":"rtt.start","id":I,"peer":IP,"port":7007,"interval_us":20000,"log":PATH} -> pid   RTT by UDP echo
 * {"do":"heartbeat.start","id":I,"interval_us":1000,"log":PATH}                  -> pid
 * {"do":"probe.stop" | "rtt.stop" | "heartbeat.stop","id":I} -> summary (also in PATH.json; log formats: workload.py)
@@ -257,7 +257,11 @@ class Node:
     def _start_probe(self, request: Request) -> Reply:
         log, port, interval = Path(request["log"]), int(request["port"]), int(request.get("interval_us", 1000))
         work: Callable[[workload.Stop], workload.Summary]
-        if "peers" in request:
+        if request.get("from_all"):
+            sources = [eid for eid in self.eids if ":" not in eid]
+            peer = (str(request["peer"]), port)
+            work = functools.partial(crowd.send_from_many, interval_us=interval, sources=sources, peer=peer)
+        elif "peers" in request:
             peers = [(str(peer), port) for peer in request["peers"]]
             source = self._source(peers[0][0])
             work = functools.partial(crowd.send_to_many, interval_us=interval, source=source, peers=peers)

@@ -11,8 +11,12 @@ from lispfmc.experiment.design import BadDesign
 from lispfmc.experiment.paper import carrying
 from lispfmc.experiment.paper.archive import Archive
 from lispfmc.experiment.paper.carrying import carry_out, chosen
+from lispfmc.experiment.paper.downtime_figures import Group, pictures
+from lispfmc.experiment.paper.downtime_real import RealMove
+from lispfmc.experiment.paper.parts import PARTS
 from lispfmc.experiment.paper.printed import PATH, papers, printed
 from lispfmc.experiment.paper.result import Compared, Figure, Result, Table
+from lispfmc.experiment.paper.ways import Ways
 from lispfmc.experiment.paper.work import Part, Settings, Work
 from lispfmc.wire.errors import LocalError
 
@@ -125,3 +129,21 @@ def test_an_interruption_leaves_what_was_whole(tmp_path: Path) -> None:
     heard = Heard()
     assert carry_out([GOOD], Settings(), Archive(tmp_path), heard) == {}
     assert heard.said == ["model: is there already"]
+
+
+def test_of_the_real_machine_is_said_what_its_processor_does_without_a_move() -> None:
+    ways = Ways(heard=50.0, direct=50.0, registered=9.0, onward=5.0, target=5.0)
+    group = Group("100-10", "fig9", 100.0, 3, 70.0, 60.0, 130.0, 69.0, 71.0, 500, 105.0, ways)
+    real = RealMove("100-10", "fig9", 100.0, 80.0, 16.0, 96.0, 12.5, 90)
+    (figure,) = pictures([group], [real], [])
+    assert figure.chart is not None
+    assert [line.kind for line in figure.chart.lines] == ["measured", "computed", "computed", "real"]
+    (row,) = [row for row in figure.compared if "real VM" in row.quantity]
+    assert "A 80.0, B 16.0, D 96.0 ms (median of 1)" in row.measured
+    assert "silent for 12.5 ms" in row.why
+    assert "real VM" in figure.chart.note
+
+
+def test_the_whole_full_run_is_planned_for_forty_minutes_and_the_quick_one_for_eight() -> None:
+    assert sum(part.full_s for part in PARTS.values()) < 40 * 60
+    assert sum(part.quick_s for part in PARTS.values()) < 8 * 60

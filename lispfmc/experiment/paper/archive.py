@@ -58,17 +58,21 @@ class Archive:
         self.write(f"parts/{kept.result.part}.json", pretty(kept))
 
     def write(self, name: str, data: bytes) -> None:
-        path = self.path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.draft")
-        try:
-            with draft.open("wb") as out:
-                out.write(data)
-                out.flush()
-                os.fsync(out.fileno())
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)  # of a disk that is full
+        written(self.path / name, data)
+
+
+def written(path: Path, data: bytes) -> None:
+    """The file is whole or not there. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        with draft.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)  # of a disk that is full
 
 
 def pretty(value: Any) -> bytes:

@@ -46,6 +46,10 @@ def carry_out(parts: Sequence[Part], settings: Settings, archive: Archive, progr
     cannot: dict[str, str] = {}
     if (why := pictures()) is not None:
         progress.say(why)
+    if expected := sum(part.quick_s if settings.quick else part.full_s for part in parts):
+        progress.say(
+            f"about {max(1, round(expected / 60))} min on two quiet cores; what is there already is not made again"
+        )
     with archive.held():
         for at, part in enumerate(parts):
             progress.part(part, at, len(parts))

@@ -9,7 +9,10 @@ from lispfmc.experiment.figures import INCHES, KINDS
 from lispfmc.experiment.paper.archive import Archive
 from lispfmc.experiment.paper.result import Chart, Figure, Line
 
-STYLES = {"measured": "-", "computed": "--", "paper": ":"}
+STYLES = {"measured": "-", "computed": "--", "paper": ":", "real": ""}
+BESIDE = 4
+"""Curves at most whose names are inside the picture."""
+MARKERS = {"real": "s"}
 
 
 def draw(figure: Figure, archive: Archive) -> None:
@@ -46,12 +49,24 @@ def _fill(axes: Any, chart: Chart) -> None:
         _curve(axes, line, points=chart.points)
     if chart.log_y:
         axes.set_yscale("log")
-    if chart.lines:
+    if chart.y_most is not None:
+        axes.set_ylim(0, chart.y_most)
+    for name, at in chart.marks.items():
+        axes.axvline(at, color="grey", linewidth=0.8, linestyle=":")
+        axes.annotate(
+            name, (at, 1), xycoords=("data", "axes fraction"), xytext=(2, -2), textcoords="offset points",
+            rotation=90, va="top", fontsize="x-small", color="grey",
+        )  # fmt: skip
+    if len(chart.lines) > BESIDE:
+        axes.figure.set_size_inches(INCHES[0] + 2.2, INCHES[1])
+        axes.figure.legend(loc="outside right upper", fontsize="small", frameon=False)
+    elif chart.lines:
         axes.legend(fontsize="small")
 
 
 def _curve(axes: Any, line: Line, *, points: bool) -> None:
-    marker, style = ("o" if points else ""), STYLES[line.kind]
+    marker, style = MARKERS.get(line.kind, "o" if points else ""), STYLES[line.kind]
+    hollow = "none" if line.kind == "real" else None
     if line.low:
         bars = [
             [max(0.0, y - low) for y, low in zip(line.y, line.low, strict=True)],
@@ -61,7 +76,7 @@ def _curve(axes: Any, line: Line, *, points: bool) -> None:
             line.x, line.y, yerr=bars, marker=marker, markersize=4, capsize=3, linestyle=style, label=line.label
         )
         return
-    axes.plot(line.x, line.y, marker=marker, markersize=4, linestyle=style, linewidth=1, label=line.label)
+    axes.plot(line.x, line.y, marker=marker, markersize=4, linestyle=style, linewidth=1, label=line.label, mfc=hollow)
 
 
 def _map(axes: Any, chart: Chart) -> None:

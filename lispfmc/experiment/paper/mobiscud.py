@@ -65,7 +65,7 @@ def make(work: Work) -> Result:
     _, eid = the_service(values)
     rtts = {frozenset(pair["between"]): float(pair["rtt_ms"]) for pair in values["wan"]["pairs"]}
     with lab_on(values, work.folder, work.tell.say) as lab:
-        found = asyncio.run(_walk(work, lab, eid, 2.0 if work.quick else 10.0))
+        found = asyncio.run(_walk(work, lab, eid, 2.0 if work.quick else 5.0))
     levels = [
         Level(step, rtts[frozenset((step.user, step.machine))], paper, measured, blackout)
         for step, paper, (measured, blackout) in zip(STEPS, _papers(), found, strict=True)

@@ -17,6 +17,8 @@ from lispfmc.lab.topology import SHIPPED
 BIG = {"memory_mb": 1024, "filled_mb": 225, "bandwidth_mbit": 100.0, "boot_s": 280.0}
 """The papers' machine: 1 GB, of which some 300 MB are not zero (225 and what a small Linux takes itself)."""
 SMALL = {"memory_mb": 96, "filled_mb": 8, "bandwidth_mbit": 100.0}
+TINY = {"memory_mb": 96, "filled_mb": 0, "bandwidth_mbit": 100.0}
+"""For many moves: some seconds each."""
 REAL = (
     'The "VM" is real: a Linux guest in QEMU, moved by QEMU\'s own live migration at 100 Mbit/s. Without KVM '
     "(accelerator TCG) its processor is emulated, so that its pause and its answers take longer than on hardware."

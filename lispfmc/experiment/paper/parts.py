@@ -8,13 +8,20 @@ from lispfmc.experiment.paper.work import Part, machines, root
 PARTS = {
     part.name: part
     for part in (
-        Part("model", "model and policy tables", models.make),
-        Part("policy", "the decision at work", deciding.make),
-        Part("fig16", "downtime against the controller's distance", downtime.make, (root,)),
-        Part("fig15", "round-trip time through a move", round_trips.make, (root,)),
-        Part("fig17", "migration duration", migration.durations, (root, machines)),
-        Part("table1", "bandwidth of a migration", migration.bandwidth, (root, machines)),
-        Part("robustness", "figures that the papers do not have", robustness.make, (root,)),
-        Part("mobiscud", "MobiScud's round-trip times", mobiscud.make, (root,)),
+        Part("model", "model and policy tables", models.make, (), 6, 6),
+        Part("policy", "the decision at work", deciding.make, (), 4, 40),
+        Part(
+            "fig16",
+            "downtime against the controller's distance",
+            downtime.make,
+            (root,),
+            downtime.seconds(quick=True),
+            downtime.seconds(quick=False),
+        ),
+        Part("fig15", "round-trip time through a move", round_trips.make, (root,), 40, 245),
+        Part("fig17", "migration duration", migration.durations, (root, machines), 20, 266),
+        Part("table1", "bandwidth of a migration", migration.bandwidth, (root, machines), 24, 90),
+        Part("robustness", "figures that the papers do not have", robustness.make, (root,), 140, 400),
+        Part("mobiscud", "MobiScud's round-trip times", mobiscud.make, (root,), 40, 90),
     )
 }

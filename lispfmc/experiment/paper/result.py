@@ -1,7 +1,7 @@
 """What a part of the report comes to, as values: figures with their comparison, raw tables, and what was not possible.
 
 A chart is data, drawn later or not at all. `kind` of a line: "measured" here, "computed" by a model or a formula of
-ours, or "paper": a value that a paper prints.
+ours, "paper": a value that a paper prints, or "real": single moves of a real machine beside emulated ones.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Line(msgspec.Struct, frozen=True):
     label: str
     x: Sequence[float]
     y: Sequence[float]
-    kind: Literal["measured", "computed", "paper"] = "measured"
+    kind: Literal["measured", "computed", "paper", "real"] = "measured"
     low: Sequence[float] = ()
     high: Sequence[float] = ()
 
@@ -46,6 +46,10 @@ class Chart(msgspec.Struct, frozen=True):
     points: bool = True
     """Marked, each; without, the line alone."""
     log_y: bool = False
+    y_most: float | None = None
+    """What lies above is cut; a sentence of the figure says what."""
+    marks: Mapping[str, float] = {}
+    """Instants on the x axis."""
     note: str = ""
     """In the corner: what a reader of the picture alone has to know."""
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 
 from lispfmc.experiment.design import Design
-from lispfmc.experiment.paper.downtime import OURS, PAPERS
+from lispfmc.experiment.paper.clients import Crowd, with_clients
+from lispfmc.experiment.paper.downtime_figures import OURS, PAPERS
 from lispfmc.experiment.paper.killing import PHASES, Killed, killed_at
 from lispfmc.experiment.paper.printed import printed
 from lispfmc.experiment.paper.result import Cell, Chart, Compared, Figure, Line, Result, Table
@@ -20,15 +21,14 @@ from lispfmc.lab.analysis import MoveFigures
 from lispfmc.lab.topology import FMCC
 from lispfmc.wire.errors import LocalError
 
-LOSSES = (0.0, 1.0, 5.0, 20.0)
-CROWDS, QUICK_CROWDS = (10, 50, 100, 200), (20,)
+LOSSES, QUICK_LOSSES = (0.0, 1.0, 5.0, 20.0), (0.0, 20.0)
+CROWDS, QUICK_CROWDS = (10, 100, 200), (20,)
 RTT_MS = 50.0
-RUNS, QUICK_RUNS = 50, 2
+RUNS, QUICK_RUNS = 10, 2
 NOT_SHOWN = "the papers show nothing of this"
-NO_CLIENTS = (
-    "1 to 1,000 corresponding clients: not measured. A lab's client is a namespace with links to every access network, "
-    "and the harness probes one user; the scenarios on virtual time have many."
-)
+CLIENTS, QUICK_CLIENTS = ((1, 1), (10, 1), (100, 1), (1000, 1), (1000, 4)), ((1, 1), (100, 1))
+"""Clients, and the access networks that all but the first of them are behind."""
+CLIENT_MOVES, QUICK_CLIENT_MOVES = 6, 2
 
 
 class Row(msgspec.Struct, frozen=True):
@@ -62,9 +62,16 @@ def make(work: Work) -> Result:
         schemes=(OURS,), fmcc_rtts_ms=(RTT_MS,), runs=runs, null_runs=0, seed=work.settings.seed, interval_us=500
     )
     crowds = QUICK_CROWDS if work.quick else CROWDS
-    work.tell.steps(4 + len(crowds) + len(PHASES))
-    cannot = [NO_CLIENTS]
-    lossy = _tried(work, cannot, "loss", msgspec.structs.replace(base, schemes=(OURS, PAPERS), losses=LOSSES))
+    clients = QUICK_CLIENTS if work.quick else CLIENTS
+    phases = PHASES[2:3] if work.quick else PHASES
+    work.tell.steps(4 + len(crowds) + len(clients) + len(phases))
+    cannot: list[str] = []
+    lossy = _tried(
+        work,
+        cannot,
+        "loss",
+        msgspec.structs.replace(base, schemes=(OURS, PAPERS), losses=QUICK_LOSSES if work.quick else LOSSES),
+    )
     other = [
         *_tried(work, cannot, "plane tun", msgspec.structs.replace(base, plane="tun")),
         *_tried(work, cannot, "plane ebpf", msgspec.structs.replace(base, plane="ebpf")),
@@ -74,9 +81,10 @@ def make(work: Work) -> Result:
     for services in crowds:
         crowd = msgspec.structs.replace(base, losses=(), services=services, service_rounds=1 if work.quick else 3)
         many += _tried(work, cannot, f"{services} at once", crowd)
-    killed = _killed(work, cannot)
+    crowded = _crowded(work, cannot, clients)
+    killed = _killed(work, cannot, phases)
     figures = [_losses(lossy), _others("robustness-planes", "Data planes and IPv6", other)]
-    figures += [_others("robustness-crowds", "Simultaneous moves", many), _deaths(killed)]
+    figures += [_others("robustness-crowds", "Simultaneous moves", many), _clients(crowded), _deaths(killed)]
     return Result(
         part="robustness",
         title="Robustness: figures that the papers do not have",
@@ -86,7 +94,7 @@ def make(work: Work) -> Result:
             "that the move lost. A is what the network added to the machine's pause.",
         ),
         figures=[each for each in figures if each.compared],
-        tables=[_table([*lossy, *other, *many]), _killed_table(killed)],
+        tables=[_table([*lossy, *other, *many]), _killed_table(killed), _clients_table(crowded)],
         cannot=cannot,
     )
 
@@ -129,9 +137,20 @@ def _moves(records: Iterable[Record]) -> list[MoveFigures]:
     ]
 
 
-def _killed(work: Work, cannot: list[str]) -> list[Killed]:
+def _crowded(work: Work, cannot: list[str], settings: Sequence[tuple[int, int]]) -> list[Crowd]:
+    found, moves = [], QUICK_CLIENT_MOVES if work.quick else CLIENT_MOVES
+    for clients, networks in settings:
+        try:
+            found.append(with_clients(work, OURS, clients, networks, moves, RTT_MS))
+        except LocalError as error:
+            cannot.append(f"{clients} clients: {error}")
+        work.tell.step(f"{clients} clients")
+    return found
+
+
+def _killed(work: Work, cannot: list[str], phases: Sequence[str]) -> list[Killed]:
     found = []
-    for phase in PHASES:
+    for phase in phases:
         try:
             found.append(killed_at(work, OURS, phase))
         except LocalError as error:
@@ -178,6 +197,35 @@ def _compared(what: str, row: Row) -> Compared:
     return Compared(what, "nothing", measured, NOT_SHOWN)
 
 
+def _clients(rows: Sequence[Crowd]) -> Figure:
+    compared = [
+        Compared(
+            f"{row.clients} clients behind {_networks(row)}",
+            "nothing",
+            f"the watched one: A {row.added_p50:.1f} ms (at most {row.added_max:.1f}), {row.lost} lost; the others: "
+            f"{row.others_lost} of {row.others_sent} packets lost; n = {row.n}",
+            NOT_SHOWN,
+        )
+        for row in rows
+    ]
+    sentences = []
+    if rows:
+        few, most = rows[0], max(rows, key=lambda row: (row.clients, row.networks))
+        sentences.append(
+            f"One client of {most.clients} behind {_networks(most)} sees A {most.added_p50:.1f} ms (median of "
+            f"{most.n}); of {few.clients}, {few.added_p50:.1f} ms. All together lost "
+            f"{sum(row.lost + row.others_lost for row in rows)} packets."
+        )
+    bars = {f"{row.clients} behind {_networks(row)}": row.added_p50 for row in rows}
+    chart = Chart(y_label="added downtime A (ms), median", bars=bars, note='emulated "VM"')
+    source = printed("robustness").source
+    return Figure("robustness-clients", "Many corresponding clients", source, chart, compared, sentences)
+
+
+def _networks(row: Crowd) -> str:
+    return "1 network" if row.networks == 1 else f"{row.networks} networks"
+
+
 def _deaths(killed: Sequence[Killed]) -> Figure:
     compared = [
         Compared(
@@ -204,6 +252,10 @@ def _deaths(killed: Sequence[Killed]) -> Figure:
 def _table(rows: Sequence[Row]) -> Table:
     columns = Row.__struct_fields__
     return Table("robustness", columns, [list(msgspec.structs.astuple(row)) for row in rows])
+
+
+def _clients_table(rows: Sequence[Crowd]) -> Table:
+    return Table("robustness-clients", Crowd.__struct_fields__, [list(msgspec.structs.astuple(row)) for row in rows])
 
 
 def _killed_table(killed: Sequence[Killed]) -> Table:

@@ -154,7 +154,7 @@ def _figure(stories: Sequence[Story], plan: Plan) -> Figure:
     stated = printed("fig15")
     copied = "a configured wait" if plan.driver == "emulated" else "QEMU's copy of what is not zero, at the link's rate"
     pause = "a configured pause" if plan.driver == "emulated" else "QEMU's own pause"
-    same = "the delays are the papers'"
+    same = "the delays are the papers'" + (", and the guest takes time to answer" if plan.driver == "qemu" else "")
     compared = [
         Compared("at first", _ms(stated["first_rtt_ms"], "about "), _both(fine.first, pings.first), same),
         Compared("the user has moved", _ms(stated["away_rtt_ms"], "about "), _both(fine.away, pings.away), same),
@@ -176,9 +176,16 @@ def _figure(stories: Sequence[Story], plan: Plan) -> Figure:
         _line("not following, one a second", curve(stayed.pings, stayed.begin_ns, BUCKET_MS)),
     ]
     note = 'emulated "VM"' if plan.driver == "emulated" else "real VM"
-    chart = Chart("seconds", "round-trip time (ms)", lines, points=False, note=note)
+    most, marks = _cut(fine, staying), _marks(moved)
+    chart = Chart("seconds", "round-trip time (ms)", lines, points=False, note=note, y_most=most, marks=marks)
     title = "Round-trip time of the user to its service"
-    return Figure("fig15", title, stated.source, chart, compared, _sentences(moved, fine, pings, staying))
+    sentences = _sentences(moved, fine, pings, staying)
+    if above := _above(stories, most):
+        sentences.append(above)
+    if plan.driver == "qemu" and fine.first is not None:
+        beyond = fine.first - stated["first_rtt_ms"]
+        sentences.append(f"Before anything moves, the guest and its processor take {beyond:.1f} ms beyond the delays.")
+    return Figure("fig15", title, stated.source, chart, compared, sentences)
 
 
 def _sentences(moved: Story, fine: Levels, pings: Levels, staying: Levels) -> list[str]:
@@ -195,6 +202,30 @@ def _sentences(moved: Story, fine: Levels, pings: Levels, staying: Levels) -> li
         after = (moved.stopped_ns - moved.moved_ns) / NS_PER_S
         texts.append(f"The service stopped to move {after:.1f} s after the user had announced itself.")
     return texts
+
+
+def _cut(*levels: Levels) -> float:
+    """Where the picture ends: above the typical round-trip times."""
+    return 1.4 * max(each.away or each.first or 1.0 for each in levels)
+
+
+def _marks(story: Story) -> dict[str, float]:
+    """Instants of the story, in its seconds."""
+    at = {"the user moves": story.moved_ns, "copy": story.copy_ns, "stop and resume": story.stopped_ns}
+    return {name: round((ns - story.begin_ns) / NS_PER_S, 3) for name, ns in at.items() if ns is not None}
+
+
+def _above(stories: Sequence[Story], cut: float) -> str:
+    """What the picture does not show."""
+    answers = [each.rtt_ms for story in stories for each in story.fine]
+    above = [each for each in answers if each > cut]
+    if not above:
+        return ""
+    share = len(above) / len(answers)
+    return (
+        f"{len(above)} of {len(answers)} answers ({share:.1%}) took longer than the picture's {cut:.0f} ms, the "
+        f"longest {max(above):.0f} ms."
+    )
 
 
 def _line(label: str, values: Sequence[tuple[float, float, float, float, int]]) -> Line:

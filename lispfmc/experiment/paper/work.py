@@ -53,6 +53,9 @@ class Part(msgspec.Struct, frozen=True):
     title: str
     make: Callable[[Work], Result]
     needs: tuple[Callable[[], str | None], ...] = ()
+    quick_s: float = 0.0
+    full_s: float = 0.0
+    """How long it takes on two quiet cores."""
 
     def why_not(self) -> str | None:
         return next((why for why in (need() for need in self.needs) if why), None)
