@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from lispfmc.experiment.design import Design
-from lispfmc.experiment.moving import AFTER_S, BEFORE_S, DRAIN_S, WARM_UP_S, Moves, here_and_there
+from lispfmc.experiment.moving import AFTER_S, BEFORE_S, WARM_UP_S, Moves, here_and_there
 from lispfmc.experiment.network import topology_of
 from lispfmc.experiment.paper.echoes import read
 from lispfmc.experiment.paper.networks import lab_on
@@ -121,9 +121,7 @@ async def _move(
     lab: Installation, moves: Moves, design: Design, watched: NodeEntry, others: Sequence[NodeEntry], service: NodeEntry
 ) -> _Move:
     folder = lab.folder / "measurement"
-    probes = Probes(
-        watched, service, folder, interval_us=design.interval_us, drain_s=DRAIN_S, round_trips=False, quiet=True
-    )
+    probes = Probes(watched, service, folder, interval_us=design.interval_us, round_trips=False, quiet=True)
     _, there = await here_and_there(service)
     try:
         await probes.start()
@@ -165,7 +163,6 @@ async def _end(others: Sequence[NodeEntry], service: NodeEntry, folder: Path) ->
     for node in others:
         summary = (await call(node.socket, {"do": "probe.stop", "id": "crowd"}))["summary"]
         sent += int(summary["sent"]) - int(summary["send_errors"])
-    await asyncio.sleep(DRAIN_S)
     await call(service.socket, {"do": "probe.stop", "id": "crowd"})
     got = {(each.number, each.sent_ns) for each in read(folder / "crowd")}  # each sender counts from 0; some come twice
     return sent, sent - len(got)
