@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from lispfmc.core.plans import Plan
+from lispfmc.wire.address import Prefix
 from lispfmc.wire.auth import Key, sign
 from lispfmc.wire.messages import EidRecord, Locator, MapNotify
 from lispfmc.wire.moves import MoveMessage, MovePhase
@@ -105,6 +106,26 @@ def test_every_message_of_a_move_that_is_played_again_later_changes_nothing() ->
 
 def _at_router(datagram: Datagram) -> bool:
     return datagram.to.ip in (rloc("dc1"), rloc("dc2"), rloc("access1")) and datagram.to.port == 4342
+
+
+def test_a_sources_list_of_peers_leads_nothing_of_ours_away() -> None:
+    """It fills a map-cache, and a router that errs, or is not ours any more, may write anything into it."""
+    world = prepared(LedWorld())
+    dc2 = world.router("dc2")
+    move = int(dc2.core.moves(lambda _: {}, world.network.now)[0]["move"], 16)  # type: ignore[call-overload]
+    others, known = Prefix.parse("100.64.77.0/24"), Prefix.parse("100.64.1.0/24")
+    texts = ("100.64.102.0/24", "100.64.102.9/32", "fd00:0:0:102::/64")
+    records = [
+        EidRecord.of(eid, [Locator.of(rloc("dc1"))], ttl_minutes=60)
+        for eid in (*map(Prefix.parse, texts), others, known)
+    ]
+    before = {row["eid"]: row for row in dc2.core.map_cache(world.network.now)}
+    message = MoveMessage.of(MovePhase.PEERS, *records, nonce=1 << 60, move=move, epoch=1)
+    dc2.datagram(sign(message, Key(2, pair_secret("dc1", "dc2").encode())), world.endpoint("dc1"))
+    after = {row["eid"]: row for row in dc2.core.map_cache(world.network.now)}
+    assert after.keys() - before.keys() == {str(others)} | ({str(known)} - before.keys())
+    assert {eid: row["locators"] for eid, row in before.items()} == {eid: after[eid]["locators"] for eid in before}
+    ended(world)
 
 
 def test_the_map_servers_word_of_a_lower_version_is_corrected_and_of_a_higher_one_believed() -> None:

@@ -173,6 +173,20 @@ def test_all_moves_of_a_router_share_its_room_and_give_it_back() -> None:
     assert room.take(10)
 
 
+@pytest.mark.parametrize("mode", [Mode.PUNT, Mode.MIRROR])
+def test_what_was_kept_for_a_move_that_another_takes_the_place_of_leaves_its_room(mode: Mode) -> None:
+    room = Room(20)
+    handover = Handover(PLAN, 0.0, room)
+    towards = Party.SOURCE if mode is Mode.PUNT else Party.TARGET
+    handover.switch(Switch(PLAN, mode, towards=towards), 0.0)
+    handover.packet(b"123456", SOURCE, 64, 0.0, 1 if mode is Mode.PUNT else None)
+    steps(handover)
+    assert not room.fits(20)
+    again = Plan(8, 3, PLAN.eids, PLAN.source, PLAN.target)
+    handover.switch(Switch(again, mode, towards=towards), 0.1)
+    assert room.fits(20)
+
+
 def test_copies_make_room_for_newer_ones_while_the_service_runs() -> None:
     room = Room(16)
     source = Handover(PLAN, 0.0, room)
