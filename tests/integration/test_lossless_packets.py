@@ -179,9 +179,9 @@ def during_the_drain(moving: Moving) -> list[int]:
     readable = outbound.readable
 
     def noted(handover: Handover) -> None:
-        def turn() -> None:
+        def turn() -> bool:
             left.append(len(handover.todo))
-            readable()
+            return readable()
 
         outbound.readable = turn  # type: ignore[method-assign]
         take_turns(handover)
