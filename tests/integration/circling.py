@@ -1,4 +1,4 @@
-"""What goes over the lab's core: whether a packet went round until its hops were used up, and whether somebody said so."""
+"""What goes over the lab's core: whether a packet went round until its hops were used up, and who said so."""
 
 from __future__ import annotations
 

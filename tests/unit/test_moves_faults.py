@@ -16,7 +16,7 @@ def rows() -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()[2:]]
 
 
-def tests_in(path: Path) -> set[str]:
+def functions_of(path: Path) -> set[str]:
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, functions)}
 
@@ -26,7 +26,7 @@ def test_every_test_that_is_named_is_there() -> None:
     assert len(named) > 20
     for file, name in named:
         (path,) = (ROOT / "tests").rglob(file)
-        assert name in tests_in(path), f"docs/moves.md names {file}::{name}, which is not there: mend the table"
+        assert name in functions_of(path), f"docs/moves.md names {file}::{name}, which is not there: mend the table"
 
 
 def test_every_fault_is_proven_on_virtual_time_and_each_kind_in_its_place() -> None:
