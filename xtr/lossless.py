@@ -122,7 +122,7 @@ class Lossless:
         for role in sorted(roles, key=lambda each: each.state is not State.ABSENT):
             if role.plan is not None:
                 self._keep(role.plan.eids, role)
-                effects += self._step(role.plan.eids, Restarted(), now)
+                effects += [*_interrupted(role, role.plan), *self._step(role.plan.eids, Restarted(), now)]
         return effects
 
     # --- inputs -------------------------------------------------------------------------------------------------------
@@ -376,6 +376,20 @@ class Lossless:
             self._deadlines.cancel(eids)
         else:
             self._deadlines.set(eids, role.deadline)
+
+
+def _interrupted(role: Role, plan: Plan) -> list[Emit]:
+    """What was held or kept died with the process, and nobody has counted it: that much can be said."""
+    if role.state not in IN_HAND:
+        return []
+    fields: dict[str, FieldValue] = {
+        "move": f"{plan.move:016x}",
+        "eid": str(plan.eids[0]),
+        "state": str(role.state),
+        "version": plan.epoch,
+        "lost": "held" if role.state is State.HOLDING else "copies",
+    }
+    return [Emit("move.interrupted", fields)]
 
 
 def _standing_for(rloc: Ip) -> EidRecord:

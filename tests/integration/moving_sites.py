@@ -30,6 +30,7 @@ from mapserver.settings import MapServerSettings
 from tests.integration.planes import PORT, inside, named, run, until
 from xtr.daemon import Daemon
 from xtr.dataplane.choice import unavailable
+from xtr.dataplane.moving import Moving
 from xtr.settings import XtrSettings
 
 RLOC = {"access": "198.18.0.11", "source": "198.18.0.21", "target": "198.18.0.22"}
@@ -212,8 +213,10 @@ class World:
         message = (plan or self.plan).message(phase, self._next())
         return await self._asks("core", FMCC, site, Key(3, secret(site, "fmcc").encode()), message)
 
-    async def agent(self, site: str, phase: MovePhase) -> Verdict:
-        message = MoveMessage.of(phase, nonce=self._next(), move=self.plan.move, epoch=self.plan.epoch)
+    async def agent(self, site: str, phase: MovePhase, stopped_ns: int = 0) -> Verdict:
+        message = MoveMessage.of(
+            phase, nonce=self._next(), move=self.plan.move, epoch=self.plan.epoch, stopped_ns=stopped_ns
+        )
         return await self._asks(site, RLOC[site], site, Key(6, f"agent-{site}".encode()), message)
 
     async def prepare(self, source: str = "source", target: str = "target") -> None:
@@ -260,6 +263,18 @@ class World:
 
     def packets(self, site: str) -> dict[str, int]:
         return self.xtrs[site]._plane.moved((SERVICE,))
+
+    def moving(self, site: str) -> Moving:
+        """What leads the packets of services that move, on either plane."""
+        plane = self.xtrs[site]._plane
+        moving = getattr(getattr(plane, "_slow", plane), "moving", None)
+        assert isinstance(moving, Moving)
+        return moving
+
+    def copied_since(self, site: str, instant_ns: int) -> int:
+        """How many copies the source has of packets that it has delivered since."""
+        ring = self.moving(site)._handovers[(SERVICE,)]._ring
+        return sum(one.at * 1e9 > instant_ns for one in ring.copies())
 
     def sends_to(self, site: str) -> set[str]:
         """Where a router sends packets for the service."""

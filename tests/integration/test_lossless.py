@@ -6,9 +6,11 @@ One lab is up for the whole file, and its service moves back and forth. Probes r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import time
+import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,10 +21,14 @@ import pytest
 from lispfmc.lab import lifecycle, processes
 from lispfmc.lab.analysis import Window, move_figures
 from lispfmc.lab.installation import Installation
+from lispfmc.lab.namespaces import namespace_of
 from lispfmc.lab.probes import Probes
 from lispfmc.lab.topology import SHIPPED
 from lispfmc.runtime.client import ApiClient, ApiError, Unreachable
 from lispfmc.wire.errors import LocalError
+from tests.integration.circling import Circling
+from xtr.memory import Memory
+from xtr.roles.state import IN_HAND
 
 pytestmark = [pytest.mark.namespaces, pytest.mark.asyncio]
 
@@ -210,6 +216,7 @@ async def test_a_controller_that_is_killed_costs_no_packet_and_goes_on(
         ("source", "migration.stopped"),
         ("target", "migration.stopped"),
         ("source", "migration.resumed"),
+        ("target", "migration.resumed"),
     ],
 )
 async def test_a_router_that_is_killed_costs_packets_and_the_move_ends(
@@ -218,13 +225,73 @@ async def test_a_router_that_is_killed_costs_packets_and_the_move_ends(
     """Before FREEZE, between FREEZE and ACTIVATE, and after; it comes back with what it promised."""
     source = await at_rest(lab)
     struck = source if part == "source" else ("dc2" if source == "dc1" else "dc1")
+    in_hand: list[str] = []
 
     def fault() -> None:
         kill(lab, struck)
+        in_hand.extend(promised(lab, struck))
         start(lab, struck)
 
-    target, _ = await moved(lab, tmp_path, event, fault)
-    await only_owner(lab, target)
+    with Circling(namespace_of(LAB, "core")) as circling:
+        target, _ = await moved(lab, tmp_path, event, fault)
+        await only_owner(lab, target)
+        await reachable_again(lab, tmp_path)
+    assert circling.data > 0, "it has seen the user's packets"
+    assert circling.worn == [], "a packet went in a circle"
+    assert circling.exceeded == 0
+    if in_hand:
+        told = await event_of(lab, struck, "move.interrupted")
+        assert (told["state"], told["lost"]) == (in_hand[0], "held" if in_hand[0] == "holding" else "copies")
+    report = await report_of(lab, target)
+    assert {"held", "forwarded", "replayed", "lost"} <= set(report)
+    assert report["lost"] == sum(count for name, count in report.items() if name.startswith("lost."))
+    assert {"held", "lost"} <= set(await event_of(lab, target, "move.packets"))
+
+
+def promised(lab: Installation, site: str) -> list[str]:
+    """What a killed router will go on with: the moves in hand, as it wrote them down."""
+    settings = tomllib.loads((lab.folder / f"{site}.toml").read_text())
+    states = [str(role.state) for role in Memory(Path(settings["state_dir"])).roles()]
+    return [state for state in states if state in IN_HAND]
+
+
+async def reachable_again(lab: Installation, tmp_path: Path) -> None:
+    """Packets flow both ways, and none is lost any more."""
+    user, service = lab.node("alice"), lab.node(SERVICE)
+    assert user is not None
+    assert service is not None
+    probes = Probes(user, service, tmp_path, interval_us=2000, round_trips=False)
+    await probes.start()
+    try:
+        await asyncio.sleep(0.2)
+        begin = time.monotonic_ns()
+        await asyncio.sleep(0.4)
+        end = time.monotonic_ns()
+        await asyncio.sleep(0.2)
+        logs = await probes.stop()
+    finally:
+        await probes.abandon()
+    figures = move_figures(logs.flows, Window(begin, end), 0.0)
+    assert {name: each.lost for name, each in figures.directions.items()} == NOTHING
+    assert all(each.sent > 0 for each in figures.directions.values())
+
+
+async def report_of(lab: Installation, site: str) -> dict[str, int]:
+    async with api_of(lab, site) as api:
+        moves = (await api.get("/v1/moves"))["items"]
+    packets: dict[str, int] = next(move["packets"] for move in moves if EIDS & set(move["eids"]))
+    return packets
+
+
+async def event_of(lab: Installation, site: str, name: str) -> dict[str, Any]:
+    """The newest event of this name that a router has told since it was started."""
+    found: dict[str, Any] = {}
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(1.0), api_of(lab, site) as api:
+            async for each in api.events(0):
+                if each["name"] == name:
+                    found = each["fields"]
+    return found
 
 
 async def test_a_map_server_that_is_away_for_the_whole_move_costs_no_packet(lab: Installation, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from tests.scenarios.led import COPY_S, PAUSE_S, Fmcc, LedWorld
 from tests.scenarios.led_nodes import OTHER_FMCC
 from tests.scenarios.network import Faults
 from tests.scenarios.sites import ALICE_APP, rloc
+from xtr.roles.state import IN_HAND
 
 
 def moving(world: LedWorld, to: str = "dc2", for_s: float = 3.0) -> None:
@@ -195,7 +196,10 @@ def test_a_router_that_is_killed_at_any_phase_ends_the_move_when_it_is_back(site
     world.run(KILLED_AFTER_S[phase])
     world.router(site).killed()
     world.run(0.3)
+    standing = [role.state for role in world.router(site).disk.values()]
     world.router(site).starts_again()
+    told = [event.fields["lost"] for _, event in world.router(site).events if event.name == "move.interrupted"]
+    assert told == [{"holding": "held"}.get(state, "copies") for state in standing if state in IN_HAND]
     world.run(120.0)
     committed(world)
     world.sends_every(0.01, 0.1)
