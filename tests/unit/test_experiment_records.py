@@ -56,7 +56,9 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
     assert folder.environment() == {"cpus": 2}
 
 
-def test_an_experiment_killed_in_the_middle_of_a_write_goes_on_with_what_is_whole(tmp_path: Path) -> None:
+def test_an_experiment_killed_in_the_middle_of_a_write_goes_on_with_what_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = Folder(tmp_path)
     with folder.held():
         folder.claim(DESIGN, {"cpus": 2})
@@ -65,11 +67,11 @@ def test_an_experiment_killed_in_the_middle_of_a_write_goes_on_with_what_is_whol
     child = os.fork()
     if not child:  # stopped for good where the data is written, and the file not yet in its place
 
-        def stand_still(_: int) -> None:
+        def stand_still(_: object) -> None:
             os.write(told, b"!")
             signal.pause()
 
-        os.fsync = stand_still
+        monkeypatch.setattr(os, "fsync", stand_still)
         with folder.held():
             folder.keep(record(Planned(2, Point("fig9", 1.0), 8)))
         os._exit(0)
