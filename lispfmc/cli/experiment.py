@@ -57,6 +57,9 @@ def moves(
     interval_us: Interval = None,
     seed: Annotated[int | None, typer.Option("--seed", help="of the order and the losses")] = None,
     out: Out = None,
+    published: Annotated[
+        Path | None, typer.Option("--publish", metavar="DIR", help="also a page, tables and pictures to be kept")
+    ] = None,
     no_plot: Annotated[bool, typer.Option("--no-plot", help="no pictures (they need matplotlib)")] = False,  # noqa: FBT002 - likewise
     output: Annotated[
         Format, typer.Option("-o", "--output", help="table for people, json for programs")
@@ -81,7 +84,7 @@ def moves(
         users=users,
         services=services,
     )
-    raise typer.Exit(verb(design, out, plot=not no_plot, output=output))
+    raise typer.Exit(verb(design, out, published=published, plot=not no_plot, output=output))
 
 
 @experiment_app.command("paper", short_help="The papers' evaluation, repeated, beside what they report")

@@ -1,4 +1,4 @@
-"""`lispfmc moves list|start|abort`: the moves of services, by the controller's API."""
+"""`lispfmc moves list|show|start|abort`: the moves of services, by the controller's API."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from lispfmc.cli.failure import CONDITION, DONE
-from lispfmc.cli.output import Format, print_items, print_json, print_text, say
+from lispfmc.cli.output import Format, print_items, print_json, print_table, print_text, say
 from lispfmc.lab.installation import load
 from lispfmc.runtime.client import ApiError
 
@@ -21,6 +21,53 @@ COLUMNS = {
     "ID": "id",
     "REASON": "reason",
 }
+
+
+PHASES = {
+    "decided": "it was decided",
+    "prepared": "both hypervisors are ready",
+    "warmed": "PREPARE: the network is ready, as far as the scheme prepares it",
+    "copy.started": "the hypervisor copies the service",
+    "stopped": "STOP: the service stands still",
+    "resumed": "RESUME: it runs at the target",
+    "notified": "the tunnel routers are told",
+    "active": "ACTIVATE: the target's tunnel router delivers",
+    "acknowledged": "both tunnel routers have answered",
+    "committed": "COMMIT: the Map-Server has published it",
+    "unconfirmed": "it runs there, and the Map-Server has not said so in time",
+    "found": "an agent has found it there",
+    "failed": "it failed",
+}
+"""What the controller keeps of a move, in words; a name that is not here is shown as it is."""
+
+
+async def shown(move: str, *, lab_name: str | None, output: Format) -> int:
+    """Exit 1 when the controller knows no such move."""
+    async with load(lab_name).the("fmcc").client() as api:
+        try:
+            found = await api.get(f"/v1/migrations/{quote(move, safe='')}")
+        except ApiError as error:
+            say(f"lispfmc: {error}")
+            return CONDITION
+    if output is Format.json:
+        print_json(found)
+        return DONE
+    _tell(found)
+    print_table(("MS", "SINCE THE ONE BEFORE", "PHASE", ""), timeline(found["phases"]))
+    if found["blackout_events_ms"] is not None:
+        print_text(f"STOP to RESUME by the hypervisors' clocks: {found['blackout_events_ms']:.1f} ms")
+    return DONE
+
+
+def timeline(phases: list[dict[str, Any]]) -> list[list[object]]:
+    """A row for each phase, by time: from the decision, from the phase before, its name, what it means."""
+    rows: list[list[object]] = []
+    before = 0.0
+    for phase in sorted(phases, key=lambda one: one["at_ms"]):
+        since = phase["at_ms"] - before
+        rows.append([f"{phase['at_ms']:.1f}", f"{since:.1f}", phase["name"], PHASES.get(phase["name"], "")])
+        before = phase["at_ms"]
+    return rows
 
 
 async def listed(service: str | None, *, limit: int, lab_name: str | None, output: Format) -> int:

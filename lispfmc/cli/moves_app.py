@@ -1,4 +1,4 @@
-"""`lispfmc moves list|start|abort`: the moves of services."""
+"""`lispfmc moves list|show|start|abort`: the moves of services."""
 
 from __future__ import annotations
 
@@ -23,6 +23,18 @@ def moves_list(
     from lispfmc.cli.moves import listed
 
     finish(listed(service, limit=limit, lab_name=lab, output=output))
+
+
+@moves_app.command("show", short_help="One move, phase by phase")
+def moves_show(
+    move: Annotated[str, typer.Argument(metavar="ID", help="the move's id, as list and monitor show it")],
+    lab: Lab = None,
+    output: Output = Format.table,
+) -> None:
+    """What happened in one move and when, from the decision on, as the controller heard of it."""
+    from lispfmc.cli.moves import shown
+
+    finish(shown(move, lab_name=lab, output=output))
 
 
 @moves_app.command("start", short_help="Move a service to a data centre")

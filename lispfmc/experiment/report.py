@@ -12,7 +12,7 @@ import msgspec
 
 from lispfmc.experiment.design import Design, Kind, Point
 from lispfmc.experiment.network import DATACENTERS, Delays, rtts_at, rtts_ms, topology_of
-from lispfmc.experiment.prediction import agrees, fig9
+from lispfmc.experiment.prediction import agrees, fig9, fig9_by_messages
 from lispfmc.experiment.records import Record
 from lispfmc.experiment.statistics import Outcome, Summary, median, quantile, summary
 from lispfmc.lab.topology import MAPSERVER
@@ -160,6 +160,7 @@ def _predictions(design: Design, moves: Sequence[Record]) -> list[dict[str, Any]
     for (point, source, target), added in groups.items():
         rtts = rtts_at(base, point)
         predicted = fig9(rtts, source, target, access, point.hypervisors_ms)
+        by_messages = fig9_by_messages(rtts, source, target, access, point.hypervisors_ms)
         found.append(
             {
                 "case": "sweep" if point.datacenters_ms is None else "-".join(f"{ms:g}" for ms in point.datacenters_ms),
@@ -171,6 +172,8 @@ def _predictions(design: Design, moves: Sequence[Record]) -> list[dict[str, Any]
                 "predicted_ms": predicted,
                 "measured_p50": round(median(added), 3),
                 "within": agrees(median(added), predicted),
+                "predicted_by_messages_ms": by_messages,
+                "within_by_messages": agrees(median(added), by_messages),
             }
         )
     return sorted(found, key=lambda one: (one["case"], one["fmcc_target_rtt_ms"], one["from"]))

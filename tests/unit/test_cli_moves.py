@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,8 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from lispfmc.cli.moves import aborted, listed, started
+import fmcc.coordinator
+from lispfmc.cli.moves import PHASES, aborted, listed, shown, started, timeline
 from lispfmc.cli.output import Format
 from lispfmc.cli.show import show
 from lispfmc.lab.installation import Daemon, Installation
@@ -20,6 +22,7 @@ from tests.unit.test_fmcc_api import TOKENS, World, certificates, running, token
 
 pytestmark = pytest.mark.asyncio
 Captured = pytest.CaptureFixture[str]
+COORDINATOR = Path(fmcc.coordinator.__file__).read_text()
 
 
 @pytest_asyncio.fixture
@@ -48,6 +51,13 @@ async def test_a_move_is_started_listed_and_aborted(world: World, capsys: Captur
     await world.kept()
     assert await listed("app", limit=5, lab_name=None, output=Format.table) == 0
     assert move["id"] in capsys.readouterr().out
+    assert await shown(move["id"], lab_name=None, output=Format.table) == 0
+    told = capsys.readouterr().out
+    assert PHASES["decided"] in told
+    assert PHASES["failed"] in told
+    assert await shown(move["id"], lab_name=None, output=Format.json) == 0
+    assert {"id", "scheme", "state", "phases", "blackout_events_ms"} <= set(json.loads(capsys.readouterr().out))
+    assert await shown("none", lab_name=None, output=Format.table) == 1
 
 
 async def test_what_cannot_be_is_one_line_and_exit_1(world: World, capsys: Captured) -> None:
@@ -74,3 +84,22 @@ async def test_a_token_that_may_only_read_moves_nothing(
 async def test_every_table_of_the_controller_is_shown(world: World, capsys: Captured, table: str) -> None:
     assert await show(table, at=None, lab_name=None, output=Format.table) == 0
     assert capsys.readouterr().out
+
+
+async def test_a_move_is_told_phase_by_phase_in_order_of_time() -> None:
+    phases = [
+        {"name": "decided", "at_ms": 0.0},
+        {"name": "resumed", "at_ms": 270.25},
+        {"name": "stopped", "at_ms": 210.0},
+        {"name": "of.later-versions", "at_ms": 300.0},
+    ]
+    assert timeline(phases) == [
+        ["0.0", "0.0", "decided", "it was decided"],
+        ["210.0", "210.0", "stopped", "STOP: the service stands still"],
+        ["270.2", "60.2", "resumed", "RESUME: it runs at the target"],
+        ["300.0", "29.8", "of.later-versions", ""],
+    ]
+
+
+async def test_every_phase_that_the_controller_keeps_has_its_words() -> None:
+    assert set(re.findall(r'_with\([^"\n]*"([a-z.]+)"', COORDINATOR)) <= set(PHASES)

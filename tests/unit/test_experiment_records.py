@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import signal
 from pathlib import Path
 
 import msgspec
@@ -51,6 +53,36 @@ def test_a_run_is_there_whole_or_not_at_all(tmp_path: Path) -> None:
         folder.keep(one)
         (tmp_path / "runs" / ".00004.json.draft").write_text('{"planned": {"num')
     assert folder.records() == [one]
+    assert folder.environment() == {"cpus": 2}
+
+
+def test_an_experiment_killed_in_the_middle_of_a_write_goes_on_with_what_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path)
+    with folder.held():
+        folder.claim(DESIGN, {"cpus": 2})
+        folder.keep(record(Planned(1, Point("fig9", 1.0), 7)))
+    writing, told = os.pipe()
+    child = os.fork()
+    if not child:  # stopped for good where the data is written, and the file not yet in its place
+
+        def stand_still(_: object) -> None:
+            os.write(told, b"!")
+            signal.pause()
+
+        monkeypatch.setattr(os, "fsync", stand_still)
+        with folder.held():
+            folder.keep(record(Planned(2, Point("fig9", 1.0), 8)))
+        os._exit(0)
+    assert os.read(writing, 1) == b"!"
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    assert [each.planned.number for each in folder.records()] == [1]
+    with folder.held():  # the killed one holds it no more
+        folder.claim(DESIGN, {"cpus": 4})
+        folder.keep(record(Planned(2, Point("fig9", 1.0), 8)))
+    assert [each.planned.number for each in folder.records()] == [1, 2]
     assert folder.environment() == {"cpus": 2}
 
 

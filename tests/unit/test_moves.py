@@ -107,6 +107,15 @@ def learned(core: Router, eid: Prefix, *rlocs: Ip, version: int = 0, answer: Pre
 # --- a host leaves ---------------------------------------------------------------------------------------------------
 
 
+def test_those_who_go_on_sending_are_told_before_the_kernels_tables_change() -> None:
+    core = router(PEER.ip)
+    core.announced(USER, "lan", MAC, 1.0)
+    effects = told(core, MAP_SERVER, 5, record(USER, THIRD))
+    (notify,) = sends(effects, MapNotify)
+    assert notify.to == PEER
+    assert effects.index(notify) < min(effects.index(one) for one in effects if isinstance(one, Install | Undeliver))
+
+
 def test_the_map_servers_word_makes_an_away_entry_and_ends_delivery_and_registration() -> None:
     core = router()
     core.announced(USER, "lan", MAC, 1.0)

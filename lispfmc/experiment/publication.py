@@ -1,0 +1,161 @@
+"""The form in which a result is kept beside the documents: a page made from the data, tables and pictures.
+
+In: the experiment's document and its records. Out: README.md, results.json (all but the single runs), runs.csv (those),
+environment.json and the SVG pictures. No figure on the page is written by hand.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lispfmc.experiment.records import Folder, Record
+
+PICTURES = {
+    "added-over-distance": "Added downtime over the controller's distance",
+    "added-distribution": "Added downtime, distribution",
+    "fig9-predicted-and-measured": "The papers' scheme, predicted and measured",
+}
+_QUANTILES = ("added_p50", "added_p95", "added_p99", "added_max")
+
+
+def publish(found: Mapping[str, Any], records: list[Record], measured: Path, out: Path) -> list[Path]:
+    """Write the page and what it shows into `out`; `measured` is the experiment's folder, where the pictures are."""
+    out.mkdir(parents=True, exist_ok=True)
+    folder, written = Folder(out), []
+    for picture in (measured / f"{name}.svg" for name in PICTURES):
+        if picture.exists():
+            shutil.copyfile(picture, out / picture.name)
+            written.append(out / picture.name)
+    pictures = [path.name for path in written]
+    texts = {
+        "README.md": page(found, pictures),
+        "results.json": _pretty(without_runs(found)),
+        "environment.json": _pretty(found["environment"]),
+    }
+    for name, text in texts.items():
+        folder.write_text(name, text)
+    folder.write_table("runs.csv", records)
+    return [*written, *(out / name for name in (*texts, "runs.csv"))]
+
+
+def without_runs(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The document without the single runs, which are in the table."""
+    kept = {name: value for name, value in found.items() if name != "runs"}
+    for part in ("control", "tcp", "user_moves"):
+        kept[part] = {name: value for name, value in found[part].items() if name != "runs"}
+    return kept
+
+
+def page(found: Mapping[str, Any], pictures: Sequence[str]) -> str:
+    """README.md, from the document alone."""
+    return "\n".join([*_head(found), *_figures(found), *_further(found), *_pictures(pictures)]) + "\n"
+
+
+def _head(found: Mapping[str, Any]) -> Iterator[str]:
+    design, environment, probes = found["design"], found["environment"], found["probes"]
+    yield "# Measured moves\n"
+    yield f"**{found['vm']}**\n"
+    yield (
+        f"Topology `{design['topology']}`, data plane `{design['plane']}`, B = {design['pause_ms']:g} ms, a probe "
+        f"every {design['interval_us']} us each way, {design['runs']} runs a point, seed {design['seed']}. "
+        f"{environment.get('cpus', '?')} cores ({environment.get('cpu') or 'unknown'}), Linux "
+        f"{environment.get('kernel', '?')}, commit `{environment.get('commit') or 'not known'}`, begun "
+        f"{environment.get('started', '?')}. What the words mean: [measuring](../../measuring.md).\n"
+    )
+    if not found["complete"]:
+        yield "**Not complete**: runs are missing.\n"
+    for failed in found["failed"]:
+        yield f"* Run {failed['run']} was not measured: {failed['why']}"
+    if probes:
+        yield (
+            f"Of {probes['runs']} runs {probes['runs_with_missed_slots']} had probes that left too late "
+            f"({probes['missed_slots']} slots), {probes['runs_cut_short']} ended while packets still came.\n"
+        )
+    yield "## What is promised\n"
+    rows = [
+        [
+            check["what"],
+            f"{check['value']:g}",
+            f"{check['bound']:g}",
+            check["unit"],
+            "yes" if check["kept"] else "**no**",
+        ]
+        for check in found["checks"]
+    ]
+    yield from _table(("", "measured", "at most", "", "kept"), rows)
+
+
+def _figures(found: Mapping[str, Any]) -> Iterator[str]:
+    yield "## Added downtime A (ms) and packets\n"
+    rows = [
+        _row(scheme, rtt, "0", figures) for scheme, each in found["summary"].items() for rtt, figures in each.items()
+    ]
+    rows += [
+        _row(scheme, f"{found['design']['loss_rtt_ms']:g}", loss, figures)
+        for loss, schemes in found["summary_loss"].items()
+        if loss != "0"
+        for scheme, figures in schemes.items()
+    ]
+    for name, words in (("null_move", "control: null move"), ("same_bridge", "control: same bridge")):
+        if figures := found["control"][name]:
+            rows.append(_row(words, "-", "-", figures))
+    columns = ("scheme", "controller ms", "loss %", "n", "median", "95 % interval of the median", "p95", "p99", "max")
+    yield from _table((*columns, "lost", "duplicated", "reordered"), rows)
+    yield "What the controls lose is sent to a machine that stands still, and nobody holds it.\n"
+
+
+def _further(found: Mapping[str, Any]) -> Iterator[str]:
+    if found["predictions"]:
+        yield "## `fig9`, predicted and measured (ms)\n"
+        columns = (
+            "case", "from", "to", "fmcc_target_rtt_ms", "n", "predicted_ms", "within",
+            "predicted_by_messages_ms", "within_by_messages", "measured_p50",
+        )  # fmt: skip
+        yield from _table(columns, [[one[name] for name in columns] for one in found["predictions"]])
+    rows: list[Sequence[object]] = []
+    for scheme, tcp in found["tcp"].items():
+        if scheme != "runs":
+            rows.append(
+                [f"TCP, `{scheme}`: longest stall beyond B", f"{tcp['stall_max']:.2f} ms", f"{tcp['resets']} resets"]
+            )
+    for scheme, crowd in found["services"].items():
+        what = f"{crowd['services']} services at once, `{scheme}`: A, 95th percentile"
+        rows.append([what, f"{crowd['added_p95']:.2f} ms", f"{crowd['lost']} packets lost"])
+    rows += [
+        [f"a user's move, {name}: beyond the least time, p95", f"{flowing['beyond_p95']:.2f} ms", ""]
+        for name in ("inbound", "outbound")
+        if "beyond_p95" in (flowing := found["user_moves"].get(name, {}))
+    ]
+    if rows:
+        yield "## More than one flow of probes\n"
+        yield from _table(("", "measured", ""), rows)
+
+
+def _pictures(pictures: Sequence[str]) -> Iterator[str]:
+    for picture in pictures:
+        title = PICTURES[picture.removesuffix(".svg")]
+        yield f"## {title}\n\n![{title}]({picture})\n"
+
+
+def _row(scheme: str, rtt: str, loss: str, figures: Mapping[str, Any]) -> list[object]:
+    median, *others = (f"{figures[name]:.2f}" for name in _QUANTILES)
+    interval = f"{figures['added_p50_ci']['low']:.2f} to {figures['added_p50_ci']['high']:.2f}"
+    packets = [figures[name] for name in ("lost", "duplicated", "reordered")]
+    return [scheme, rtt, loss, figures["n"], median, interval, *others, *packets]
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator[str]:
+    yield f"| {' | '.join(columns)} |"
+    yield "|" + "---|" * len(columns)
+    for row in rows:
+        yield f"| {' | '.join(map(str, row))} |"
+    yield ""
+
+
+def _pretty(value: Any) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n"

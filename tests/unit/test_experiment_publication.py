@@ -1,0 +1,87 @@
+"""The published form of a result: a page made from the data alone, and the formulae that stand on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lispfmc.experiment.design import Design, Kind, Planned, Point
+from lispfmc.experiment.network import rtts_at, rtts_ms, topology_of
+from lispfmc.experiment.prediction import fig9, fig9_by_messages
+from lispfmc.experiment.publication import publish
+from lispfmc.experiment.records import Record
+from lispfmc.experiment.report import document
+from lispfmc.lab.analysis import Figures, MoveFigures
+
+DESIGN = Design(("lossless", "fig9"), (1.0, 50.0), losses=(0.0, 5.0), runs=2, null_runs=2, bridge_runs=2)
+ENVIRONMENT = {"cpus": 2, "cpu": "a processor", "kernel": "6.1", "commit": "abc", "started": "2026-01-02T03:04:05"}
+
+
+def measured(planned: Planned) -> Record:
+    bridge = planned.point.kind is Kind.BRIDGE
+    one = Figures(60.4, 60.0, 0.7 if bridge else 0.4, 4000, 0, 7, 0, 0)
+    figures = MoveFigures(60.4, 60.0, one.added_ms, 0, 7, 0, 0, {"to_service": one, "to_user": one}, 60.1)
+    return Record(planned, 0, "committed", 1.0, 0.5, origin="dc1", target="dc2", figures=figures)
+
+
+def records() -> list[Record]:
+    return [measured(planned) for session in DESIGN.sessions() for planned in session.runs]
+
+
+def test_the_page_says_first_what_the_machine_is_and_has_every_point_and_both_controls(tmp_path: Path) -> None:
+    (tmp_path / "measured").mkdir()
+    (tmp_path / "measured" / "added-distribution.svg").write_text("<svg/>")
+    made = records()
+    found = document(DESIGN, made, ENVIRONMENT)
+    written = publish(found, made, tmp_path / "measured", tmp_path / "page")
+    assert {path.name for path in written} == {
+        "README.md", "results.json", "environment.json", "runs.csv", "added-distribution.svg",
+    }  # fmt: skip
+    page = (tmp_path / "page" / "README.md").read_text()
+    assert 'The "VM" is emulated' in page.splitlines()[2]
+    assert "| lossless | 50 | 5 | 2 | 0.40 |" in page
+    assert "| control: same bridge | - | - | 2 | 0.70 |" in page
+    assert "![Added downtime, distribution](added-distribution.svg)" in page
+    assert "2 cores (a processor), Linux 6.1, commit `abc`" in page
+    kept = json.loads((tmp_path / "page" / "results.json").read_text())
+    assert kept["summary"] == found["summary"]
+    assert "runs" not in kept
+    assert "runs" not in kept["control"]
+    assert len((tmp_path / "page" / "runs.csv").read_text().splitlines()) == 1 + 2 * len(made)
+
+
+def test_a_broken_promise_and_a_failed_run_are_on_the_page(tmp_path: Path) -> None:
+    first, *others = records()
+    assert first.figures is not None
+    lost = msgspec.structs.replace(first.figures.directions["to_user"], lost=3)
+    figures = msgspec.structs.replace(first.figures, lost=3, directions={"to_user": lost})
+    lossless = next(at for at, each in enumerate(others) if each.planned.point == Point("lossless", 50.0))
+    others[lossless] = msgspec.structs.replace(others[lossless], figures=figures)
+    failed = msgspec.structs.replace(first, figures=None, outcome="failed: the agent was gone")
+    made = [failed, *others]
+    publish(document(DESIGN, made, ENVIRONMENT), made, tmp_path, tmp_path / "page")
+    page = (tmp_path / "page" / "README.md").read_text()
+    assert "| lossless, controller at 50 ms: packets lost | 3 | 0 | packets | **no** |" in page
+    assert f"* Run {failed.planned.number} was not measured: failed: the agent was gone" in page
+
+
+@pytest.mark.parametrize(
+    ("case", "source", "target", "formula", "by_messages"),
+    [
+        ((50.0, 50.0), "dc1", "dc2", 55.0, 55.0),
+        # the Map-Server's word is first: 5 + (5 + 2 + 2) + 2.5 + 2.5
+        ((100.0, 10.0), "dc1", "dc2", 60.0, 19.0),
+        # the target delivers to who announces itself, and need not be told: 50 + 5 + 2.5 + 2.5
+        ((100.0, 10.0), "dc2", "dc1", 100.0, 60.0),
+    ],
+)
+def test_the_papers_cases_by_the_formula_and_by_the_messages_that_are_sent(
+    case: tuple[float, float], source: str, target: str, formula: float, by_messages: float
+) -> None:
+    base = rtts_ms(topology_of(DESIGN, "fig9"))
+    rtts = rtts_at(base, Point("fig9", max(case), 0.0, case))
+    assert fig9(rtts, source, target, "access1") == formula
+    assert fig9_by_messages(rtts, source, target, "access1") == by_messages
