@@ -6,6 +6,7 @@ import errno
 import os
 import signal
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -184,5 +185,13 @@ def test_a_disk_that_is_full_costs_the_parts_that_do_not_fit(tmp_path: Path) -> 
         assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.json"]
         assert [path.name for path in (tmp_path / "tables").iterdir()] == ["t.csv"], "and no half of the large one"
         assert "No space left" in (tmp_path / "index.html").read_text()
+        (tmp_path / "fill").write_bytes(bytes(60_000))
+        with suppress(OSError), (tmp_path / "rest").open("wb") as rest:
+            while True:
+                rest.write(bytes(4096))
+        full = carry_out([GOOD], Settings(seed=2), Archive(tmp_path), Heard())
+        assert "No space left" in full["model"]
+        assert "No space left" in full["page"], "said, and no traceback"
+        assert "A sentence." in (tmp_path / "index.html").read_text(), "the last page that was whole"
     finally:
         subprocess.run(["umount", str(tmp_path)], check=True)
