@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from lispfmc.experiment.design import BadDesign
@@ -137,7 +142,7 @@ def test_of_the_real_machine_is_said_what_its_processor_does_without_a_move() ->
     real = RealMove("100-10", "fig9", 100.0, 80.0, 16.0, 96.0, 12.5, 90)
     (figure,) = pictures([group], [real], [])
     assert figure.chart is not None
-    assert [line.kind for line in figure.chart.lines] == ["measured", "computed", "computed", "real"]
+    assert [line.kind for line in figure.chart.lines] == ["measured", "computed", "computed", "real", "paper"]
     (row,) = [row for row in figure.compared if "real VM" in row.quantity]
     assert "A 80.0, B 16.0, D 96.0 ms (median of 1)" in row.measured
     assert "silent for 12.5 ms" in row.why
@@ -147,3 +152,46 @@ def test_of_the_real_machine_is_said_what_its_processor_does_without_a_move() ->
 def test_the_whole_full_run_is_planned_for_forty_minutes_and_the_quick_one_for_eight() -> None:
     assert sum(part.full_s for part in PARTS.values()) < 40 * 60
     assert sum(part.quick_s for part in PARTS.values()) < 8 * 60
+
+
+def test_a_kill_while_a_result_is_written_leaves_none_and_the_part_is_made_again(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    child = os.fork()
+    if child == 0:  # killed when the draft is on the disk and not yet renamed
+        os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)  # type: ignore[assignment]
+        carry_out([GOOD], Settings(), archive, Heard())
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WIFSIGNALED(status)
+    assert archive.kept("model") is None
+    assert not (tmp_path / "tables" / "t.csv").exists()
+    assert list(tmp_path.glob("*/.*.draft")), "it was in the middle of a file"
+    assert carry_out([GOOD], Settings(), archive, Heard()) == {}
+    assert archive.kept("model") is not None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system: needs root")
+def test_a_disk_that_is_full_costs_the_parts_that_do_not_fit(tmp_path: Path) -> None:
+    def large(work: Work) -> Result:
+        rows = [(number, "x" * 50) for number in range(5000)]
+        return msgspec.structs.replace(good(work), part="policy", tables=(Table("large", ("a", "b"), rows),))
+
+    mount = ["mount", "-t", "tmpfs", "-o", "size=100k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    try:
+        cannot = carry_out([Part("policy", "large", large), GOOD], Settings(), Archive(tmp_path), Heard())
+        assert "No space left" in cannot["policy"]
+        assert [path.name for path in (tmp_path / "parts").iterdir()] == ["model.json"]
+        assert [path.name for path in (tmp_path / "tables").iterdir()] == ["t.csv"], "and no half of the large one"
+        assert "No space left" in (tmp_path / "index.html").read_text()
+        (tmp_path / "fill").write_bytes(bytes(60_000))
+        with suppress(OSError), (tmp_path / "rest").open("wb") as rest:
+            while True:
+                rest.write(bytes(4096))
+        full = carry_out([GOOD], Settings(seed=2), Archive(tmp_path), Heard())
+        assert "No space left" in full["model"]
+        assert "No space left" in full["page"], "said, and no traceback"
+        assert "A sentence." in (tmp_path / "index.html").read_text(), "the last page that was whole"
+    finally:
+        subprocess.run(["umount", str(tmp_path)], check=True)

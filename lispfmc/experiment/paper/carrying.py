@@ -23,6 +23,9 @@ from lispfmc.experiment.paper.work import Part, Settings, Telling, Work, picture
 from lispfmc.experiment.running import environment
 from lispfmc.wire.errors import LocalError
 
+PAGE = "page"
+"""What is not made when the page itself cannot be written."""
+
 
 class Progress(Telling, Protocol):
     """Who is told how far it is."""
@@ -60,7 +63,11 @@ def carry_out(parts: Sequence[Part], settings: Settings, archive: Archive, progr
                 progress.say(f"{part.name}: not made: {cannot[part.name]}")
             with suppress(OSError):  # a disk that is full: the last page that was written stays
                 _publish(archive, cannot)
-        _publish(archive, cannot)
+        try:
+            _publish(archive, cannot)
+        except OSError as error:
+            cannot[PAGE] = _why(error)
+            progress.say(f"the page: not written: {cannot[PAGE]}")
     return cannot
 
 

@@ -109,6 +109,9 @@ def _figure(case: str, groups: Sequence[Group], real: Sequence[RealMove], null: 
         lines.append(_computed("each step after the other", theirs, [each.formula for each in theirs]))
     lines += _real_lines(real)
     papers = case in stated.cases
+    if papers:
+        ends = [min(each.far_ms for each in groups), max(each.far_ms for each in groups)]
+        lines.append(Line("the papers' largest, of both cases", ends, [stated["largest_ms"]] * 2, "paper"))
     compared = [_largest(case, curves[PAPERS], papers=papers)] if PAPERS in curves else []
     compared += [_row(mine) for scheme, mine in curves.items() if scheme != PAPERS]
     compared += [_real_row(mine) for mine in _points_of(real)]
