@@ -34,7 +34,6 @@ from lispfmc.lab.toml_text import toml_text
 from lispfmc.wire.errors import LocalError
 
 ATTEMPTS = 3
-SETTLE_S = 0.1  # what was under way when the delays changed
 
 
 class Progress(Protocol):
@@ -131,7 +130,8 @@ async def _runs(
                 rtts = rtts_at(base, planned.point, await _source(lab, planned))
                 streams, loss = streams_at(planned.point), planned.point.control_loss
                 await impair(lab, rtts, streams_ms=streams, control_loss_percent=loss, seed=planned.seed)
-                await asyncio.sleep(SETTLE_S + max(rtts.values()) / 1000)
+                # what was under way when the delays changed; the probes' start and warm-up follow
+                await asyncio.sleep(max(rtts.values()) / 1000)
                 record = await runner.run(planned, session.block)
             except LocalError as error:
                 raise LabFailure(planned, error) from error
