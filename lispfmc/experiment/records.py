@@ -56,6 +56,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     services: dict[str, MoveFigures] = {}
     """Of many that moved at once."""
+    dropped: dict[str, int] = {}
+    """Packets that the routers dropped while it lasted, by reason: why those that are lost are."""
 
 
 class Folder:
