@@ -33,6 +33,9 @@ from xtr.settings import XtrSettings
 Counts: TypeAlias = Mapping[str, int]
 ASK_AGAIN_S = 0.02
 """A machine that has just resumed announces itself several times in a row: each time is worth a question."""
+ASKED_AT_ONCE = 16
+"""Where many machines are expected, one that shows its MAC address alone is asked for so many EIDs each time: for all,
+a hundred that resume at once would be ten thousand questions, each to every port of the bridge."""
 MAPPINGS_EXPORTED = 8  # of one peer: the prefixes of its site, not each host that ever roamed there
 
 
@@ -112,12 +115,14 @@ class Relocations:
         """A machine showed its MAC address only (RARP): evidence if it is known, else worth a question."""
         effects: list[XtrEffect] = []
         known = self._presence.with_mac(mac)
+        unknown: list[Prefix] = []
         for eid in self._waited_for(iid):
             if eid in known and eid not in self._presence:
                 effects += self.announced(eid, interface, mac, now)
             elif interface in self._ports:
-                effects += self._ask(eid, now)
-        return effects
+                unknown.append(eid)
+        unknown.sort(key=lambda eid: self._asked.get(eid, float("-inf")))  # each in its turn
+        return effects + [each for eid in unknown[:ASKED_AT_ONCE] for each in self._ask(eid, now)]
 
     def shown(self, eid: Prefix, now: float) -> list[XtrEffect]:
         """A packet came from a led EID: it says neither by which port nor from which MAC address."""

@@ -10,6 +10,7 @@ import contextlib
 import os
 import shutil
 import time
+from collections import Counter
 from typing import Any
 
 from lispfmc.experiment.design import Design, Planned
@@ -18,6 +19,7 @@ from lispfmc.experiment.records import Record
 from lispfmc.lab.analysis import NS_PER_MS, Flow, MoveFigures, Window, move_figures
 from lispfmc.lab.installation import Installation
 from lispfmc.lab.probes import ManyProbes
+from lispfmc.runtime.client import ApiClient
 from lispfmc.wire.errors import LocalError
 
 AFTER_S = 0.5
@@ -29,12 +31,14 @@ class CrowdRunner:
     def __init__(self, lab: Installation, moves: Moves, design: Design) -> None:
         self._moves, self._folder = moves, lab.folder / "measurement"
         self._services = [node for node in lab.nodes if node.role == "service"]
+        self._routers = [daemon.api for daemon in lab.daemons if daemon.role == "xtr"]
         self._probes = ManyProbes(lab.users()[0], self._services, self._folder, design.service_interval_us)
 
     async def run(self, planned: Planned, block: int) -> Record:
         """The record of one round. Raises LocalError, NoMove when a service did not move."""
         began = time.time()
         here, there = await here_and_there(self._services[0])
+        before = await self._dropped()
         try:
             await self._probes.start()
             await asyncio.sleep(WARM_UP_S)
@@ -51,18 +55,27 @@ class CrowdRunner:
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
         services = {name: _figures(flow, told[name], window) for name, flow in flows.items()}
-        load = round(os.getloadavg()[0], 2)
         return Record(
             planned,
             block,
             "committed",
             round(began, 3),
-            load,
+            round(os.getloadavg()[0], 2),
             origin=here,
             target=there,
             services=services,
+            dropped=dict(await self._dropped() - before),
             cut_short=self._probes.cut_short,
         )
+
+    async def _dropped(self) -> Counter[str]:
+        """By all routers together, so far, by reason."""
+        found: Counter[str] = Counter()
+        for api in self._routers:
+            async with ApiClient(api) as router:
+                counters = await router.get("/v1/counters")
+            found.update({name: count for name, count in counters.items() if name.startswith("dropped.")})
+        return found
 
     async def _move_all(self, there: str) -> dict[str, dict[str, Any]]:
         """What the controller keeps of each service's move."""

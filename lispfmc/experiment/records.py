@@ -56,6 +56,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     services: dict[str, MoveFigures] = {}
     """Of many that moved at once."""
+    dropped: dict[str, int] = {}
+    """Packets that the routers dropped while it lasted, by reason: why those that are lost are."""
 
     cut_short: bool = False
     """Packets still came when the receivers had waited as long as they may: some of the lost were only late."""

@@ -5,6 +5,7 @@ The keys of the document are an API; they are only added to.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -205,6 +206,10 @@ def _crowds(design: Design, records: Sequence[Record]) -> dict[str, Any]:
                 Outcome(each.added_ms, each.lost, each.duplicated, each.reordered, each.added_new_ms) for each in moves
             ]
             figures = msgspec.to_builtins(summary(outcomes, design.seed))
+            figures["dropped"] = dict(sum((Counter(record.dropped) for record in rounds), Counter()))
+            # what so many stops and resumptions cost their hypervisors; it is none of the network's
+            blackouts = sorted(each.blackout_ms for each in moves)
+            figures |= {"blackout_p50": median(blackouts), "blackout_max": blackouts[-1]}
             found[scheme] = {"services": design.services, "rounds": len(rounds), **figures}
     return found
 

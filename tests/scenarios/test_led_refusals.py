@@ -13,6 +13,8 @@ from lispfmc.wire.moves import MoveMessage, MovePhase
 from tests.scenarios.led import LedWorld
 from tests.scenarios.network import Datagram
 from tests.scenarios.sites import ALICE, ALICE_APP, pair_secret, rloc
+from xtr.effects import ProbeHost
+from xtr.relocations import ASKED_AT_ONCE
 
 PLAN = Plan(0xABC, 1, (ALICE_APP,), (rloc("dc1"),), (rloc("dc2"),))
 
@@ -76,6 +78,23 @@ def test_a_rarp_of_an_unknown_machine_is_a_question_and_no_answer_activates_noth
     world.run(0.01)
     assert states(world) == ["mirroring", "holding"]
     ended(world)
+
+
+def test_where_many_machines_are_expected_a_rarp_asks_for_a_few_of_them_and_the_next_for_others() -> None:
+    world = LedWorld()
+    world.run(1.0)
+    dc2 = world.router("dc2")
+    key = Key(3, pair_secret("dc2", "fmcc").encode())
+    for number in range(40):
+        eid = Prefix.host((int.from_bytes(ALICE_APP.ip, "big") + 1 + number).to_bytes(4, "big"))
+        plan = msgspec.structs.replace(PLAN, move=0x1000 + number, eids=(eid,))
+        dc2.datagram(sign(plan.message(MovePhase.PREPARE, (1 << 60) + number), key), world.endpoint("fmcc"))
+    asked = []
+    for at in range(3):  # later than a question to the same EID would be repeated
+        effects = dc2.core.mac_announced(bytes.fromhex("020000009999"), "lan", 0, world.network.now + at)
+        asked.append([effect.eid for effect in effects if isinstance(effect, ProbeHost)])
+    assert [len(each) for each in asked] == [ASKED_AT_ONCE] * 3
+    assert len({eid for each in asked for eid in each}) == 40, "all have had their turn"
 
 
 @pytest.mark.parametrize("key", [Key(3, b"guessed"), Key(2, pair_secret("dc2", "access1").encode())])

@@ -194,7 +194,7 @@ def test_tcp_users_and_crowds_stand_apart_from_the_sweep() -> None:
                 )
             case Kind.CROWD:
                 both = {"service-1": figures(1.0, 0), "service-2": figures(9.0, 2)}
-                one = msgspec.structs.replace(one, figures=None, services=both)
+                one = msgspec.structs.replace(one, figures=None, services=both, dropped={"dropped.hold-full": 2})
         found.append(one)
     said = document(design, found, {})
     assert said["complete"]
@@ -207,5 +207,6 @@ def test_tcp_users_and_crowds_stand_apart_from_the_sweep() -> None:
     assert said["user_moves"]["outbound"] == {"never": 2}
     crowd = said["services"]["lossless"]
     assert (crowd["services"], crowd["rounds"], crowd["n"], crowd["lost"], crowd["added_max"]) == (2, 1, 2, 2, 9.0)
+    assert crowd["dropped"] == {"dropped.hold-full": 2}, "why they are lost"
     assert said["summary"]["lossless"]["50"]["n"] == 2, "none of them counts in the sweep"
     assert {"lossless, 2 services at once: packets lost"} <= {c["what"] for c in said["checks"] if not c["kept"]}

@@ -148,6 +148,21 @@ def test_an_impairment_changes_the_named_pairs_alone_and_has_a_generation(tmp_pa
     assert again == both
 
 
+def test_no_packet_that_is_still_to_come_is_due_before_the_shortest_delay_is_over(tmp_path: Path) -> None:
+    net = wan(tmp_path)
+    shortest = min(path.delay_ns for path in net.plan.names.values())
+    assert net.least_ns() == shortest > 0
+    next(iter(net.plan.names.values())).stream_delay_ns = shortest // 2
+    assert net.least_ns() == shortest // 2
+
+
+def test_a_packet_that_was_taken_in_late_leaves_by_when_it_came(tmp_path: Path) -> None:
+    net = wan(tmp_path)
+    net.take(packet("198.18.0.12", "198.18.0.21", b"late"), 3 * MS)  # the kernel's word, whatever the time is now
+    assert net.due(128 * MS - 1) is None
+    assert net.due(128 * MS) is not None
+
+
 def test_lateness_is_reported(tmp_path: Path) -> None:
     net = wan(tmp_path)
     net.take(packet("198.18.0.12", "198.18.0.22"), 0)

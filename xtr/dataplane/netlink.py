@@ -67,6 +67,7 @@ class Rule(NamedTuple):
 
 # linux/netlink.h, linux/rtnetlink.h, linux/neighbour.h
 _HEADER, _CODE, _ATTRIBUTE = struct.Struct("=IHHII"), struct.Struct("=i"), struct.Struct("=HH")
+_NOT_THERE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.EINVAL})
 _RTMSG, _NDMSG = struct.Struct("=BBxxBBBBxxxx"), struct.Struct("=BxxxiHxx")
 _RTA_DST, _RTA_OIF, _RTA_TABLE, _NDA_DST, _NDA_LLADDR = 1, 4, 15, 1, 2
 
@@ -104,7 +105,11 @@ class Netlink:
         self._ask(_packed_route(prefix, table, interface), _NEW_ROUTE, _REPLACE_OR_CREATE)
 
     def remove_route(self, prefix: Prefix, interface: int, table: int = MAIN_TABLE) -> None:
-        self._gone(_route(prefix, table, interface), _DELETE_ROUTE)
+        try:
+            self._ask(_packed_route(prefix, table, interface), _DELETE_ROUTE, 0)
+        except OSError as error:
+            if error.errno not in _NOT_THERE:
+                raise
 
     def add_special(self, prefix: Prefix, kind: Kind, table: int) -> None:
         """A route without an interface."""
@@ -216,7 +221,7 @@ class Netlink:
         try:
             self._do(message, kind, 0)
         except OSError as error:
-            if error.errno not in (errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL, errno.EINVAL):
+            if error.errno not in _NOT_THERE:
                 raise
 
     def _dump(self, message: Any, kind: int) -> list[Any]:
@@ -265,13 +270,6 @@ def _packed_route(prefix: Prefix, table: int, interface: int) -> bytes:
 
 def _attribute(name: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(4 + len(value), name) + value + bytes(-len(value) % 4)
-
-
-def _route(prefix: Prefix, table: int, interface: int) -> Any:
-    route = _base(prefix, table, Kind.UNICAST)
-    route["scope"] = _SCOPE_LINK if len(prefix.ip) == 4 else _SCOPE_UNIVERSE
-    route["attrs"].append(("RTA_OIF", interface))
-    return route
 
 
 def _special(prefix: Prefix, kind: Kind, table: int) -> Any:
