@@ -10,9 +10,10 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from lispfmc.wire.address import Prefix, ip_text
 from xtr.dataplane import netlink
-from xtr.dataplane.netlink import MAIN_TABLE, PROTOCOL, Netlink
+from xtr.dataplane.netlink import MAIN_TABLE, PROTOCOL, Kind, Netlink
 
 INTERFACE = 7
+UNIVERSE_SCOPE, LINK_SCOPE = 0, 253  # linux/rtnetlink.h
 MAC = bytes.fromhex("020000000077")
 PREFIXES = ["100.64.101.10/32", "100.64.0.0/10", "fd00:0:0:101::10/128"]
 
@@ -24,7 +25,9 @@ def head(kind: int, body: bytes) -> bytes:
 @pytest.mark.parametrize("prefix", [Prefix.parse(text) for text in PREFIXES], ids=str)
 @pytest.mark.parametrize("table", [MAIN_TABLE, 4711])
 def test_a_route_laid_out_by_hand_is_the_librarys_route(prefix: Prefix, table: int) -> None:
-    theirs = netlink._route(prefix, table, INTERFACE)
+    theirs = netlink._base(prefix, table, Kind.UNICAST)
+    theirs["scope"] = LINK_SCOPE if len(prefix.ip) == 4 else UNIVERSE_SCOPE
+    theirs["attrs"].append(("RTA_OIF", INTERFACE))
     ours = rtmsg(head(netlink._NEW_ROUTE, netlink._packed_route(prefix, table, INTERFACE)))
     ours.decode()
     for field in ("family", "dst_len", "table", "proto", "scope", "type"):
