@@ -13,6 +13,8 @@ STYLES = {"measured": "-", "computed": "--", "paper": ":", "real": ""}
 BESIDE = 4
 """Curves at most whose names are inside the picture."""
 MARKERS = {"real": "s"}
+COLOURS = {"paper": "black"}
+"""Of kinds of curves that must not be taken for one of those measured here."""
 
 
 def draw(figure: Figure, archive: Archive) -> None:
@@ -76,7 +78,17 @@ def _curve(axes: Any, line: Line, *, points: bool) -> None:
             line.x, line.y, yerr=bars, marker=marker, markersize=4, capsize=3, linestyle=style, label=line.label
         )
         return
-    axes.plot(line.x, line.y, marker=marker, markersize=4, linestyle=style, linewidth=1, label=line.label, mfc=hollow)
+    axes.plot(
+        line.x,
+        line.y,
+        marker=marker,
+        markersize=4,
+        linestyle=style,
+        linewidth=1,
+        label=line.label,
+        mfc=hollow,
+        color=COLOURS.get(line.kind),
+    )
 
 
 def _map(axes: Any, chart: Chart) -> None:
