@@ -165,7 +165,7 @@ class Controller:
         effects: list[FmccEffect] = []
         for service, placement in list(self.placements.items()):
             move = placement.move
-            if move is not None and datacenter in {move.source, move.target}:
+            if move is not None and datacenter in {move.source, move.target} and move.state is not State.QUEUED:
                 effects += self._step(service, Failed(f"the agent of {datacenter} was restarted"), now)
                 if self.placements[service].state is State.FAILED:
                     self._sightings.interrupted(service)

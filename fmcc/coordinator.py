@@ -15,7 +15,9 @@ import msgspec
 from fmcc.effects import AbortMigration, AgentEffect, PrepareMigration, StartMigration
 from fmcc.moves import (
     Activated,
+    Admitted,
     Confirmed,
+    Deferred,
     Failed,
     Found,
     Move,
@@ -122,6 +124,26 @@ def _since(move: Move, now: float) -> float:
 
 
 def _request(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    after, requested = _decided(placement, event, now)
+    return after, [requested, _prepare(after)]
+
+
+def _queue(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    after, requested = _decided(placement, event, now)
+    return after, [requested, _emit(after, "migration.queued", now)]
+
+
+def _admit(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    after = _with(placement, "admitted", now)
+    return after, [_prepare(after)]
+
+
+def _prepare(placement: Placement) -> PrepareMigration:
+    move = _move(placement)
+    return PrepareMigration(move.id, placement.service.name, move.source, move.target, move.scheme)
+
+
+def _decided(placement: Placement, event: MoveEvent, now: float) -> tuple[Placement, Emit]:
     assert isinstance(event, Requested)
     phases: tuple[Phase, ...] = (Phase("decided", now),)
     if event.heard is not None:
@@ -131,10 +153,7 @@ def _request(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
     move = Move(event.move, placement.datacenter, event.target, version, State.SETTLED, phases, scheme=scheme)
     after = msgspec.structs.replace(placement, move=move)
     cause = "policy" if event.heard is not None else "request"
-    return after, [
-        _emit(after, "migration.requested", now, cause=cause, version=version),
-        PrepareMigration(move.id, placement.service.name, move.source, move.target, scheme),
-    ]
+    return after, _emit(after, "migration.requested", now, cause=cause, version=version)
 
 
 def _unused_version(placement: Placement) -> int:
@@ -303,6 +322,13 @@ def _fail(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outc
     ]
 
 
+def _withdraw(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
+    """Nobody has been asked for anything yet."""
+    assert isinstance(event, Failed)
+    after = _with(placement, "failed", now, reason=event.reason)
+    return after, [_emit(after, "migration.failed", now, reason=event.reason, state=str(State.QUEUED))]
+
+
 def _observe(placement: Placement, event: MoveEvent, now: float, _: Limits) -> Outcome:
     assert isinstance(event, Observed)
     if (event.datacenter, event.version) == (placement.datacenter, placement.version):
@@ -317,10 +343,13 @@ def _observe(placement: Placement, event: MoveEvent, now: float, _: Limits) -> O
 
 _RESTING = (State.SETTLED, State.COMMITTED, State.UNCONFIRMED, State.FAILED)
 _AFTER_RESUMED = (State.NOTIFIED, State.UNCONFIRMED, State.COMMITTED)
-_BEFORE_RESUMED = (State.PREPARING, State.WARMING, State.COPYING, State.STOPPED)
+_BEFORE_RESUMED = (State.QUEUED, State.PREPARING, State.WARMING, State.COPYING, State.STOPPED)
 
 TABLE: Mapping[tuple[State, type], tuple[State, Action]] = {
     **{(state, Requested): (State.PREPARING, _request) for state in _RESTING},
+    **{(state, Deferred): (State.QUEUED, _queue) for state in _RESTING},
+    (State.QUEUED, Admitted): (State.PREPARING, _admit),
+    (State.QUEUED, Failed): (State.FAILED, _withdraw),
     **{(state, Observed): (state, _observe) for state in _RESTING},
     **{(state, Found): (State.NOTIFIED, _found) for state in (*_RESTING, *_BEFORE_RESUMED)},
     **{(state, Versioned): (state, _reversion) for state in (*_BEFORE_RESUMED, *_AFTER_RESUMED, State.FAILED)},

@@ -16,17 +16,21 @@ from fmcc.effects import AbortMigration, AgentEffect, FmccEffect, Persist, Prepa
 from fmcc.moves import (
     IN_FLIGHT,
     Activated,
+    Admitted,
+    Deferred,
     Failed,
     Move,
     MoveEvent,
     MoveRecord,
     Placement,
+    Requested,
     SiteAcknowledged,
     State,
     TimedOut,
     Versioned,
     Warmed,
 )
+from fmcc.queue import Queue
 from fmcc.standing import Standing
 from fmcc.steering import (
     Acknowledged,
@@ -62,6 +66,7 @@ class Migrations:
         self._nonces = nonces
         self.placements = {each.name: Placement(each, each.datacenter) for each in world.services.values()}
         self._moves: dict[str, MoveRecord] = {}
+        self._queue = Queue(world.limits.moves_at_once)
         self._deadlines: Deadlines[str] = Deadlines()
         self.on_change: Callable[[Placement, Placement, float], list[FmccEffect]] = lambda _before, _after, _now: []
         """Told of every change of a placement."""
@@ -101,8 +106,11 @@ class Migrations:
     def step(self, service: str, event: MoveEvent, now: float) -> list[FmccEffect]:
         """One event of one service's move, and what comes of it."""
         before = self.placements[service]
+        if type(event) is Requested and not self._queue.room(before.datacenter, event.target):
+            event = Deferred(event.move, event.target, event.heard, event.scheme)
         after, wanted = step(before, event, now, self._world.limits)
         self.placements[service] = after
+        self._queue.changed(before, after)
         if after.move is not None:
             self._keep(service, after.move)
         effects: list[FmccEffect] = []
@@ -110,7 +118,8 @@ class Migrations:
             effects += self._steer(effect, now) if isinstance(effect, Steer) else [effect]
         effects = self._after_the_messages(service, before, after, effects)
         effects += self.on_change(before, after, now)
-        return self._with_news(effects, now)
+        effects = self._with_news(effects, now)
+        return effects if type(event) is Admitted else effects + self._admitted(now)
 
     def answered(self, message: MoveMessage, datagram: bytes, source: Endpoint, now: float) -> list[FmccEffect]:
         answer = self.steering.answered(message, datagram, source, now)
@@ -141,19 +150,23 @@ class Migrations:
         for name, standing in known.items():
             move = standing.move and entered(standing.move, standing.move.state, now, self._world.limits)
             service = self._world.services[name]
-            self.placements[name] = Placement(service, standing.datacenter, standing.version, move)
+            restored = Placement(service, standing.datacenter, standing.version, move)
+            self._queue.changed(self.placements[name], restored)
+            self.placements[name] = restored
             if move is not None:
                 self._keep(name, move)
         leads = {name: each.lead for name, each in known.items() if each.lead is not None}
         effects = self._with_news([*self.steering.restored(leads, now)], now)
         for name in known:
             effects += self._continued(name, now)
-        return effects
+        return effects + self._admitted(now)
 
     def removed(self, service: str) -> Placement:
         """It exists no more; its past moves are still shown."""
         self._deadlines.cancel(service)
-        return self.placements.pop(service)
+        placement = self.placements.pop(service)
+        self._queue.changed(placement, None)
+        return placement
 
     def next_deadline(self) -> float | None:
         deadlines = (self.steering.next_deadline(), self._deadlines.next())
@@ -163,6 +176,16 @@ class Migrations:
         effects = self._with_news([*self.steering.expired(now)], now)
         for service in list(self._deadlines.pop_expired(now)):
             effects += self.step(service, TimedOut(), now)
+        return effects
+
+    def _admitted(self, now: float) -> list[FmccEffect]:
+        """Moves that waited begin."""
+        effects: list[FmccEffect] = []
+        for service, move in self._queue.next():
+            placement = self.placements.get(service)
+            # it may have been given up meanwhile, or the service is somewhere else
+            if placement is not None and placement.state is State.QUEUED and self.last(service).move.id == move:
+                effects += self.step(service, Admitted(), now)
         return effects
 
     # --- the scheme ---------------------------------------------------------------------------------------------------

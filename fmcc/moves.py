@@ -14,6 +14,7 @@ class State(StrEnum):
     """Where a move stands. `SETTLED` is a service that has not moved yet."""
 
     SETTLED = "settled"
+    QUEUED = "queued"  # until one of its data centres' moves has ended
     PREPARING = "preparing"  # the hypervisors
     WARMING = "warming"  # the tunnel routers, where the scheme prepares them
     COPYING = "copying"
@@ -24,8 +25,9 @@ class State(StrEnum):
     FAILED = "failed"
 
 
-IN_FLIGHT = frozenset({State.PREPARING, State.WARMING, State.COPYING, State.STOPPED, State.NOTIFIED})
-BEFORE_STOP = frozenset({State.PREPARING, State.WARMING, State.COPYING})
+UNDER_WAY = frozenset({State.PREPARING, State.WARMING, State.COPYING, State.STOPPED, State.NOTIFIED})
+IN_FLIGHT = UNDER_WAY | {State.QUEUED}
+BEFORE_STOP = frozenset({State.QUEUED, State.PREPARING, State.WARMING, State.COPYING})
 
 
 class Phase(msgspec.Struct, frozen=True, gc=False):
@@ -89,6 +91,14 @@ class Requested(msgspec.Struct, frozen=True, gc=False):
     target: str
     heard: float | None = None
     scheme: str = ""
+
+
+class Deferred(Requested, frozen=True, gc=False):
+    """As Requested, while as many moves as may be are under way at one of the two data centres."""
+
+
+class Admitted(msgspec.Struct, frozen=True, gc=False):
+    """There is room for a move that had to wait."""
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
@@ -167,6 +177,8 @@ class TimedOut(msgspec.Struct, frozen=True, gc=False):
 AgentReport: TypeAlias = Prepared | Progress | Stopped | Resumed | Failed
 MoveEvent: TypeAlias = (
     Requested
+    | Deferred
+    | Admitted
     | Prepared
     | Warmed
     | Progress

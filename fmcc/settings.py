@@ -183,7 +183,7 @@ class ServiceClassSettings(Settings):
 
 
 class LimitSettings(Settings):
-    """How long to wait in each state of a move, in seconds."""
+    """How long to wait in each state of a move, in seconds; and how many moves there may be."""
 
     prepare_s: float = Field(default=10.0, gt=0)
     """For hypervisors and routers to be ready."""
@@ -193,6 +193,9 @@ class LimitSettings(Settings):
     """From STOP to RESUMED."""
     commit_s: float = Field(default=60.0, gt=0)
     """Until the new mapping is published."""
+    moves_at_once: int | None = Field(default=None, ge=1)
+    """So many at a time for each data centre, there and away; further ones are `queued`. Default: no limit. Machines
+    that share a link slow each other's copies down, and stand still for longer."""
 
 
 class FmccSettings(Settings):

@@ -51,12 +51,14 @@ class Service(msgspec.Struct, frozen=True, gc=False):
 
 
 class Limits(msgspec.Struct, frozen=True, gc=False):
-    """How long the controller waits in each state of a move before it acts on the silence."""
+    """How long the controller waits in each state of a move before it acts on the silence, and how many moves a data
+    centre takes part in at once; None: no limit."""
 
     prepare_s: float = 10.0
     copy_s: float = 600.0
     resume_s: float = 30.0
     commit_s: float = 60.0
+    moves_at_once: int | None = None
 
 
 class World(msgspec.Struct, frozen=True, dict=True):

@@ -52,6 +52,9 @@ def moves(
     tcp: Annotated[bool, typer.Option("--tcp", help="also moves under TCP connections")] = False,  # noqa: FBT002 - typer's way to declare a flag
     users: Annotated[bool, typer.Option("--users", help="also users' moves")] = False,  # noqa: FBT002 - likewise
     services: Annotated[int | None, typer.Option("--services", min=2, help="also so many services at once")] = None,
+    at_once: Annotated[
+        int | None, typer.Option("--at-once", min=1, help="... and again, so many of them under way at a time")
+    ] = None,
     plane: Annotated[Plane | None, typer.Option("--plane", help="the tunnel routers' data plane")] = None,
     topology: Annotated[str | None, typer.Option("--topology", help="metro unless given")] = None,
     interval_us: Interval = None,
@@ -83,6 +86,7 @@ def moves(
         tcp=tcp,
         users=users,
         services=services,
+        at_once=at_once,
     )
     raise typer.Exit(verb(design, out, published=published, plot=not no_plot, output=output))
 

@@ -15,7 +15,7 @@ from lispfmc.experiment.design import Design, Session, headline, numbers, swept
 from lispfmc.experiment.figures import draw, drawable
 from lispfmc.experiment.publication import publish
 from lispfmc.experiment.records import Folder, Record
-from lispfmc.experiment.report import document
+from lispfmc.experiment.report import CROWDS, crowd_of, document
 from lispfmc.experiment.running import carry_out
 
 _PREDICTED = {
@@ -46,6 +46,7 @@ def design_of(
     tcp: bool,
     users: bool,
     services: int | None,
+    at_once: int | None = None,
 ) -> Design:
     """What the options ask for; they change a preset where both speak. Raises BadDesign."""
     base = headline() if preset == "headline" else Design(("lossless", "fig9"), (50.0,), bridge_runs=50)
@@ -58,6 +59,7 @@ def design_of(
         "interval_us": interval_us,
         "seed": seed,
         "services": services,
+        "at_once": at_once,
     }
     if runs is not None:
         parts = ("null_runs", "bridge_runs", "case_runs", "tcp_runs", "user_runs", "service_rounds")
@@ -158,9 +160,9 @@ def _print(found: dict[str, Any]) -> None:
     for scheme, tcp in found["tcp"].items():
         if scheme != "runs":
             print_text(f"TCP, {scheme}: stalls beyond B at most {tcp['stall_max']:.2f} ms, {tcp['resets']} resets")
-    for scheme, crowd in found["services"].items():
+    for scheme, crowd in (each for part in CROWDS for each in found[part].items()):
         print_text(
-            f"{crowd['services']} services at once, {scheme}: A {crowd['added_p50']:.2f} ms (median), "
+            f"{crowd_of(crowd)}, {scheme}: A {crowd['added_p50']:.2f} ms (median), "
             f"{crowd['added_p95']:.2f} (95th percentile), {crowd['lost']} packets lost"
         )
     for name in ("inbound", "outbound"):

@@ -25,6 +25,7 @@ COLUMNS = {
 
 PHASES = {
     "decided": "it was decided",
+    "admitted": "it had waited for other moves, and begins",
     "prepared": "both hypervisors are ready",
     "warmed": "PREPARE: the network is ready, as far as the scheme prepares it",
     "copy.started": "the hypervisor copies the service",
@@ -104,7 +105,7 @@ async def _seen(path: str, lab_name: str | None, output: Format) -> int:
         print_json(move)
     else:
         _tell(move)
-    return DONE if move["state"] in {"preparing", "warming", "copying"} else CONDITION
+    return DONE if move["state"] in {"queued", "preparing", "warming", "copying"} else CONDITION
 
 
 async def _asked(path: str, body: dict[str, Any], lab_name: str | None, output: Format) -> int:

@@ -66,6 +66,7 @@ class CrowdRunner:
             services=services,
             dropped=dict(await self._dropped() - before),
             cut_short=self._probes.cut_short,
+            overflowed=self._probes.overflowed,
         )
 
     async def _dropped(self) -> Counter[str]:

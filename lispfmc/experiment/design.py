@@ -57,6 +57,8 @@ class Point(msgspec.Struct, frozen=True, omit_defaults=True):
     hypervisors_ms: float | None = None
     """Round-trip time from the controller to both hypervisors, where they are not as far as their routers. With it,
     `datacenters_ms` are those of source and target, on the way back too."""
+    at_once: int = 0
+    """So many of a crowd are under way at a time, the others wait; 0: all are."""
 
 
 class Planned(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -75,6 +77,8 @@ class Session(msgspec.Struct, frozen=True):
     runs: tuple[Planned, ...]
     services: int = 1
     """On its lab."""
+    at_once: int = 0
+    """As a Point's."""
 
 
 class Design(msgspec.Struct, frozen=True):
@@ -95,6 +99,8 @@ class Design(msgspec.Struct, frozen=True):
     user_runs: int = 0
     services: int = 0
     service_rounds: int = 3
+    at_once: int = 0
+    """Not 0: crowds are measured once more, with so many moves under way at a time."""
     seed: int = 1
     topology: str = "metro"
     plane: str = "auto"
@@ -126,6 +132,10 @@ class Design(msgspec.Struct, frozen=True):
             raise BadDesign("--runs: at least one run a point")
         if not 0 <= self.services <= MAX_SERVICES:
             raise BadDesign(f"--services: {self.services}: at most {MAX_SERVICES} fit into the data centre's prefix")
+        if self.at_once < 0:
+            raise BadDesign(f"--at-once: {self.at_once}: at least one service moves at a time")
+        if self.at_once and not self.services:
+            raise BadDesign("--at-once: it says how many of a crowd move at a time; say how many there are: --services")
         if not 100 <= self.interval_us <= 5000:
             raise BadDesign(f"--interval: {self.interval_us} us: probes are sent every 100 to 5000 us")
         return self
@@ -163,11 +173,12 @@ class Design(msgspec.Struct, frozen=True):
                     runs.append(Planned(number, point, lot.getrandbits(31)))
                     number += 1
                 sessions.append(Session(block, scheme, tuple(runs)))
-        for scheme in self.schemes if self.services else ():
-            point = Point(scheme, self.loss_rtt_ms, kind=Kind.CROWD)
-            runs = [Planned(number + at, point, lot.getrandbits(31)) for at in range(self.service_rounds)]
-            number += len(runs)
-            sessions.append(Session(blocks - 1, scheme, tuple(runs), self.services))
+        for at_once in dict.fromkeys((0, self.at_once)) if self.services else ():
+            for scheme in self.schemes:
+                point = Point(scheme, self.loss_rtt_ms, kind=Kind.CROWD, at_once=at_once)
+                runs = [Planned(number + at, point, lot.getrandbits(31)) for at in range(self.service_rounds)]
+                number += len(runs)
+                sessions.append(Session(blocks - 1, scheme, tuple(runs), self.services, at_once))
         return sessions
 
     def _share(self, scheme: str, block: int, blocks: int) -> Iterator[Point]:
@@ -198,6 +209,7 @@ def headline(**changes: object) -> Design:
         tcp_runs=20,
         user_runs=50,
         services=100,
+        at_once=8,
     )
     return msgspec.structs.replace(design, **changes)
 

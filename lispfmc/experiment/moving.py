@@ -239,6 +239,7 @@ def _record(planned: Planned, block: int, began: float, happened: Happening, log
         phases_ms=happened.phases_ms,
         realtime=logs.realtime,
         cut_short=logs.cut_short,
+        overflowed=logs.overflowed,
         resets=logs.resets,
         flowing_ms=_flowing(logs.flows, happened.up_ns) if is_user else {},
     )

@@ -29,7 +29,7 @@ class Delays:
         return 0.0 if one == other else self._rtts_ms[frozenset((one, other))] / 2
 
 
-def topology_of(design: Design, scheme: str, services: int = 1) -> dict[str, Any]:
+def topology_of(design: Design, scheme: str, services: int = 1, at_once: int = 0) -> dict[str, Any]:
     """The topology file of a lab of one scheme, as its values. Raises BadDesign."""
     path = SHIPPED / f"{design.topology}.toml"
     if "/" in design.topology or design.topology.endswith(".toml"):
@@ -43,13 +43,16 @@ def topology_of(design: Design, scheme: str, services: int = 1) -> dict[str, Any
     values["dataplane"] = design.plane
     values["emulation"] = {"copy_s": design.copy_s, "pause_ms": design.pause_ms}
     values["fmcc"] = {**values["fmcc"], "mode": "act", "policy": "never"} | steering
+    if at_once:
+        values["fmcc"]["moves_at_once"] = at_once
     service = next((each for each in values["services"] if each["user"] == design.user), None)
     if service is None:
         raise BadDesign(f"{design.user} has no service in {design.topology}; choose another user")
     values["users"], values["services"] = [user], [service]
     if services > 1:
         values["services"] = [_one_of_many(service, at) for at in range(1, services + 1)]
-        values["emulation"]["copy_s"] = CROWD_COPY_S
+        if not at_once:
+            values["emulation"]["copy_s"] = CROWD_COPY_S
     rtts = rtts_ms(values) | _equidistant(values)
     values["wan"]["pairs"] = [{"between": sorted(pair), "rtt_ms": rtt} for pair, rtt in rtts.items()]
     return values

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from lispfmc.experiment.records import Folder, Record
+from lispfmc.experiment.report import CROWDS, crowd_of
 
 PICTURES = {
     "added-over-distance": "Added downtime over the controller's distance",
@@ -123,8 +124,8 @@ def _further(found: Mapping[str, Any]) -> Iterator[str]:
             rows.append(
                 [f"TCP, `{scheme}`: longest stall beyond B", f"{tcp['stall_max']:.2f} ms", f"{tcp['resets']} resets"]
             )
-    for scheme, crowd in found["services"].items():
-        what = f"{crowd['services']} services at once, `{scheme}`: A, 95th percentile"
+    for scheme, crowd in (each for part in CROWDS for each in found[part].items()):
+        what = f"{crowd_of(crowd)}, `{scheme}`: A, 95th percentile"
         rows.append([what, f"{crowd['added_p95']:.2f} ms", f"{crowd['lost']} packets lost"])
     rows += [
         [f"a user's move, {name}: beyond the least time, p95", f"{flowing['beyond_p95']:.2f} ms", ""]

@@ -61,6 +61,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     cut_short: bool = False
     """Packets still came when the receivers had waited as long as they may: some of the lost were only late."""
+    overflowed: int = 0
+    """Packets that found no room in a receiver's socket: of the lost, those that the instrument lost."""
 
 
 class Folder:

@@ -24,6 +24,7 @@ EMULATED = (
 )
 MEDIAN_MS, ABOVE_NULL_MS = 1.0, 2.0
 """What a lossless move may add: the median, and the pooled 95th percentile above the null move's."""
+CROWDS = ("services", "services_at_once")
 STALL_MS, USER_MS, CROWD_MS = 5.0, 5.0, 10.0
 """How long a TCP connection may stall beyond B; how long after the least time a user's packets flow (95 %); what
 is added to many services that move at once (95 %)."""
@@ -55,6 +56,7 @@ def document(design: Design, records: Sequence[Record], environment: Mapping[str
         "user_moves": user_moves(design, by_kind[Kind.USER]),
         "probes": probes(measured),
         "services": _crowds(design, records),
+        "services_at_once": _crowds(design, records, design.at_once) if design.at_once else {},
         "failed": [
             {"run": record.planned.number, "why": record.outcome}
             for record in records
@@ -83,6 +85,7 @@ def _run(record: Record) -> dict[str, Any]:
         **figures,
         "probes": msgspec.to_builtins(record.lateness),
         "cut_short": record.cut_short,
+        "overflowed": record.overflowed,
         "resets": record.resets,
         "flowing_ms": record.flowing_ms,
         "attempt": record.attempt,
@@ -195,11 +198,13 @@ def _tcp(design: Design, records: Sequence[Record]) -> dict[str, Any]:
     return found
 
 
-def _crowds(design: Design, records: Sequence[Record]) -> dict[str, Any]:
-    """Many services that moved at once: each service's move in each round is one of `n`."""
+def _crowds(design: Design, records: Sequence[Record], at_once: int = 0) -> dict[str, Any]:
+    """Many services that were asked to move at once: each service's move in each round is one of `n`. `at_once`: so
+    many of them the controller had under way; 0: all."""
     found: dict[str, Any] = {}
     for scheme in design.schemes:
-        rounds = [record for record in records if record.services and record.planned.point.scheme == scheme]
+        point = Point(scheme, design.loss_rtt_ms, kind=Kind.CROWD, at_once=at_once)
+        rounds = [record for record in records if record.services and record.planned.point == point]
         moves = [figures for record in rounds for figures in record.services.values()]
         if moves:
             outcomes = [
@@ -210,8 +215,14 @@ def _crowds(design: Design, records: Sequence[Record]) -> dict[str, Any]:
             # what so many stops and resumptions cost their hypervisors; it is none of the network's
             blackouts = sorted(each.blackout_ms for each in moves)
             figures |= {"blackout_p50": median(blackouts), "blackout_max": blackouts[-1]}
-            found[scheme] = {"services": design.services, "rounds": len(rounds), **figures}
+            found[scheme] = {"services": design.services, "at_once": at_once or None, "rounds": len(rounds), **figures}
     return found
+
+
+def crowd_of(crowd: Mapping[str, Any]) -> str:
+    """A crowd in words."""
+    limit = crowd["at_once"]
+    return f"{crowd['services']} services at once" + (f", {limit} under way at a time" if limit else "")
 
 
 def user_moves(design: Design, records: Sequence[Record]) -> dict[str, Any]:
@@ -253,6 +264,7 @@ def probes(measured: Sequence[Record]) -> dict[str, Any]:
         "runs": len(measured),
         "realtime": all(record.realtime for record in measured),
         "runs_cut_short": sum(record.cut_short for record in measured),
+        "overflowed": sum(record.overflowed for record in measured),
     }
 
 
@@ -273,10 +285,11 @@ def checks(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     if tcp := found["tcp"].get("lossless"):
         rows.append(_check("lossless, TCP: longest stall beyond B", tcp["stall_max"], STALL_MS, "ms"))
         rows.append(_check("lossless, TCP: connections reset", tcp["resets"], 0, "connections"))
-    if crowd := found["services"].get("lossless"):
-        what = f"lossless, {crowd['services']} services at once"
-        rows.append(_check(f"{what}: 95th percentile added", crowd["added_p95"], CROWD_MS, "ms"))
-        rows.append(_check(f"{what}: packets lost", crowd["lost"], 0, "packets"))
+    for part in CROWDS:
+        if crowd := found[part].get("lossless"):
+            what = f"lossless, {crowd_of(crowd)}"
+            rows.append(_check(f"{what}: 95th percentile added", crowd["added_p95"], CROWD_MS, "ms"))
+            rows.append(_check(f"{what}: packets lost", crowd["lost"], 0, "packets"))
     for name in ("inbound", "outbound"):
         if "beyond_p95" in (flowing := found["user_moves"].get(name, {})):
             what = f"a user's move, {name}: 95th percentile beyond the least time"

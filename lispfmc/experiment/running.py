@@ -65,8 +65,9 @@ def carry_out(design: Design, folder: Folder, progress: Progress) -> list[Record
 
 
 def _session(design: Design, session: Session, folder: Folder, progress: Progress) -> None:
-    values = topology_of(design, session.scheme, session.services)
+    values = topology_of(design, session.scheme, session.services, session.at_once)
     many = f"-{session.services}" if session.services > 1 else ""
+    many += f"-{session.at_once}-at-once" if session.at_once else ""
     topology = folder.path / f"topology-{session.scheme}{many}.toml"
     folder.write_text(topology.name, toml_text(values))
     left, attempts = deque(session.runs), Counter[int]()

@@ -332,6 +332,8 @@ class _Writer:
                 for each in topology.services
             ],
         }
+        if topology.fmcc.moves_at_once is not None:
+            config["limits"] = {"moves_at_once": topology.fmcc.moves_at_once}
         return self._plan(FMCC, "fmcc", FMCC, "fmcc", config)
 
     def _fmcc_site(self, site: Site) -> dict[str, Any]:

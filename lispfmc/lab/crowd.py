@@ -14,14 +14,23 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
-from lispfmc.lab.workload import PROBE, PROBE_BYTES, RECORD, Ebb, Stop, Summary, become_instrument
+from lispfmc.lab.workload import (
+    PROBE,
+    PROBE_BYTES,
+    RECORD,
+    Ebb,
+    Stop,
+    Summary,
+    become_instrument,
+    make_room,
+    overflowed,
+)
 
 CHUNKS = 10  # an interval's packets leave in so many parts, evenly spread
-_SO_TIMESTAMPNS, _SO_RCVBUFFORCE = 35, 33  # asm-generic/socket.h
+_SO_TIMESTAMPNS = 35  # asm-generic/socket.h
 _IP_PKTINFO = 8  # linux/in.h
 _PKTINFO = struct.Struct("=I4s4s")
 _TIMESPEC = struct.Struct("@ll")
-_BUFFER = 32 << 20
 _BUFFERED = 1 << 20
 _NOTICE = 0.1
 _PRIORITY = 17  # before routers: what it loads must not make it send less
@@ -101,10 +110,7 @@ def receive_quietly(stop: Stop, log: Path, port: int) -> Summary:
     inbound = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
     inbound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     inbound.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
-    try:
-        inbound.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER)
-    except PermissionError:
-        inbound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    make_room(inbound)
     inbound.bind(("::", port))
     inbound.settimeout(0)
     received, ebb = 0, Ebb()
@@ -115,7 +121,13 @@ def receive_quietly(stop: Stop, log: Path, port: int) -> Summary:
                 ebb.came(time.monotonic())
                 received += new
                 records.flush()  # who waits for the last packet looks at how long the log is
-    return {"received": received, "foreign": 0, "realtime": True, "cut_short": ebb.cut_short}
+    return {
+        "received": received,
+        "foreign": 0,
+        "realtime": True,
+        "cut_short": ebb.cut_short,
+        "overflowed": overflowed(inbound),
+    }
 
 
 def _drain(inbound: socket.socket, records: BinaryIO) -> int:

@@ -41,6 +41,8 @@ class Logs(msgspec.Struct, frozen=True):
     """Ends of TCP connections that broke."""
 
     cut_short: bool = False
+    overflowed: int = 0
+    """Packets that found no room in a receiver's socket: lost by the instrument."""
     """Packets still came when the receivers stopped (`lispfmc.lab.workload.DRAIN_S`): some of the lost were late."""
 
 
@@ -95,7 +97,7 @@ class Probes:
         resets = sum(summary.get("resets", 0) for summary in (*receivers, to_service, to_user))
         logs = read_logs(self._folder, {"to_service": to_service, "to_user": to_user}, heartbeat)
         cut_short = any(summary.get("cut_short", False) for summary in receivers)
-        return msgspec.structs.replace(logs, resets=resets, cut_short=cut_short)
+        return msgspec.structs.replace(logs, resets=resets, cut_short=cut_short, overflowed=_overflowed(receivers))
 
     async def abandon(self) -> None:
         """Stop whatever of ours runs in the two nodes."""
@@ -119,7 +121,7 @@ class ManyProbes:
 
     def __init__(self, user: NodeEntry, services: list[NodeEntry], folder: Path, interval_us: int) -> None:
         self._user, self._services, self._folder, self._interval_us = user, services, folder, interval_us
-        self.cut_short = False
+        self.cut_short, self.overflowed = False, 0
         """As in Logs."""
 
     async def start(self) -> None:
@@ -141,6 +143,7 @@ class ManyProbes:
         await self._drained()
         ended = await asyncio.gather(*(_end(each.socket, "probe.stop", "measure-receive") for each in self._services))
         self.cut_short = any(summary.get("cut_short", False) for summary in ended)
+        self.overflowed = _overflowed(ended)
         flows = {}
         for service in self._services:
             arrivals = (Arrival(*record) for record in _records(self._folder / service.name, _RECORD))
@@ -168,6 +171,10 @@ class ManyProbes:
         log = str(self._folder / service.name)
         request = {"do": "probe.receive", "id": "measure-receive", "port": TO_SERVICE_PORT, "log": log, "quiet": True}
         await call(service.socket, request)
+
+
+def _overflowed(receivers: Iterable[Mapping[str, Any]]) -> int:
+    return sum(summary.get("overflowed", 0) for summary in receivers)
 
 
 def new_folder(run: Path, user: str) -> Path:

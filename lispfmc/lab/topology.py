@@ -82,6 +82,8 @@ class Fmcc(Settings):
     """Access networks measure how far the data centres are, and tell the controller."""
     scheme: str = DEFAULT
     """How services move (docs/schemes.md): the routers are configured for it as well."""
+    moves_at_once: int | None = Field(default=None, ge=1)
+    """So many at a time for each data centre; default: no limit."""
 
     @model_validator(mode="after")
     def _known_policy(self) -> Self:

@@ -50,6 +50,9 @@ Summary = dict[str, Any]
 
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
 _MAX_SKIPS = 1000  # a summary stays small however often a sender was late
+_ROOM = 32 << 20  # what a router has held for seconds comes at once, and is not to be lost here
+_SO_RCVBUFFORCE, _SO_MEMINFO, _DROPS = 33, 55, 8  # asm-generic/socket.h, linux/sock_diag.h
+_MEMINFO = struct.Struct("=9I")
 _BUFFER = 1 << 20  # a log is written in large pieces: no disk write in the middle of a measurement
 _NOTICE = 0.1  # seconds until a worker that waits for packets notices SIGTERM
 SILENT_S = 0.15  # longer than two packets of an open loop are apart, also where the machine is busy
@@ -257,7 +260,13 @@ def receive_probes(stop: Stop, log: Path, port: int) -> Summary:
             sequence, sent = PROBE.unpack_from(data)
             records.write(RECORD.pack(sequence, sent, now))
             received += 1
-    return {"received": received, "foreign": foreign, "realtime": realtime, "cut_short": ebb.cut_short}
+    return {
+        "received": received,
+        "foreign": foreign,
+        "realtime": realtime,
+        "cut_short": ebb.cut_short,
+        "overflowed": overflowed(inbound),
+    }
 
 
 def measure_rtt(stop: Stop, log: Path, interval_us: int, source: str, peer: tuple[str, int]) -> Summary:
@@ -321,6 +330,19 @@ def _datagram_socket(address: str, port: int) -> socket.socket:
     opened = socket.socket(family, socket.SOCK_DGRAM)
     if address == "::":
         opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
+    make_room(opened)
     opened.bind((address, port))
     return opened
+
+
+def make_room(inbound: socket.socket) -> None:
+    """For what comes at once; less where the kernel's limit cannot be passed."""
+    try:
+        inbound.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
+    except PermissionError:
+        inbound.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _ROOM)
+
+
+def overflowed(inbound: socket.socket) -> int:
+    """Packets that reached the socket and found no room: lost by the instrument, by nobody else."""
+    return int(_MEMINFO.unpack(inbound.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO.size))[_DROPS])

@@ -129,13 +129,20 @@ def test_a_user_without_a_service_and_a_topology_that_is_not_there_are_told() ->
 
 def test_many_services_have_a_lab_of_their_own_and_move_at_once(tmp_path: Path) -> None:
     design = headline(services=120).checked()
-    (session, other) = [session for session in design.sessions() if session.services > 1]
+    session, other, *limited = [session for session in design.sessions() if session.services > 1]
     assert {session.scheme, other.scheme} == {"lossless", "fig9"}
+    assert [(each.services, each.at_once) for each in limited] == [(120, 8)] * 2
+    assert {planned.point.at_once for each in limited for planned in each.runs} == {8}
     assert [planned.point.kind for planned in session.runs] == [Kind.CROWD] * 3
     path = tmp_path / "topology.toml"
     path.write_text(toml_text(topology_of(design, "fig9", session.services)))
     topology = load_topology(str(path))
     assert len(topology.services) == 120
     assert len({eid for service in topology.services for eid in service.eids}) == 240
+    assert topology.fmcc.moves_at_once is None
+    path.write_text(toml_text(topology_of(design, "fig9", 120, 8)))
+    assert load_topology(str(path)).fmcc.moves_at_once == 8
     with pytest.raises(BadDesign, match="at most 200"):
         headline(services=300).checked()
+    with pytest.raises(BadDesign, match="--services"):
+        headline(services=0).checked()

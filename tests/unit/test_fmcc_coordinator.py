@@ -11,8 +11,11 @@ from fmcc.coordinator import TABLE, MoveEffect, Steer, step
 from fmcc.effects import StartMigration
 from fmcc.moves import (
     IN_FLIGHT,
+    UNDER_WAY,
     Activated,
+    Admitted,
     Confirmed,
+    Deferred,
     Failed,
     Found,
     MoveEvent,
@@ -45,6 +48,8 @@ STORY: tuple[MoveEvent, ...] = (
 )
 EVENTS: tuple[MoveEvent, ...] = (
     *STORY,
+    Deferred("m2", "dc2"),
+    Admitted(),
     Progress(5.0),
     Activated(),
     Versioned(9),
@@ -58,6 +63,7 @@ EVENTS: tuple[MoveEvent, ...] = (
 )
 TO: dict[State, tuple[MoveEvent, ...]] = {
     State.SETTLED: (),
+    State.QUEUED: (Deferred("m2", "dc2"),),
     State.PREPARING: STORY[:1],
     State.WARMING: STORY[:2],
     State.COPYING: STORY[:3],
@@ -108,7 +114,7 @@ def test_the_service_changes_its_place_only_by_facts_and_by_the_map_servers_word
         assert after.version == before.version or isinstance(event, Versioned)
 
 
-@pytest.mark.parametrize("state", sorted(IN_FLIGHT))
+@pytest.mark.parametrize("state", sorted(UNDER_WAY))
 def test_every_state_of_a_move_under_way_has_a_deadline_and_ends_by_it(state: State) -> None:
     before = placement_in(state)
     assert before.move is not None
