@@ -72,29 +72,32 @@ def _session(design: Design, session: Session, folder: Folder, progress: Progres
     folder.write_text(topology.name, toml_text(values))
     left, attempts = deque(session.runs), Counter[int]()
     while left:
-        with lab_of(topology, folder.path, progress.say) as lab:
-            try:
+        try:
+            with lab_of(topology, folder.path, progress.say) as lab:
                 asyncio.run(_runs(design, session, lab, left, attempts, rtts_ms(values), folder, progress))
-            except LabFailure as failure:  # whatever state it left behind: the next one begins on a fresh lab
-                progress.say(f"run {failure.planned.number}, attempt {attempts[failure.planned.number]}: {failure}")
-                if attempts[failure.planned.number] == ATTEMPTS:
-                    folder.keep(_failed(left.popleft(), session.block, str(failure)))
+        except LabFailure as failure:  # whatever state it left behind: the next one begins on a fresh lab
+            progress.say(f"run {failure.planned.number}, attempt {attempts[failure.planned.number]}: {failure}")
+            if attempts[failure.planned.number] == ATTEMPTS:
+                folder.keep(_failed(left.popleft(), session.block, str(failure)))
 
 
 @contextmanager
 def lab_of(
     topology: Path, folder: Path, say: Callable[[str], None], driver: str = "emulated"
 ) -> Iterator[Installation]:
-    """A lab of the experiment's own name; what an interrupted one left behind is removed first."""
+    """A lab of the experiment's own name; what an interrupted one left behind is removed first. Its daemons' logs stay
+    when something went wrong."""
     name = lab_name(folder)
     if lifecycle.traces(name):
         lifecycle.down(name)
     lab = lifecycle.up(str(topology.resolve()), name, driver=driver, by_forwarder=True)
+    went_well = False
     try:
         yield lab
+        went_well = True
     finally:
         with uninterrupted():
-            lifecycle.down(name)
+            lifecycle.down(name, purge=went_well)
 
 
 def lab_name(folder: Path) -> str:
