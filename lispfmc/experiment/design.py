@@ -101,6 +101,8 @@ class Design(msgspec.Struct, frozen=True):
     service_rounds: int = 3
     at_once: int = 0
     """Not 0: crowds are measured once more, with so many moves under way at a time."""
+    all_at_once: bool = True
+    """Crowds are measured with all of their moves under way."""
     seed: int = 1
     topology: str = "metro"
     plane: str = "auto"
@@ -173,7 +175,8 @@ class Design(msgspec.Struct, frozen=True):
                     runs.append(Planned(number, point, lot.getrandbits(31)))
                     number += 1
                 sessions.append(Session(block, scheme, tuple(runs)))
-        for at_once in dict.fromkeys((0, self.at_once)) if self.services else ():
+        limits = [*([0] if self.all_at_once else []), *([self.at_once] if self.at_once else [])]
+        for at_once in limits if self.services else ():
             for scheme in self.schemes:
                 point = Point(scheme, self.loss_rtt_ms, kind=Kind.CROWD, at_once=at_once)
                 runs = [Planned(number + at, point, lot.getrandbits(31)) for at in range(self.service_rounds)]

@@ -144,5 +144,7 @@ def test_many_services_have_a_lab_of_their_own_and_move_at_once(tmp_path: Path) 
     assert load_topology(str(path)).fmcc.moves_at_once == 8
     with pytest.raises(BadDesign, match="at most 200"):
         headline(services=300).checked()
+    limited = headline(all_at_once=False).sessions()
+    assert {session.at_once for session in limited if session.services > 1} == {8}
     with pytest.raises(BadDesign, match="--services"):
         headline(services=0).checked()

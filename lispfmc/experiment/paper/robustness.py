@@ -22,7 +22,9 @@ from lispfmc.lab.topology import FMCC
 from lispfmc.wire.errors import LocalError
 
 LOSSES, QUICK_LOSSES = (0.0, 1.0, 5.0, 20.0), (0.0, 20.0)
-CROWDS, QUICK_CROWDS = (10, 100, 200), (20,)
+CROWDS, QUICK_CROWDS = ((10, 0), (100, 0), (100, 8), (200, 8)), ((20, 0), (20, 8))
+"""Services that are asked to move at once, and how many are under way at a time. 0: all; 200 are more than
+two cores can stop and resume at once, their hypervisors do not answer one another in time."""
 RTT_MS = 50.0
 RUNS, QUICK_RUNS = 10, 2
 NOT_SHOWN = "the papers show nothing of this"
@@ -78,9 +80,13 @@ def make(work: Work) -> Result:
         *_tried(work, cannot, "IPv6", msgspec.structs.replace(base, ip=6)),
     ]
     many: list[Row] = []
-    for services in crowds:
-        crowd = msgspec.structs.replace(base, losses=(), services=services, service_rounds=1 if work.quick else 3)
-        many += _tried(work, cannot, f"{services} at once", crowd)
+    for services, at_once in crowds:
+        rounds = 1 if work.quick else 3
+        crowd = msgspec.structs.replace(
+            base, losses=(), services=services, service_rounds=rounds, at_once=at_once, all_at_once=not at_once
+        )
+        what = f"{services} at once" + (f", {at_once} under way at a time" if at_once else "")
+        many += _tried(work, cannot, what, crowd)
     crowded = _crowded(work, cannot, clients)
     killed = _killed(work, cannot, phases)
     figures = [_losses(lossy), _others("robustness-planes", "Data planes and IPv6", other)]
@@ -102,7 +108,7 @@ def make(work: Work) -> Result:
 def _tried(work: Work, cannot: list[str], what: str, design: Design) -> list[Row]:
     """Nothing, and why in `cannot`, when this machine cannot do it."""
     try:
-        folder = Folder(work.folder / what.replace(" ", "-"))
+        folder = Folder(work.folder / what.replace(",", "").replace(" ", "-"))
         records = carry_out(design.checked(), folder, _Quiet(work.tell.say))
     except LocalError as error:
         cannot.append(f"{what}: {error}")
