@@ -162,6 +162,10 @@ def _of_this_epoch(lead: Lead, event: Event) -> bool:
     return isinstance(event, Published) and not newer(_plan(lead).epoch, event.epoch)
 
 
+def _active_and_published(lead: Lead, event: Event) -> bool:
+    return lead.published and _target_active(lead, event)
+
+
 def _target_out(lead: Lead, event: Event) -> bool:
     """It has promised never to activate this epoch; or it has the service by another move, knows nothing of this one
     and was never prepared for it: no promise, but a source that no target stands behind has not moved either."""
@@ -241,6 +245,11 @@ def _never_mind(lead: Lead, _event: Event) -> Outcome:
 
 def _note_resumed(lead: Lead, _event: Event) -> Outcome:
     return replace(lead, resumed=True), []
+
+
+def _note_published(lead: Lead, _event: Event) -> Outcome:
+    """It says nothing of this move yet: it may be a later one's. But it is said once only."""
+    return replace(lead, published=True), []
 
 
 def _nothing(lead: Lead, _event: Event) -> Outcome:
@@ -328,7 +337,11 @@ TABLE: Mapping[tuple[State, type], tuple[Row, ...]] = {
         Row(State.ACTIVATING, _follow, _out_and_resumed, "target aborted, but resumed: a new epoch"),
         Row(State.ABORTED, _nothing, _target_out, "target aborted"),
     ),
-    (State.ABORTED, Answered): (_ACTIVE,),
+    (State.ABORTED, Answered): (
+        Row(State.COMMITTED, _commit, _active_and_published, "target active, published"),
+        _ACTIVE,
+    ),
+    (State.ABORTED, Published): (Row(State.ABORTED, _note_published, _of_this_epoch, "published"),),
     (State.ABORTED, Resumed): (Row(State.ACTIVATING, _follow, _always, "resumed: a new epoch"),),
     **{(state, Restarted): (Row(state, _again, _always, "restart"),) for state in _ENTRY},
 }

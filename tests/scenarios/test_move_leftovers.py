@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from fmcc.steering import Redirect, choosing
-from fmcc.steering.lead import Begin, GiveUp, Lead, step
+from fmcc.steering.lead import Begin, GiveUp, Lead, Published, step
 from fmcc.steering.lead import State as LeadState
 from fmcc.steering.lossless import Lossless as Leading
 from fmcc.steering.unled import Unled
@@ -115,6 +115,20 @@ def test_a_data_centre_that_never_answers_does_not_keep_a_service_from_going_to_
         # it had activated all the same: the network follows
         active = Answered(Party.TARGET, MovePhase.ABORT, PLAN, Verdict.ACTIVE)
         assert step(ended, active, 2.0)[0].state is LeadState.CONVERGING
+
+
+def test_a_publication_that_comes_before_the_late_word_of_the_target_is_not_waited_for_again() -> None:
+    lead, _ = step(Lead(), Begin(PLAN), 0.0)
+    lead, _ = step(lead, TimedOut(), 1.0)
+    lead, effects = step(lead, Published(PLAN.epoch), 2.0)
+    assert lead.state is LeadState.ABORTED  # it may be somebody else's
+    assert not any(isinstance(each, Ask) for each in effects)
+    lead, effects = step(lead, Answered(Party.TARGET, MovePhase.ABORT, PLAN, Verdict.ACTIVE), 3.0)
+    assert lead.state is LeadState.COMMITTED
+    assert [(each.to, each.phase) for each in effects if isinstance(each, Ask)] == [
+        (Party.TARGET, MovePhase.COMMIT),
+        (Party.SOURCE, MovePhase.COMMIT),
+    ]
 
 
 @pytest.fixture
