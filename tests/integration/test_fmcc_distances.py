@@ -77,8 +77,9 @@ async def test_when_the_wan_becomes_slower_the_decision_changes(lab: Installatio
             (one,) = (each for each in (await api.get("/v1/placements"))["items"] if each["user"] == "alice")
             return one["datacenter"], one["state"]
 
-        _, ms = await until(lambda: distance("access1", "dc1"), lambda it: bool(it[0] == "measured"))
-        assert ms == pytest.approx(12, abs=8), "the WAN's round-trip time, and the routers' own"
+        # the WAN's round-trip time, and the routers' own; the first answers of a busy machine take longer
+        near = pytest.approx(12, abs=8)
+        await until(lambda: distance("access1", "dc1"), lambda it: bool(it[0] == "measured" and it[1] == near))
         await call(alice.socket, {"do": "attach", "site": "access2"})
         await until(placed, lambda it: bool(it == ("dc2", "committed")))
         slower(lab, tmp_path / "far.toml", '["access1", "dc1"]', 400)
