@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,10 +12,10 @@ import msgspec
 import pytest
 
 from lispfmc.wire.moves import MovePhase, Verdict
-from tests.integration.moving_sites import RLOC, Stream, World, network, world
+from tests.integration.moving_sites import RLOC, SERVICE, Stream, World, network, world
 from tests.integration.planes import KINDS, until
 from xtr.dataplane.handover import Handover
-from xtr.dataplane.moving import Moving
+from xtr.dataplane.moving import TURN_S, Moving
 
 pytestmark = pytest.mark.namespaces
 REPLAYED = 5
@@ -173,12 +174,18 @@ def test_what_the_target_has_no_room_for_is_dropped_last_and_counted(plane: str,
 
 
 def during_the_drain(moving: Moving) -> list[int]:
-    """How much was left each time that packets of the site had their turn while held ones were delivered."""
+    """How much was left each time that packets of the site had their turn while held ones were delivered.
+
+    The time goes on with the work meanwhile: a process that is kept from the core takes fewer turns.
+    """
     left: list[int] = []
-    outbound, take_turns = moving._outbounds[0], moving._take_turns
-    readable = outbound.readable
+    outbound, take_turns, shared = moving._outbounds[0], moving._take_turns, moving._shared
+    readable, now = outbound.readable, shared.now
 
     def noted(handover: Handover) -> None:
+        began, steps = now(), itertools.count()
+        shared.now = lambda: began + next(steps) * TURN_S / 2
+
         def turn() -> bool:
             left.append(len(handover.todo))
             return readable()
@@ -186,6 +193,7 @@ def during_the_drain(moving: Moving) -> list[int]:
         outbound.readable = turn  # type: ignore[method-assign]
         take_turns(handover)
         outbound.readable = readable  # type: ignore[method-assign]
+        shared.now = now
 
     moving._take_turns = noted  # type: ignore[method-assign]
     return left
@@ -218,5 +226,19 @@ def test_a_long_queue_is_drained_in_order_and_the_loop_goes_on(plane: str, tmp_p
             after = stream.at("after")
             assert after == sorted(set(after))
             assert any(turns[0] < turn < turns[-1] for turn in turns), "others had their turn while it was drained"
+
+    asyncio.run(story())
+
+
+def test_a_plane_that_closes_while_a_host_shows_itself_leaves_nothing_to_do(plane: str, tmp_path: Path) -> None:
+    async def story() -> None:
+        async with world(plane, tmp_path) as made, Stream("user") as stream:
+            await stream.arrived(50)
+            await moves(made, stream)
+            moving = made.moving("target")
+            for _ in range(2):
+                assert moving.placed(SERVICE, *moving._places[SERVICE])
+            made.xtrs["target"]._plane.close()
+            await asyncio.sleep(0.01)  # the loop would print what is asked of the closed plane, which fails the test
 
     asyncio.run(story())

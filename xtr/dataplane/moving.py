@@ -64,8 +64,8 @@ class Moving:
         self._leading = Leading(shared)
         self._due: dict[Eids, Handover] = {}
         """Those to which packets of this wake-up have brought something to do."""
-        self._timers: dict[Eids, asyncio.Handle] = {}
-        self._waits: dict[Eids, asyncio.Handle] = {}
+        self._timers: dict[Handover, asyncio.Handle] = {}
+        self._waits: dict[Handover, asyncio.Handle] = {}
         self._leaving: asyncio.Handle | None = None
 
     # --- switches -----------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ class Moving:
         self._bite(handover, TURN_S)
         outbound.readable()
         while handover.busy and self._shared.now() < until:
-            self._timers[handover.eids].cancel()
+            _cancel(self._timers, handover)
             self._bite(handover, TURN_S)
             outbound.readable()
 
@@ -287,9 +287,11 @@ class Moving:
 
     def _again(self, handover: Handover, seconds: float) -> None:
         handover.busy = True
-        self._timers[handover.eids] = asyncio.get_running_loop().call_later(seconds, self._go_on, handover)
+        _cancel(self._timers, handover)
+        self._timers[handover] = asyncio.get_running_loop().call_later(seconds, self._go_on, handover)
 
     def _go_on(self, handover: Handover) -> None:
+        self._timers.pop(handover)
         self._bite(handover)
         self._leave()
 
@@ -306,17 +308,19 @@ class Moving:
 
     def _wait(self, handover: Handover) -> None:
         """Until the end markers have come, or long enough."""
+        _cancel(self._waits, handover)
         handover.expire(self._shared.now())
         self._work(handover)
         self._leave()
         if handover.waits:
             loop = asyncio.get_running_loop()
-            self._waits[handover.eids] = loop.call_later(WAIT_S, self._wait, handover)
+            self._waits[handover] = loop.call_later(WAIT_S, self._wait, handover)
 
     def _worked_off(self, handover: Handover) -> None:
         if handover.settled:
             # not now: what the core asks besides, waiting for end markers, comes in the same breath
-            self._timers[handover.eids] = asyncio.get_running_loop().call_soon(self._settle, handover)
+            _cancel(self._timers, handover)
+            self._timers[handover] = asyncio.get_running_loop().call_soon(self._settle, handover)
         elif handover.mode is Mode.MIRROR:
             for eid in handover.eids:
                 if eid in self._places:
@@ -328,6 +332,7 @@ class Moving:
 
     def _settle(self, handover: Handover) -> None:
         """The usual tables take over each EID whose host is known."""
+        self._timers.pop(handover)
         instance = self._instance(handover)
         for eid in handover.eids:
             place = self._places.get(eid)
@@ -391,6 +396,13 @@ class Moving:
 
     def _instance(self, handover: Handover) -> Instance:
         return self._instances[handover.eids[0].iid]
+
+
+def _cancel(timers: dict[Handover, asyncio.Handle], handover: Handover) -> None:
+    """One at a time for a handover: `close` would not know of an earlier one, which would ask a closed plane."""
+    timer = timers.pop(handover, None)
+    if timer is not None:
+        timer.cancel()
 
 
 def _destination(packet: bytes) -> Ip:
