@@ -164,9 +164,7 @@ class Migrations:
     def removed(self, service: str) -> Placement:
         """It exists no more; its past moves are still shown."""
         self._deadlines.cancel(service)
-        placement = self.placements.pop(service)
-        self._queue.changed(placement, None)
-        return placement
+        return self.placements.pop(service)
 
     def next_deadline(self) -> float | None:
         deadlines = (self.steering.next_deadline(), self._deadlines.next())
@@ -181,11 +179,8 @@ class Migrations:
     def _admitted(self, now: float) -> list[FmccEffect]:
         """Moves that waited begin."""
         effects: list[FmccEffect] = []
-        for service, move in self._queue.next():
-            placement = self.placements.get(service)
-            # it may have been given up meanwhile, or the service is somewhere else
-            if placement is not None and placement.state is State.QUEUED and self.last(service).move.id == move:
-                effects += self.step(service, Admitted(), now)
+        for service in self._queue.next():
+            effects += self.step(service, Admitted(), now)
         return effects
 
     # --- the scheme ---------------------------------------------------------------------------------------------------
