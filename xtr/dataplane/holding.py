@@ -94,7 +94,8 @@ class HoldQueue:
         One without a number, because the path had no room for it, goes behind what is there.
         """
         if self._bytes + len(packet) > self._most_bytes:
-            self.expire(now)
+            if self._packets and now - self._packets[0].at > self._most_s:  # else nothing is late: not for each packet
+                self.expire(now)
             if self._bytes + len(packet) > self._most_bytes:
                 self.counters["dropped.hold-full"] += 1
                 return False
