@@ -9,10 +9,10 @@ Logs (little-endian records, no header):
 * probe receiver  `<QQQ`  seq, sent_ns, received_ns: every packet as it arrived, duplicates too.
 * rtt             `<QQQ`  seq, sent_ns, received_ns: every answer.
 * heartbeat       `<QQ`   beat_ns, gap_ns: the beat that ended a silence longer than two intervals, and its length.
+* probe sender    JSON    the summary: {first_ns, last_ns, sent, not_sent, send_errors, interval_us, skips, realtime}.
+
 A receiver that is told to stop goes on until nothing has come for SILENT_S: no packet that is only late counts as lost.
 At most DRAIN_S, and `cut_short` in its summary says that packets still came then.
-
-* probe sender    JSON    the summary: {first_ns, last_ns, sent, not_sent, send_errors, interval_us, skips, realtime}.
 
 The probes are an open loop on an absolute schedule. A sender that was late (frozen, or not scheduled) skips the slots
 that it missed and counts them in `not_sent` (`skips`: [first missed slot's time, slots], the first 1000). So do slots
