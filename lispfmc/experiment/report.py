@@ -13,9 +13,10 @@ import msgspec
 
 from lispfmc.experiment.design import Design, Kind, Point
 from lispfmc.experiment.network import DATACENTERS, Delays, rtts_at, rtts_ms, topology_of
-from lispfmc.experiment.prediction import agrees, fig9, fig9_by_messages
+from lispfmc.experiment.prediction import agrees, fig9
 from lispfmc.experiment.records import Record
 from lispfmc.experiment.statistics import Outcome, Summary, median, quantile, summary
+from lispfmc.experiment.ways import ways
 from lispfmc.lab.topology import MAPSERVER
 
 EMULATED = (
@@ -163,8 +164,8 @@ def _predictions(design: Design, moves: Sequence[Record]) -> list[dict[str, Any]
     found = []
     for (point, source, target), added in groups.items():
         rtts = rtts_at(base, point)
-        predicted = fig9(rtts, source, target, access, point.hypervisors_ms)
-        by_messages = fig9_by_messages(rtts, source, target, access, point.hypervisors_ms)
+        delays = ways(rtts, source, target, access, point.hypervisors_ms)
+        predicted, by_messages = fig9(delays), delays.shortest
         found.append(
             {
                 "case": "sweep" if point.datacenters_ms is None else "-".join(f"{ms:g}" for ms in point.datacenters_ms),

@@ -10,10 +10,11 @@ import pytest
 
 from lispfmc.experiment.design import Design, Kind, Planned, Point
 from lispfmc.experiment.network import rtts_at, rtts_ms, topology_of
-from lispfmc.experiment.prediction import fig9, fig9_by_messages
+from lispfmc.experiment.prediction import fig9
 from lispfmc.experiment.publication import publish
 from lispfmc.experiment.records import Record
 from lispfmc.experiment.report import document
+from lispfmc.experiment.ways import ways
 from lispfmc.lab.analysis import Figures, MoveFigures
 
 DESIGN = Design(("lossless", "fig9"), (1.0, 50.0), losses=(0.0, 5.0), runs=2, null_runs=2, bridge_runs=2)
@@ -83,5 +84,5 @@ def test_the_papers_cases_by_the_formula_and_by_the_messages_that_are_sent(
 ) -> None:
     base = rtts_ms(topology_of(DESIGN, "fig9"))
     rtts = rtts_at(base, Point("fig9", max(case), 0.0, case))
-    assert fig9(rtts, source, target, "access1") == formula
-    assert fig9_by_messages(rtts, source, target, "access1") == by_messages
+    delays = ways(rtts, source, target, "access1")
+    assert (fig9(delays), delays.shortest) == (formula, by_messages)
