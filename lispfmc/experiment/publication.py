@@ -6,13 +6,11 @@ environment.json and the SVG pictures. No figure on the page is written by hand.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from lispfmc.experiment.files import pretty
 from lispfmc.experiment.records import Folder, Record
 from lispfmc.experiment.report import CROWDS, crowd_of
 
@@ -26,22 +24,16 @@ _QUANTILES = ("added_p50", "added_p95", "added_p99", "added_max")
 
 def publish(found: Mapping[str, Any], records: list[Record], measured: Path, out: Path) -> list[Path]:
     """Write the page and what it shows into `out`; `measured` is the experiment's folder, where the pictures are."""
-    out.mkdir(parents=True, exist_ok=True)
-    folder, written = Folder(out), []
+    folder, pictures = Folder(out), []
     for picture in (measured / f"{name}.svg" for name in PICTURES):
         if picture.exists():
-            shutil.copyfile(picture, out / picture.name)
-            written.append(out / picture.name)
-    pictures = [path.name for path in written]
-    texts = {
-        "README.md": page(found, pictures),
-        "results.json": _pretty(without_runs(found)),
-        "environment.json": _pretty(found["environment"]),
-    }
-    for name, text in texts.items():
-        folder.write_text(name, text)
+            folder.write(picture.name, picture.read_bytes())
+            pictures.append(picture.name)
+    folder.write("README.md", page(found, pictures).encode())
+    folder.write("results.json", pretty(without_runs(found)))
+    folder.write("environment.json", pretty(found["environment"]))
     folder.write_table("runs.csv", records)
-    return [*written, *(out / name for name in (*texts, "runs.csv"))]
+    return [out / name for name in (*pictures, "README.md", "results.json", "environment.json", "runs.csv")]
 
 
 def without_runs(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -156,7 +148,3 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator
     for row in rows:
         yield f"| {' | '.join(map(str, row))} |"
     yield ""
-
-
-def _pretty(value: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n"

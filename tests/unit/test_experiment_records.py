@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -84,6 +85,28 @@ def test_an_experiment_killed_in_the_middle_of_a_write_goes_on_with_what_is_whol
         folder.keep(record(Planned(2, Point("fig9", 1.0), 8)))
     assert [each.planned.number for each in folder.records()] == [1, 2]
     assert folder.environment() == {"cpus": 2}
+
+
+def test_a_disk_that_is_full_leaves_what_was_there_and_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path)
+    first, second = (record(Planned(number, Point("fig9", 1.0), 7)) for number in (1, 2))
+    folder.keep(first)
+    folder.write_table("runs.csv", [first])
+    before = (tmp_path / "runs.csv").read_bytes()
+
+    def no_space(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        folder.keep(second)
+    with pytest.raises(OSError, match="No space"):
+        folder.write_table("runs.csv", [first, second])
+    assert folder.records() == [first]
+    assert (tmp_path / "runs.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["00001.json", "runs.csv"]
 
 
 def test_a_folder_takes_the_same_design_again_and_refuses_another(tmp_path: Path) -> None:
