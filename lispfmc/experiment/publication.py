@@ -85,21 +85,28 @@ def _head(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _figures(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## Added downtime A (ms) and packets\n"
-    rows = [
-        _row(scheme, rtt, "0", figures) for scheme, each in found["summary"].items() for rtt, figures in each.items()
+    points: list[tuple[str, str, str, Mapping[str, Any]]] = [
+        (scheme, rtt, "0", figures) for scheme, each in found["summary"].items() for rtt, figures in each.items()
     ]
-    rows += [
-        _row(scheme, f"{found['design']['loss_rtt_ms']:g}", loss, figures)
+    points += [
+        (scheme, f"{found['design']['loss_rtt_ms']:g}", loss, figures)
         for loss, schemes in found["summary_loss"].items()
         if loss != "0"
         for scheme, figures in schemes.items()
     ]
     for name, words in (("null_move", "control: null move"), ("same_bridge", "control: same bridge")):
         if figures := found["control"][name]:
-            rows.append(_row(words, "-", "-", figures))
+            points.append((words, "-", "-", figures))
     columns = ("scheme", "controller ms", "loss %", "n", "median", "95 % interval of the median", "p95", "p99", "max")
-    yield from _table((*columns, "lost", "duplicated", "reordered"), rows)
+    yield from _table((*columns, "lost", "duplicated", "reordered"), [_row(*point) for point in points])
     yield "What the controls lose is sent to a machine that stands still, and nobody holds it.\n"
+    overflowed = [
+        f"{count} ({scheme if rtt == '-' else f'{scheme} at {rtt} ms, {loss} % loss'})"
+        for scheme, rtt, loss, figures in points
+        if (count := _overflowed(figures))
+    ]
+    if overflowed:
+        yield f"Packets that a receiver's socket had no room for, and no network lost: {', '.join(overflowed)}.\n"
 
 
 def _further(found: Mapping[str, Any]) -> Iterator[str]:
@@ -116,9 +123,10 @@ def _further(found: Mapping[str, Any]) -> Iterator[str]:
             rows.append(
                 [f"TCP, `{scheme}`: longest stall beyond B", f"{tcp['stall_max']:.2f} ms", f"{tcp['resets']} resets"]
             )
-    for scheme, crowd in (each for part in CROWDS for each in found[part].items()):
+    for scheme, crowd in (each for part in CROWDS for each in found.get(part, {}).items()):
         what = f"{crowd_of(crowd)}, `{scheme}`: A, 95th percentile"
-        rows.append([what, f"{crowd['added_p95']:.2f} ms", f"{crowd['lost']} packets lost"])
+        no_room = f", a receiver's socket had no room for {count}" if (count := _overflowed(crowd)) else ""
+        rows.append([what, f"{crowd['added_p95']:.2f} ms", f"{crowd['lost']} packets lost{no_room}"])
     rows += [
         [f"a user's move, {name}: beyond the least time, p95", f"{flowing['beyond_p95']:.2f} ms", ""]
         for name in ("inbound", "outbound")
@@ -127,6 +135,11 @@ def _further(found: Mapping[str, Any]) -> Iterator[str]:
     if rows:
         yield "## More than one flow of probes\n"
         yield from _table(("", "measured", ""), rows)
+
+
+def _overflowed(figures: Mapping[str, Any]) -> int:
+    """Results that are older have no such count."""
+    return int(figures.get("overflowed", 0))
 
 
 def _pictures(pictures: Sequence[str]) -> Iterator[str]:

@@ -116,7 +116,7 @@ _FIGURES = Figures.__struct_fields__
 COLUMNS = (
     "run", "block", "kind", "scheme", "fmcc_rtt_ms", "control_loss", "fmcc_dc1_ms", "fmcc_dc2_ms", "seed", "outcome",
     "attempt", "began", "load_1m", "from", "to", "blackout_events_ms", "direction", *_FIGURES,
-    "probe_worst_late_ms", "probes_late", "resets", "flowing_ms", "cut_short",
+    "probe_worst_late_ms", "probes_late", "resets", "flowing_ms", "cut_short", "overflowed", "at_once",
 )  # fmt: skip
 
 
@@ -131,9 +131,9 @@ def _lines(record: Record) -> Iterator[list[object]]:
     ]  # fmt: skip
     moves = [record.figures] if record.figures is not None else list(record.services.values())
     if not moves:
-        yield [*head, *([""] * (len(COLUMNS) - len(head)))]
+        yield [*head, *([""] * (len(COLUMNS) - len(head) - 1)), point.at_once or ""]
     for move in moves:
-        yield from ([*head, *line] for line in _directions(record, move))
+        yield from ([*head, *line, point.at_once or ""] for line in _directions(record, move))
 
 
 def _directions(record: Record, move: MoveFigures) -> Iterator[list[object]]:
@@ -143,7 +143,7 @@ def _directions(record: Record, move: MoveFigures) -> Iterator[list[object]]:
         flowing = record.flowing_ms.get("inbound" if direction == "to_user" else "outbound")
         yield [
             move.blackout_events_ms, direction, *values, late.worst_ms, late.late, record.resets, flowing,
-            int(record.cut_short),
+            int(record.cut_short), record.overflowed,
         ]  # fmt: skip
 
 
