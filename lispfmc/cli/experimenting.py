@@ -13,6 +13,7 @@ from lispfmc.cli.failure import CONDITION, DONE
 from lispfmc.cli.output import Format, print_json, print_table, print_text, say
 from lispfmc.experiment.design import Design, Session, headline, numbers, swept
 from lispfmc.experiment.figures import draw, drawable
+from lispfmc.experiment.files import pretty
 from lispfmc.experiment.publication import publish
 from lispfmc.experiment.records import Folder, Record
 from lispfmc.experiment.report import CROWDS, crowd_of, document
@@ -82,7 +83,7 @@ def moves(design: Design, out: Path | None, *, published: Path | None, plot: boo
         records = carry_out(design, folder, bar)
     found = document(design, records, folder.environment())
     folder.write_table("runs.csv", records)
-    folder.write_text("results.json", msgspec.json.format(msgspec.json.encode(found)).decode() + "\n")
+    folder.write("results.json", pretty(found))
     if plot:
         for picture in draw(found, folder.path):
             say(f"drawn: {picture}")

@@ -6,13 +6,11 @@ environment.json and the SVG pictures. No figure on the page is written by hand.
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
+from lispfmc.experiment.files import pretty
 from lispfmc.experiment.records import Folder, Record
 from lispfmc.experiment.report import CROWDS, crowd_of
 
@@ -26,22 +24,16 @@ _QUANTILES = ("added_p50", "added_p95", "added_p99", "added_max")
 
 def publish(found: Mapping[str, Any], records: list[Record], measured: Path, out: Path) -> list[Path]:
     """Write the page and what it shows into `out`; `measured` is the experiment's folder, where the pictures are."""
-    out.mkdir(parents=True, exist_ok=True)
-    folder, written = Folder(out), []
+    folder, pictures = Folder(out), []
     for picture in (measured / f"{name}.svg" for name in PICTURES):
         if picture.exists():
-            shutil.copyfile(picture, out / picture.name)
-            written.append(out / picture.name)
-    pictures = [path.name for path in written]
-    texts = {
-        "README.md": page(found, pictures),
-        "results.json": _pretty(without_runs(found)),
-        "environment.json": _pretty(found["environment"]),
-    }
-    for name, text in texts.items():
-        folder.write_text(name, text)
+            folder.write(picture.name, picture.read_bytes())
+            pictures.append(picture.name)
+    folder.write("README.md", page(found, pictures).encode())
+    folder.write("results.json", pretty(without_runs(found)))
+    folder.write("environment.json", pretty(found["environment"]))
     folder.write_table("runs.csv", records)
-    return [*written, *(out / name for name in (*texts, "runs.csv"))]
+    return [out / name for name in (*pictures, "README.md", "results.json", "environment.json", "runs.csv")]
 
 
 def without_runs(found: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,21 +85,28 @@ def _head(found: Mapping[str, Any]) -> Iterator[str]:
 
 def _figures(found: Mapping[str, Any]) -> Iterator[str]:
     yield "## Added downtime A (ms) and packets\n"
-    rows = [
-        _row(scheme, rtt, "0", figures) for scheme, each in found["summary"].items() for rtt, figures in each.items()
+    points: list[tuple[str, str, str, Mapping[str, Any]]] = [
+        (scheme, rtt, "0", figures) for scheme, each in found["summary"].items() for rtt, figures in each.items()
     ]
-    rows += [
-        _row(scheme, f"{found['design']['loss_rtt_ms']:g}", loss, figures)
+    points += [
+        (scheme, f"{found['design']['loss_rtt_ms']:g}", loss, figures)
         for loss, schemes in found["summary_loss"].items()
         if loss != "0"
         for scheme, figures in schemes.items()
     ]
     for name, words in (("null_move", "control: null move"), ("same_bridge", "control: same bridge")):
         if figures := found["control"][name]:
-            rows.append(_row(words, "-", "-", figures))
+            points.append((words, "-", "-", figures))
     columns = ("scheme", "controller ms", "loss %", "n", "median", "95 % interval of the median", "p95", "p99", "max")
-    yield from _table((*columns, "lost", "duplicated", "reordered"), rows)
+    yield from _table((*columns, "lost", "duplicated", "reordered"), [_row(*point) for point in points])
     yield "What the controls lose is sent to a machine that stands still, and nobody holds it.\n"
+    overflowed = [
+        f"{count} ({scheme if rtt == '-' else f'{scheme} at {rtt} ms, {loss} % loss'})"
+        for scheme, rtt, loss, figures in points
+        if (count := _overflowed(figures))
+    ]
+    if overflowed:
+        yield f"Packets that a receiver's socket had no room for, and no network lost: {', '.join(overflowed)}.\n"
 
 
 def _further(found: Mapping[str, Any]) -> Iterator[str]:
@@ -124,9 +123,10 @@ def _further(found: Mapping[str, Any]) -> Iterator[str]:
             rows.append(
                 [f"TCP, `{scheme}`: longest stall beyond B", f"{tcp['stall_max']:.2f} ms", f"{tcp['resets']} resets"]
             )
-    for scheme, crowd in (each for part in CROWDS for each in found[part].items()):
+    for scheme, crowd in (each for part in CROWDS for each in found.get(part, {}).items()):
         what = f"{crowd_of(crowd)}, `{scheme}`: A, 95th percentile"
-        rows.append([what, f"{crowd['added_p95']:.2f} ms", f"{crowd['lost']} packets lost"])
+        no_room = f", a receiver's socket had no room for {count}" if (count := _overflowed(crowd)) else ""
+        rows.append([what, f"{crowd['added_p95']:.2f} ms", f"{crowd['lost']} packets lost{no_room}"])
     rows += [
         [f"a user's move, {name}: beyond the least time, p95", f"{flowing['beyond_p95']:.2f} ms", ""]
         for name in ("inbound", "outbound")
@@ -135,6 +135,11 @@ def _further(found: Mapping[str, Any]) -> Iterator[str]:
     if rows:
         yield "## More than one flow of probes\n"
         yield from _table(("", "measured", ""), rows)
+
+
+def _overflowed(figures: Mapping[str, Any]) -> int:
+    """Results that are older have no such count."""
+    return int(figures.get("overflowed", 0))
 
 
 def _pictures(pictures: Sequence[str]) -> Iterator[str]:
@@ -156,7 +161,3 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> Iterator
     for row in rows:
         yield f"| {' | '.join(map(str, row))} |"
     yield ""
-
-
-def _pretty(value: Any) -> str:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1).decode() + "\n"

@@ -1,22 +1,21 @@
 """The folder of an experiment: its design, and one file a run. An experiment that was interrupted goes on there.
 
-A file is written beside its place and renamed, so nothing half-written is taken for a result. The design is written
-first; a folder that holds another one is refused.
+Nothing half-written is taken for a result. The design is written first; a folder that holds another one is refused.
 """
 
 from __future__ import annotations
 
 import csv
-import fcntl
-import os
+import io
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
 from lispfmc.experiment.design import Design, Planned
+from lispfmc.experiment.files import alone, written
 from lispfmc.lab.analysis import Figures, MoveFigures
 from lispfmc.wire.errors import LocalError
 
@@ -72,18 +71,9 @@ class Folder:
         self.path = path
         self._runs = path / "runs"
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self) -> AbstractContextManager[None]:
         """No second experiment writes here meanwhile. Raises LocalError."""
-        self._runs.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise LocalError(
-                    f"{self.path}: another experiment writes there; wait, or choose another --out"
-                ) from None
-            yield
+        return alone(self.path, "another experiment writes there; wait, or choose another --out")
 
     def claim(self, design: Design, environment: dict[str, Any]) -> None:
         """Make it the folder of this design, or see that it is. Raises OtherDesign."""
@@ -96,46 +86,37 @@ class Folder:
                     "choose another --out, or repeat the command that began it"
                 )
             return
-        self._write(self.path / "environment.json", msgspec.json.encode(environment))
-        self._write(path, msgspec.json.encode(design))
+        written(self.path / "environment.json", msgspec.json.encode(environment))
+        written(path, msgspec.json.encode(design))
 
     def environment(self) -> dict[str, Any]:
         return _read(self.path / "environment.json", dict[str, Any])
 
     def keep(self, record: Record) -> None:
-        self._write(self._runs / f"{record.planned.number:05d}.json", msgspec.json.encode(record))
+        written(self._runs / f"{record.planned.number:05d}.json", msgspec.json.encode(record))
 
     def records(self) -> list[Record]:
         """Every run that is whole, by number."""
         return [_read(path, Record) for path in sorted(self._runs.glob("*.json"))]
 
-    def write_text(self, name: str, text: str) -> None:
-        self._write(self.path / name, text.encode())
+    def write(self, name: str, data: bytes) -> None:
+        written(self.path / name, data)
 
     def write_table(self, name: str, records: list[Record]) -> None:
         """All runs as CSV, a line for each direction of each run."""
-        draft = self.path / f".{name}.draft"
-        with draft.open("w", newline="") as out:
-            table = csv.writer(out)
-            table.writerow(COLUMNS)
-            for record in records:
-                table.writerows(_lines(record))
-        draft.replace(self.path / name)
-
-    def _write(self, path: Path, data: bytes) -> None:
-        draft = path.with_name(f".{path.name}.draft")
-        with draft.open("wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(path)
+        out = io.StringIO(newline="")
+        table = csv.writer(out)
+        table.writerow(COLUMNS)
+        for record in records:
+            table.writerows(_lines(record))
+        self.write(name, out.getvalue().encode())
 
 
 _FIGURES = Figures.__struct_fields__
 COLUMNS = (
     "run", "block", "kind", "scheme", "fmcc_rtt_ms", "control_loss", "fmcc_dc1_ms", "fmcc_dc2_ms", "seed", "outcome",
     "attempt", "began", "load_1m", "from", "to", "blackout_events_ms", "direction", *_FIGURES,
-    "probe_worst_late_ms", "probes_late", "resets", "flowing_ms", "cut_short",
+    "probe_worst_late_ms", "probes_late", "resets", "flowing_ms", "cut_short", "overflowed", "at_once",
 )  # fmt: skip
 
 
@@ -150,9 +131,9 @@ def _lines(record: Record) -> Iterator[list[object]]:
     ]  # fmt: skip
     moves = [record.figures] if record.figures is not None else list(record.services.values())
     if not moves:
-        yield [*head, *([""] * (len(COLUMNS) - len(head)))]
+        yield [*head, *([""] * (len(COLUMNS) - len(head) - 1)), point.at_once or ""]
     for move in moves:
-        yield from ([*head, *line] for line in _directions(record, move))
+        yield from ([*head, *line, point.at_once or ""] for line in _directions(record, move))
 
 
 def _directions(record: Record, move: MoveFigures) -> Iterator[list[object]]:
@@ -162,7 +143,7 @@ def _directions(record: Record, move: MoveFigures) -> Iterator[list[object]]:
         flowing = record.flowing_ms.get("inbound" if direction == "to_user" else "outbound")
         yield [
             move.blackout_events_ms, direction, *values, late.worst_ms, late.late, record.resets, flowing,
-            int(record.cut_short),
+            int(record.cut_short), record.overflowed,
         ]  # fmt: skip
 
 

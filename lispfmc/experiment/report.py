@@ -13,9 +13,10 @@ import msgspec
 
 from lispfmc.experiment.design import Design, Kind, Point
 from lispfmc.experiment.network import DATACENTERS, Delays, rtts_at, rtts_ms, topology_of
-from lispfmc.experiment.prediction import agrees, fig9, fig9_by_messages
+from lispfmc.experiment.prediction import agrees, fig9
 from lispfmc.experiment.records import Record
-from lispfmc.experiment.statistics import Outcome, Summary, median, quantile, summary
+from lispfmc.experiment.statistics import Outcome, median, quantile, summary
+from lispfmc.experiment.ways import ways
 from lispfmc.lab.topology import MAPSERVER
 
 EMULATED = (
@@ -41,7 +42,7 @@ def document(design: Design, records: Sequence[Record], environment: Mapping[str
         for record in moves
         if record.planned.point.datacenters_ms is None and record.planned.point.fmcc_rtt_ms == design.loss_rtt_ms
     ]
-    null, bridge = (summary(_outcomes(each), design.seed) if each else None for each in (nulls, by_kind[Kind.BRIDGE]))
+    null, bridge = (_summed_up(design, each) if each else None for each in (nulls, by_kind[Kind.BRIDGE]))
     found: dict[str, Any] = {
         "vm": EMULATED,
         "design": {**msgspec.to_builtins(design), "loss_rtt_ms": design.loss_rtt_ms},
@@ -50,11 +51,11 @@ def document(design: Design, records: Sequence[Record], environment: Mapping[str
         "summary": _nested(design, swept, lambda point: (point.scheme, f"{point.fmcc_rtt_ms:g}")),
         "summary_loss": _nested(design, at_loss, lambda point: (f"{point.control_loss:g}", point.scheme)),
         "pooled": _pooled(design, swept, null),
-        "control": {"null_move": msgspec.to_builtins(null), "same_bridge": msgspec.to_builtins(bridge)},
+        "control": {"null_move": null, "same_bridge": bridge},
         "predictions": _predictions(design, moves),
         "tcp": _tcp(design, by_kind[Kind.TCP]),
         "user_moves": user_moves(design, by_kind[Kind.USER]),
-        "probes": probes(measured),
+        "probes": probes(records),
         "services": _crowds(design, records),
         "services_at_once": _crowds(design, records, design.at_once) if design.at_once else {},
         "failed": [
@@ -115,6 +116,15 @@ def _outcomes(records: Iterable[Record]) -> list[Outcome]:
     return outcomes
 
 
+def _summed_up(design: Design, records: Sequence[Record]) -> dict[str, Any]:
+    return {**msgspec.to_builtins(summary(_outcomes(records), design.seed)), "overflowed": _overflowed(records)}
+
+
+def _overflowed(records: Iterable[Record]) -> int:
+    """Packets that the receivers' sockets had no room for: no network lost them."""
+    return sum(record.overflowed for record in records)
+
+
 def _total(record: Record, name: str) -> int:
     """Of both directions: in a run's own line stands the worse one."""
     assert record.figures is not None
@@ -129,7 +139,7 @@ def _nested(
         groups.setdefault(keys(record.planned.point), []).append(record)
     nested: dict[str, dict[str, Any]] = {}
     for (outer, inner), group in sorted(groups.items(), key=lambda item: _order(item[0])):
-        nested.setdefault(outer, {})[inner] = msgspec.to_builtins(summary(_outcomes(group), design.seed))
+        nested.setdefault(outer, {})[inner] = _summed_up(design, group)
     return nested
 
 
@@ -138,15 +148,15 @@ def _order(keys: tuple[str, str]) -> tuple[tuple[int, float, str], ...]:
     return tuple((0, float(key), "") if key.replace(".", "").isdigit() else (1, 0.0, key) for key in keys)
 
 
-def _pooled(design: Design, swept: Sequence[Record], null: Summary | None) -> dict[str, Any]:
+def _pooled(design: Design, swept: Sequence[Record], null: Mapping[str, Any] | None) -> dict[str, Any]:
     """All points of the sweep together, for each scheme; beside it how far above the null move's it is."""
     pooled = {}
     for scheme in design.schemes:
         mine = [record for record in swept if record.planned.point.scheme == scheme]
         if mine:
-            figures = summary(_outcomes(mine), design.seed)
-            above = None if null is None else round(figures.added_p95 - null.added_p95, 3)
-            pooled[scheme] = {**msgspec.to_builtins(figures), "p95_above_null_move": above}
+            figures = _summed_up(design, mine)
+            above = None if null is None else round(figures["added_p95"] - null["added_p95"], 3)
+            pooled[scheme] = {**figures, "p95_above_null_move": above}
     return pooled
 
 
@@ -163,8 +173,8 @@ def _predictions(design: Design, moves: Sequence[Record]) -> list[dict[str, Any]
     found = []
     for (point, source, target), added in groups.items():
         rtts = rtts_at(base, point)
-        predicted = fig9(rtts, source, target, access, point.hypervisors_ms)
-        by_messages = fig9_by_messages(rtts, source, target, access, point.hypervisors_ms)
+        delays = ways(rtts, source, target, access, point.hypervisors_ms)
+        predicted, by_messages = fig9(delays), delays.shortest
         found.append(
             {
                 "case": "sweep" if point.datacenters_ms is None else "-".join(f"{ms:g}" for ms in point.datacenters_ms),
@@ -212,6 +222,7 @@ def _crowds(design: Design, records: Sequence[Record], at_once: int = 0) -> dict
             ]
             figures = msgspec.to_builtins(summary(outcomes, design.seed))
             figures["dropped"] = dict(sum((Counter(record.dropped) for record in rounds), Counter()))
+            figures["overflowed"] = _overflowed(rounds)
             # what so many stops and resumptions cost their hypervisors; it is none of the network's
             blackouts = sorted(each.blackout_ms for each in moves)
             figures |= {"blackout_p50": median(blackouts), "blackout_max": blackouts[-1]}
@@ -221,7 +232,7 @@ def _crowds(design: Design, records: Sequence[Record], at_once: int = 0) -> dict
 
 def crowd_of(crowd: Mapping[str, Any]) -> str:
     """A crowd in words."""
-    limit = crowd["at_once"]
+    limit = crowd.get("at_once")  # results that are older have none
     return f"{crowd['services']} services at once" + (f", {limit} under way at a time" if limit else "")
 
 
@@ -250,8 +261,10 @@ def user_moves(design: Design, records: Sequence[Record]) -> dict[str, Any]:
     return found
 
 
-def probes(measured: Sequence[Record]) -> dict[str, Any]:
-    """How well the instruments kept time: a late probe can look like a silence of the network."""
+def probes(records: Sequence[Record]) -> dict[str, Any]:
+    """How well the instruments kept time: a late probe can look like a silence of the network. `overflowed` counts
+    crowds, too; all else is of single flows."""
+    measured = [record for record in records if record.figures is not None]
     late = [each for record in measured for each in record.lateness.values()]
     if not late:
         return {}
@@ -264,7 +277,7 @@ def probes(measured: Sequence[Record]) -> dict[str, Any]:
         "runs": len(measured),
         "realtime": all(record.realtime for record in measured),
         "runs_cut_short": sum(record.cut_short for record in measured),
-        "overflowed": sum(record.overflowed for record in measured),
+        "overflowed": _overflowed(records),
     }
 
 

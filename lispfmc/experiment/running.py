@@ -69,7 +69,7 @@ def _session(design: Design, session: Session, folder: Folder, progress: Progres
     many = f"-{session.services}" if session.services > 1 else ""
     many += f"-{session.at_once}-at-once" if session.at_once else ""
     topology = folder.path / f"topology-{session.scheme}{many}.toml"
-    folder.write_text(topology.name, toml_text(values))
+    folder.write(topology.name, toml_text(values).encode())
     left, attempts = deque(session.runs), Counter[int]()
     while left:
         try:

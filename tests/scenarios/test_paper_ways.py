@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lispfmc.experiment.paper.ways import Ways, ways
+from lispfmc.experiment.ways import Ways, ways
 from tests.scenarios import schemes_world
 from tests.scenarios.schemes_world import CLIENT, DELAYS_S, FMCC, MS, NEW, OLD, PROBE_S, SchemeWorld, d
 

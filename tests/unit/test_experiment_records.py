@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import signal
@@ -86,6 +87,28 @@ def test_an_experiment_killed_in_the_middle_of_a_write_goes_on_with_what_is_whol
     assert folder.environment() == {"cpus": 2}
 
 
+def test_a_disk_that_is_full_leaves_what_was_there_and_no_draft(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Folder(tmp_path)
+    first, second = (record(Planned(number, Point("fig9", 1.0), 7)) for number in (1, 2))
+    folder.keep(first)
+    folder.write_table("runs.csv", [first])
+    before = (tmp_path / "runs.csv").read_bytes()
+
+    def no_space(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", no_space)
+    with pytest.raises(OSError, match="No space"):
+        folder.keep(second)
+    with pytest.raises(OSError, match="No space"):
+        folder.write_table("runs.csv", [first, second])
+    assert folder.records() == [first]
+    assert (tmp_path / "runs.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["00001.json", "runs.csv"]
+
+
 def test_a_folder_takes_the_same_design_again_and_refuses_another(tmp_path: Path) -> None:
     folder = Folder(tmp_path)
     with folder.held():
@@ -116,7 +139,34 @@ def test_the_table_has_a_line_for_each_direction(tmp_path: Path) -> None:
         ("4", "", ""),
     ]
     assert rows[0]["added_ms"] == "4.0"
+    assert list(rows[0])[-2:] == ["overflowed", "at_once"], "columns are added at the end"
     assert rows[1]["probes_late"] == "3"
+
+
+def test_the_table_says_what_of_a_crowd_the_receivers_had_no_room_for_and_how_many_moved_at_a_time(
+    tmp_path: Path,
+) -> None:
+    folder = Folder(tmp_path)
+    crowd, limited = (Point("lossless", 50.0, kind=Kind.CROWD, at_once=at_once) for at_once in (0, 8))
+    both = {"service-1": figures(1.0, 0), "service-2": figures(9.0, 2)}
+    runs = [
+        Record(Planned(1, crowd, 7), 0, "committed", 1.0, 0.5, services=both),
+        Record(Planned(2, limited, 8), 0, "committed", 1.0, 0.5, services=both, overflowed=3),
+        Record(Planned(3, limited, 9), 0, "failed: no answer", 1.0, 0.5, 3),
+    ]
+    folder.write_table("runs.csv", runs)
+    rows = list(csv.DictReader((tmp_path / "runs.csv").open()))
+    said = [(row["run"], row["overflowed"], row["at_once"]) for row in rows]
+    assert said == [("1", "0", "")] * 4 + [("2", "3", "8")] * 4 + [("3", "", "8")]
+
+
+def test_a_record_of_before_there_was_such_a_count_is_read(tmp_path: Path) -> None:
+    folder, one = Folder(tmp_path), record(Planned(3, Point("fig9", 1.0), 7))
+    kept = msgspec.to_builtins(one)
+    assert not {"overflowed", "cut_short"} & set(kept)
+    folder.write("runs/00003.json", json.dumps(kept).encode())
+    assert folder.records() == [one]
+    assert document(DESIGN, folder.records(), {})["probes"]["overflowed"] == 0
 
 
 def test_the_document_begins_with_what_the_machine_is_and_has_the_keys_that_programs_rely_on() -> None:

@@ -8,6 +8,7 @@ from lispfmc.experiment.design import Point, headline
 from lispfmc.experiment.network import rtts_at, rtts_ms, topology_of
 from lispfmc.experiment.prediction import agrees, fig9
 from lispfmc.experiment.statistics import Outcome, interval, median, quantile, summary
+from lispfmc.experiment.ways import ways
 
 
 def test_quantiles_are_values_that_were_measured() -> None:
@@ -53,7 +54,13 @@ def test_a_summary_leaves_no_run_out_and_sums_the_packets() -> None:
 )
 def test_what_fig9_should_add(point: Point, source: str, target: str, added: float) -> None:
     rtts = rtts_at(rtts_ms(topology_of(headline(), "fig9")), point)
-    assert fig9(rtts, source, target, "access1") == added
+    assert fig9(ways(rtts, source, target, "access1")) == added
+
+
+def test_a_hypervisor_that_is_farther_than_its_router_is_heard_later() -> None:
+    rtts = rtts_at(rtts_ms(topology_of(headline(), "fig9")), Point("fig9", 50.0))
+    near, far = ways(rtts, "dc1", "dc2", "access1"), ways(rtts, "dc1", "dc2", "access1", 90.0)
+    assert (fig9(far) - fig9(near), far.shortest - near.shortest) == (20.0, 20.0)
 
 
 def test_a_figure_agrees_with_a_prediction_within_a_fifth_and_two_milliseconds() -> None:

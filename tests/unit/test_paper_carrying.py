@@ -21,8 +21,8 @@ from lispfmc.experiment.paper.downtime_real import RealMove
 from lispfmc.experiment.paper.parts import PARTS
 from lispfmc.experiment.paper.printed import PATH, papers, printed
 from lispfmc.experiment.paper.result import Compared, Figure, Result, Table
-from lispfmc.experiment.paper.ways import Ways
 from lispfmc.experiment.paper.work import Part, Settings, Work
+from lispfmc.experiment.ways import Ways
 from lispfmc.wire.errors import LocalError
 
 

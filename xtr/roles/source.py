@@ -25,7 +25,6 @@ from xtr.roles.state import (
     Outcome,
     Prepare,
     Register,
-    Release,
     Remember,
     Returned,
     Role,
@@ -37,17 +36,15 @@ from xtr.roles.state import (
     Switch,
     Unregister,
     always,
+    moved_on,
     of_move,
+    plan_of,
+    release,
     same,
     unheard,
 )
 
 replace = msgspec.structs.replace
-
-
-def _plan(role: Role) -> Plan:
-    assert role.plan is not None, "a router with a part in a move has its plan"
-    return role.plan
 
 
 def _event_plan(event: Event) -> Plan:
@@ -94,10 +91,6 @@ def _outdone(role: Role, event: Event) -> bool:
     return isinstance(event, Superseded) and newer(event.plan.epoch, role.owned)
 
 
-def moved_on(role: Role, event: Event) -> bool:
-    return isinstance(event, Superseded) and role.plan is not None and newer(event.plan.epoch, role.plan.epoch)
-
-
 def _given_up(role: Role, event: Event) -> bool:
     """The target will never activate this epoch."""
     return (
@@ -138,7 +131,7 @@ def _mirror(role: Role, event: Event) -> Outcome:
 
 def _freeze(role: Role, event: Event) -> Outcome:
     """The packets first: what was delivered in the last milliseconds died with the machine, and is sent again."""
-    plan = _plan(role)
+    plan = plan_of(role)
     ago_s = event.ago_s if isinstance(event, Stopped) else None
     return role, [
         Switch(plan, Mode.FORWARD, Held.SEND, Party.TARGET, copies=True, stopped_s=ago_s),
@@ -148,7 +141,7 @@ def _freeze(role: Role, event: Event) -> Outcome:
 
 
 def _let_go(role: Role, event: Event) -> Outcome:
-    plan = _plan(role) if isinstance(event, Answered) else _event_plan(event)
+    plan = plan_of(role) if isinstance(event, Answered) else _event_plan(event)
     # a target that has answered FREEZE got what was forwarded; else the copies go once more, and it drops what it has
     held = Held.DISCARD if role.state in (State.HERE, State.GONE) or role.reached else Held.SEND
     promised = plan.epoch if newer(plan.epoch, role.promised) else role.promised
@@ -164,11 +157,11 @@ def _let_go(role: Role, event: Event) -> Outcome:
 def _ask(role: Role, event: Event) -> Outcome:
     """Whether the move can be given up is the target's to say."""
     after = replace(role, asking=True, deadline=None)
-    return after, [Remember(after), Ask(Party.TARGET, MovePhase.ABORT, _plan(role))]
+    return after, [Remember(after), Ask(Party.TARGET, MovePhase.ABORT, plan_of(role))]
 
 
 def _take_back(role: Role, event: Event) -> Outcome:
-    plan = _plan(role)
+    plan = plan_of(role)
     # copies that were made while delivering were delivered then
     held = Held.DELIVER if role.state is State.FROZEN else Held.DISCARD
     after = replace(role, reached=False, asking=False)
@@ -183,28 +176,24 @@ def _take_back(role: Role, event: Event) -> Outcome:
 def _reached(role: Role, event: Event) -> Outcome:
     assert isinstance(event, Answered)
     after = replace(role, reached=True)
-    again: list[RoleEffect] = [Switch(_plan(role), Mode.FORWARD, Held.SEND, Party.TARGET, copies=True)]
+    again: list[RoleEffect] = [Switch(plan_of(role), Mode.FORWARD, Held.SEND, Party.TARGET, copies=True)]
     return after, again if event.again else []
 
 
-def release(role: Role, event: Event) -> Outcome:
-    return replace(role, deadline=None), [Release(_plan(role))]
-
-
 def _mirror_anew(role: Role, event: Event) -> Outcome:
-    plan = _plan(role)
+    plan = plan_of(role)
     return role, [Switch(plan, Mode.MIRROR, towards=Party.TARGET), Register(plan, role.owned), *_asks(role)]
 
 
 def _forward_anew(role: Role, event: Event) -> Outcome:
-    plan = _plan(role)
+    plan = plan_of(role)
     switch = Switch(plan, Mode.FORWARD, towards=Party.TARGET, copies=role.state is State.FROZEN)
     freeze = [Ask(Party.TARGET, MovePhase.FREEZE, plan)] if role.state is State.FROZEN else []
     return replace(role, reached=False), [switch, *freeze, *_asks(role)]
 
 
 def _asks(role: Role) -> list[RoleEffect]:
-    return [Ask(Party.TARGET, MovePhase.ABORT, _plan(role))] if role.asking else []
+    return [Ask(Party.TARGET, MovePhase.ABORT, plan_of(role))] if role.asking else []
 
 
 def _remember(role: Role, state: State) -> Remember:

@@ -1,4 +1,4 @@
-"""The states, events and effects of the roles in a lossless move. Values only; the tables are beside.
+"""The states, events and effects of the roles in a lossless move, and what rows of both share; the tables are beside.
 
 The order of effects is that of safety: what must survive a crash is remembered first, then the packets are led, then
 others are told.
@@ -237,6 +237,11 @@ def entered(before: Role, after: Role, state: State, now: float, *, anew: bool) 
     return msgspec.structs.replace(after, state=state, deadline=None if wait is None else now + wait)
 
 
+def plan_of(role: Role) -> Plan:
+    assert role.plan is not None, "a router with a part in a move has its plan"
+    return role.plan
+
+
 def always(_role: Role, _event: Event) -> bool:
     return True
 
@@ -254,6 +259,15 @@ def of_move(role: Role, event: Event) -> bool:
 def unheard(role: Role, plan: Plan) -> bool:
     """The epoch is higher than any that this router has heard of."""
     return newer(plan.epoch, role.promised)
+
+
+def moved_on(role: Role, event: Event) -> bool:
+    """The EIDs are elsewhere by a higher epoch than that of the move in hand, or the last one."""
+    return isinstance(event, Superseded) and role.plan is not None and newer(event.plan.epoch, role.plan.epoch)
+
+
+def release(role: Role, _event: Event) -> Outcome:
+    return msgspec.structs.replace(role, deadline=None), [Release(plan_of(role))]
 
 
 def verdict(role: Role, phase: MovePhase, plan: Plan) -> Verdict:

@@ -13,7 +13,6 @@ import msgspec
 from lispfmc.core.plans import Ask, Party, Plan, Restarted, Settle, TimedOut
 from lispfmc.core.versions import newer
 from lispfmc.wire.moves import MovePhase
-from xtr.roles.source import moved_on, release
 from xtr.roles.state import (
     Abort,
     Activate,
@@ -34,17 +33,15 @@ from xtr.roles.state import (
     Switch,
     Unregister,
     always,
+    moved_on,
     of_move,
+    plan_of,
+    release,
     same,
     unheard,
 )
 
 replace = msgspec.structs.replace
-
-
-def _plan(role: Role) -> Plan:
-    assert role.plan is not None, "a router with a part in a move has its plan"
-    return role.plan
 
 
 # --- conditions -------------------------------------------------------------------------------------------------------
@@ -72,7 +69,7 @@ def _never_heard(role: Role, event: Event) -> bool:
 
 
 def _outdone(role: Role, event: Event) -> bool:
-    return isinstance(event, Superseded) and newer(event.plan.epoch, _plan(role).epoch)
+    return isinstance(event, Superseded) and newer(event.plan.epoch, plan_of(role).epoch)
 
 
 # --- actions ----------------------------------------------------------------------------------------------------------
@@ -91,7 +88,7 @@ def _hold(role: Role, event: Event) -> Outcome:
 
 def _open(role: Role, event: Event) -> Outcome:
     """Deliver first; the mapping system, the source and the peers shorten the path, they are not waited for."""
-    plan = event.plan if isinstance(event, Activate) else _plan(role)
+    plan = event.plan if isinstance(event, Activate) else plan_of(role)
     after = replace(role, plan=plan, owned=plan.epoch, promised=plan.epoch, asking=False)
     return after, [
         Switch(plan, Mode.DELIVER, Held.DELIVER),
@@ -103,7 +100,7 @@ def _open(role: Role, event: Event) -> Outcome:
 
 def _give_up(role: Role, event: Event) -> Outcome:
     """A promise: written down before anybody is told. The source has copies of what is held."""
-    plan = event.plan if isinstance(event, Abort) else _plan(role)
+    plan = event.plan if isinstance(event, Abort) else plan_of(role)
     after = replace(role, plan=plan, promised=plan.epoch)
     return after, [
         Remember(replace(after, state=State.ABORTED, deadline=None)),
@@ -124,7 +121,7 @@ def _make_way(role: Role, event: Event) -> Outcome:
 
 
 def _hold_anew(role: Role, event: Event) -> Outcome:
-    return role, [Switch(_plan(role), Mode.PUNT, towards=Party.SOURCE)]
+    return role, [Switch(plan_of(role), Mode.PUNT, towards=Party.SOURCE)]
 
 
 def _open_anew(role: Role, event: Event) -> Outcome:
@@ -137,7 +134,7 @@ def _open_anew(role: Role, event: Event) -> Outcome:
 
 
 def _refuse_anew(role: Role, event: Event) -> Outcome:
-    return role, [Switch(_plan(role), Mode.FORWARD, towards=Party.SOURCE)]
+    return role, [Switch(plan_of(role), Mode.FORWARD, towards=Party.SOURCE)]
 
 
 def _told(plan: Plan) -> list[RoleEffect]:

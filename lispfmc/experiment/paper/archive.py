@@ -1,4 +1,4 @@
-"""The report's folder. Every file is written beside its place and renamed: what is there is whole.
+"""The report's folder: what is there is whole.
 
 index.html  report.json  figures/NAME.{svg,png}  tables/NAME.csv  parts/NAME.json  raw/PART/...
 """
@@ -6,9 +6,7 @@ index.html  report.json  figures/NAME.{svg,png}  tables/NAME.csv  parts/NAME.jso
 from __future__ import annotations
 
 import csv
-import fcntl
 import io
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,8 +14,8 @@ from typing import Any
 
 import msgspec
 
+from lispfmc.experiment.files import alone, pretty, written
 from lispfmc.experiment.paper.result import Kept, Table
-from lispfmc.wire.errors import LocalError
 
 
 class Archive:
@@ -29,12 +27,7 @@ class Archive:
     @contextmanager
     def held(self) -> Iterator[Archive]:
         """No second report is written here meanwhile. Raises LocalError."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise LocalError(f"{self.path}: another report is being written there; wait, or name another") from None
+        with alone(self.path, "another report is being written there; wait, or name another"):
             yield self
 
     def raw(self, part: str, settings: Any, commit: str | None) -> Path:
@@ -59,24 +52,6 @@ class Archive:
 
     def write(self, name: str, data: bytes) -> None:
         written(self.path / name, data)
-
-
-def written(path: Path, data: bytes) -> None:
-    """The file is whole or not there. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.draft")
-    try:
-        with draft.open("wb") as out:
-            out.write(data)
-            out.flush()
-            os.fsync(out.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)  # of a disk that is full
-
-
-def pretty(value: Any) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n"
 
 
 def _csv(table: Table) -> bytes:

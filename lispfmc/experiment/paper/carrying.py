@@ -14,7 +14,8 @@ from typing import Any, Protocol
 import msgspec
 
 from lispfmc.experiment.design import BadDesign
-from lispfmc.experiment.paper.archive import Archive, pretty
+from lispfmc.experiment.files import pretty
+from lispfmc.experiment.paper.archive import Archive
 from lispfmc.experiment.paper.drawing import draw
 from lispfmc.experiment.paper.page import page
 from lispfmc.experiment.paper.parts import PARTS

@@ -15,13 +15,13 @@ from lispfmc.experiment.paper.downtime_figures import OURS, PAPERS, Group, case_
 from lispfmc.experiment.paper.downtime_real import RealMove, real_moves
 from lispfmc.experiment.paper.printed import printed
 from lispfmc.experiment.paper.result import Result
-from lispfmc.experiment.paper.ways import ways
 from lispfmc.experiment.paper.work import Telling, Work, machines
 from lispfmc.experiment.prediction import fig9
 from lispfmc.experiment.records import Folder, Record
 from lispfmc.experiment.report import EMULATED
 from lispfmc.experiment.running import carry_out
 from lispfmc.experiment.statistics import interval, median
+from lispfmc.experiment.ways import ways
 from lispfmc.wire.errors import LocalError
 
 CASES = tuple(printed("fig16").cases.values())
@@ -158,7 +158,7 @@ def _group(
     access: str,
     seed: int,
 ) -> Group:
-    source, target = mine[0].origin, mine[0].target
+    delays = ways(rtts, mine[0].origin, mine[0].target, access, far)
     added, blackout, gap = (
         [getattr(each.figures, name) for each in mine] for name in ("added_ms", "blackout_ms", "gap_ms")
     )
@@ -175,6 +175,6 @@ def _group(
         low=between.low,
         high=between.high,
         lost=lost,
-        formula=fig9(rtts, source, target, access, far),
-        ways=ways(rtts, source, target, access, far),
+        formula=fig9(delays),
+        ways=delays,
     )

@@ -13,9 +13,9 @@ from lispfmc.experiment.design import Point
 from lispfmc.experiment.paper.downtime_real import RealMove
 from lispfmc.experiment.paper.printed import printed
 from lispfmc.experiment.paper.result import Cell, Chart, Compared, Figure, Line, Table
-from lispfmc.experiment.paper.ways import Ways
 from lispfmc.experiment.records import Record
 from lispfmc.experiment.statistics import median
+from lispfmc.experiment.ways import Ways
 
 PAPERS, OURS = "fig9", "lossless"
 CONTROLLER = "round-trip time controller - target data centre (ms)"

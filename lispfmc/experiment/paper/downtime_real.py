@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 
 from lispfmc.experiment.design import Design, Point
+from lispfmc.experiment.files import written
 from lispfmc.experiment.moving import Moves
 from lispfmc.experiment.network import rtts_at, rtts_ms, streams_at, topology_of
-from lispfmc.experiment.paper.archive import written
 from lispfmc.experiment.paper.echoes import Echoes, silence_ms, unanswered
 from lispfmc.experiment.paper.migration import RESUMED_S, resumed
 from lispfmc.experiment.paper.networks import TINY, lab_on, the_service, the_user

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from lispfmc.experiment.paper.archive import Archive, pretty, written
+from lispfmc.experiment.files import pretty, written
+from lispfmc.experiment.paper.archive import Archive
 from lispfmc.experiment.paper.parts import PARTS
 from lispfmc.experiment.paper.printed import papers
 from lispfmc.experiment.paper.result import Compared, Figure, Kept

@@ -50,11 +50,18 @@ class Ways(msgspec.Struct, frozen=True):
         return round(self.heard + self.told + self.onward, 3)
 
 
-def ways(rtts_ms: Mapping[frozenset[str], float], source: str, target: str, user: str, hypervisor_ms: float) -> Ways:
-    """`user` is the user's access network, `hypervisor_ms` the controller's round-trip time to the hypervisors."""
+def ways(
+    rtts_ms: Mapping[frozenset[str], float],
+    source: str,
+    target: str,
+    user: str,
+    hypervisor_ms: float | None = None,
+) -> Ways:
+    """Of a move from `source` to `target`; `user` is the user's access network. `hypervisor_ms`: the controller's
+    round-trip time to the target's hypervisor, where it is not that to its router."""
     d = Delays(rtts_ms).between
     return Ways(
-        heard=hypervisor_ms / 2,
+        heard=d(target, FMCC) if hypervisor_ms is None else hypervisor_ms / 2,
         direct=d(FMCC, source),
         registered=d(FMCC, target) + d(target, MAPSERVER) + d(MAPSERVER, source),
         onward=d(source, user) + d(user, target),
