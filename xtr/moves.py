@@ -114,10 +114,10 @@ class Moves:
         activation = self._presence.activation(eid)
         if activation is Activation.PRESENCE:
             self._ownership.returned(eid)
-            effects += self._registrar.add(eid, 0, now)
-        elif activation is Activation.CONTROLLER and self._first_at_home(eid):
-            effects += self._registrar.add(eid, 0, now)
-        return effects
+        elif activation is not Activation.CONTROLLER or not self._first_at_home(eid):
+            return effects
+        # first the word, which is on its way while the kernel's tables change: nobody sends here before it has come
+        return [*self._registrar.add(eid, 0, now), *effects]
 
     def mac_announced(self, mac: bytes, interface: str, iid: int, now: float) -> list[XtrEffect]:
         """A machine showed itself without its EIDs: those that it had when it was here last are asked."""

@@ -15,11 +15,13 @@ from lispfmc.wire.messages import EidRecord
 from xtr.effects import XtrEffect
 from xtr.forwarding import Forwarding
 from xtr.informer import Informer
+from xtr.mobility import Mobilities
 from xtr.notices import rlocs_of
 from xtr.presence import Activation, Presence
 from xtr.proxying import Proxying
 from xtr.registrar import Registrar
 from xtr.resolution import Resolution
+from xtr.settings import XtrSettings
 
 MOST_DEPARTED = 65_536  # the oldest is forgotten: its away entry goes on until it expires
 
@@ -29,6 +31,7 @@ class Ownership:
 
     def __init__(
         self,
+        settings: XtrSettings,
         *,
         forwarding: Forwarding,
         presence: Presence,
@@ -38,6 +41,7 @@ class Ownership:
         proxying: Proxying,
         peers: Callable[[Prefix], list[Ip]],
     ) -> None:
+        self._mobilities = Mobilities(settings)
         self._forwarding = forwarding
         self._presence = presence
         self._registrar = registrar
@@ -96,12 +100,15 @@ class Ownership:
             if len(table) > MOST_DEPARTED:
                 del table[next(iter(table))]
         self._resolution.cancel(eid)
-        # those first who go on sending here: the word to them is on its way while the kernel's tables change, which
-        # takes milliseconds; then the way to its new place, then the end of local delivery: no packet finds neither
         changed = was_ours or before is None or rlocs_of(before) != rlocs_of(record)
-        effects = self._informer.inform(record, eid, self._peers(eid), now) if changed and inform else []
-        effects += self.learn(eid, record, by, now, away=True)
+        words = self._informer.inform(record, eid, self._peers(eid), now) if changed and inform else []
+        # first the way to its new place, then the end of local delivery: no packet finds neither
+        effects = self.learn(eid, record, by, now, away=True)
         effects += self._presence.lost(eid, cause, now)
+        if self._mobilities.of(eid).sends_on:
+            effects += words  # nothing is lost from here on
+        else:  # its peers go on sending in vain: the word is on its way while the kernel's tables change
+            effects = [*words, *effects]
         effects += self._proxying.left(eid) if was_here else []
         self._registrar.drop(eid)
         if changed:

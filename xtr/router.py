@@ -62,6 +62,7 @@ class Router:
         self._answering = Answering(settings, self._registrar)
         self._proxying = Proxying(settings, self._presence, self._forwarding)
         self._ownership = Ownership(
+            settings,
             forwarding=self._forwarding,
             presence=self._presence,
             registrar=self._registrar,

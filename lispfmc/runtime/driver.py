@@ -27,6 +27,7 @@ E = TypeVar("E")
 QUICK = (3, 8)
 """Types of messages that may be answered undecoded: most Map-Registers repeat the one before, most ECMs ask for one
 host."""
+_EVENTS = (Emit, EmitEach)
 SHORTEST_WAIT = 0.001  # seconds; a core that is always due must not turn the loop into a busy one
 
 
@@ -68,11 +69,13 @@ class Driver(Generic[E]):
         self.began = clock()
         """When the input came whose effects are being performed, or were last."""
         self._effects: deque[E] = deque()
+        self._untold: list[E] = []
+        """Events of this turn of the loop."""
         self._applying = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for: float | None = None
-        self._arming: asyncio.Handle | None = None
+        self._turning: asyncio.Handle | None = None
 
     def start(self) -> None:
         """Begin to keep the core's deadlines, on the running loop."""
@@ -80,10 +83,11 @@ class Driver(Generic[E]):
         self._arm()
 
     def close(self) -> None:
+        self._tell_events()
         self._loop = None
         self._disarm()
-        if self._arming is not None:
-            self._arming.cancel()
+        if self._turning is not None:
+            self._turning.cancel()
 
     def datagram(self, data: bytes, source: Endpoint) -> None:
         """One control datagram as it came from the socket."""
@@ -111,8 +115,8 @@ class Driver(Generic[E]):
             self._send(answer.datagram, answer.to)
         except Exception as error:
             self._bug(error, "Transmit", source, data)
-        if self._arming is None:
-            self._arm_soon()
+        if self._turning is None:
+            self._turn_soon()
 
     def _answered(
         self, data: bytes, source: Endpoint, quick: Callable[[bytes, Endpoint, float], Transmit | list[E] | None]
@@ -127,8 +131,8 @@ class Driver(Generic[E]):
             self._send(answer.datagram, answer.to)
         except Exception as error:
             self._bug(error, "quick", source, data)
-        if self._arming is None:
-            self._arm_soon()
+        if self._turning is None:
+            self._turn_soon()
         return True
 
     def tell(self, decide: Callable[..., list[E]], *args: object) -> None:
@@ -147,31 +151,23 @@ class Driver(Generic[E]):
             return  # performing an effect brought new input: its effects follow those that are still to be done
         self._applying = True
         try:
-            # First what leads packets and speaks to others, in the core's order: what must be remembered before it is
-            # said stands before it there. Events tell of it afterwards, since each may write a line to the log.
-            told = []
+            # What leads packets and speaks to others, in the core's order: what must be remembered before it is said
+            # stands before it there.
             for effect in effects:
-                if isinstance(effect, Emit):
-                    told.append(effect)
-                else:
-                    self._performed(effect)
-            for effect in told:
                 self._performed(effect)
             while self._effects:
                 self._performed(self._effects.popleft())
         finally:
             self._applying = False
             self._effects.clear()
-            self._arm_soon()
+            self._turn_soon()
 
     def _performed(self, effect: E) -> None:
         try:
             if isinstance(effect, Transmit):  # the way of the many
                 self._send(effect.datagram, effect.to)
-            elif isinstance(effect, EmitEach):
-                self._events.append_each(effect.name, effect.build, effect.of)
-            elif isinstance(effect, Emit):
-                self._events.append(effect.name, effect.fields)
+            elif isinstance(effect, _EVENTS):
+                self._untold.append(effect)
             else:
                 self._one(effect)
         except Exception as error:
@@ -194,14 +190,32 @@ class Driver(Generic[E]):
             case _:
                 self._perform(effect)
 
-    def _arm_soon(self) -> None:
-        """The deadline may have changed: looked at once a turn of the loop, however many datagrams it brought."""
-        if self._arming is None and self._loop is not None:
-            self._arming = self._loop.call_soon(self._arm)
+    def _turn_soon(self) -> None:
+        """What is done once a turn of the loop, however many datagrams it brought, when their answers have left."""
+        if self._loop is None:
+            self._tell_events()
+        elif self._turning is None:
+            self._turning = self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._turning = None
+        self._tell_events()
+        self._arm()
+
+    def _tell_events(self) -> None:
+        """Each may write a line to the log: nobody on the network waits for it."""
+        untold, self._untold = self._untold, []
+        for effect in untold:
+            try:
+                if isinstance(effect, EmitEach):
+                    self._events.append_each(effect.name, effect.build, effect.of)
+                elif isinstance(effect, Emit):
+                    self._events.append(effect.name, effect.fields)
+            except Exception as error:
+                self._bug(error, type(effect).__name__)
 
     def _arm(self) -> None:
         """Keep one timer; touch it only when the earliest deadline changed."""
-        self._arming = None
         if self._loop is None:
             return
         deadline = self._core.next_deadline()

@@ -78,6 +78,24 @@ def test_effects_are_performed_in_order_and_signed_where_there_is_a_key() -> Non
     assert world.rejects.counts == {"foreign-prefix": 1}
 
 
+def test_events_are_told_when_all_that_came_has_been_answered() -> None:
+    world = World()
+    world.core.answer = lambda _message: [Emit("host.arrived", {}), Send(MapReply.of(nonce=7), PEER)]
+
+    async def story() -> None:
+        world.driver.start()
+        for _ in range(2):
+            world.driver.datagram(encode(REQUEST), PEER)
+        assert (len(world.sent), world.events.counts) == (2, {})
+        await asyncio.sleep(0)
+        assert world.events.counts == {"host.arrived": 2}
+        world.driver.datagram(encode(REQUEST), PEER)
+        world.driver.close()
+        assert world.events.counts == {"host.arrived": 3}, "a daemon that ends has told everything"
+
+    asyncio.run(story())
+
+
 def test_what_a_peer_got_wrong_is_a_reject_and_no_bug() -> None:
     world = World()
     world.driver.datagram(b"\x10\x00", PEER)

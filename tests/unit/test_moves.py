@@ -107,13 +107,28 @@ def learned(core: Router, eid: Prefix, *rlocs: Ip, version: int = 0, answer: Pre
 # --- a host leaves ---------------------------------------------------------------------------------------------------
 
 
-def test_those_who_go_on_sending_are_told_before_the_kernels_tables_change() -> None:
+def test_what_comes_for_a_host_that_left_goes_on_before_its_peers_are_told() -> None:
     core = router(PEER.ip)
     core.announced(USER, "lan", MAC, 1.0)
     effects = told(core, MAP_SERVER, 5, record(USER, THIRD))
     (notify,) = sends(effects, MapNotify)
     assert notify.to == PEER
+    assert effects.index(notify) > max(effects.index(one) for one in effects if isinstance(one, Install | Undeliver))
+
+
+def test_where_nothing_goes_on_the_peers_are_told_before_the_kernels_tables_change() -> None:
+    core = router(PEER.ip)
+    core.announced(APP, "lan", MAC, 1.0)
+    effects = told(core, FMCC, 5, record(APP, THIRD, version=2))
+    (notify,) = sends(effects, MapNotify)
+    assert notify.to == PEER
     assert effects.index(notify) < min(effects.index(one) for one in effects if isinstance(one, Install | Undeliver))
+
+
+def test_a_host_that_arrives_is_registered_before_the_kernels_tables_change() -> None:
+    effects = router().announced(USER, "lan", MAC, 1.0)
+    (register,) = sends(effects, MapRegister)
+    assert effects.index(register) < effects.index(next(one for one in effects if isinstance(one, Deliver)))
 
 
 def test_the_map_servers_word_makes_an_away_entry_and_ends_delivery_and_registration() -> None:

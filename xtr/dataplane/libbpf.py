@@ -15,7 +15,7 @@ from pathlib import Path
 
 LIBRARY = "libbpf.so.1"
 OBJECT = Path(__file__).with_name("lisp.bpf.o")
-ENTRIES_A_READ = 4096  # of a table that is read whole
+ENTRIES_A_READ = 512  # of a table that is read whole; memory for thousands is mapped and cleared anew each time
 
 _PROGRAM_INFO_BYTES, _MAP_INFO_BYTES = 256, 128
 _MAPS_OF_A_PROGRAM = 64
@@ -109,7 +109,7 @@ class Table:
             yield key
 
     def items(self) -> Iterator[tuple[bytes, bytes]]:
-        """A hash map's entries, read thousands at a time."""
+        """A hash map's entries, read hundreds at a time."""
         keys = c.create_string_buffer(self.key_bytes * ENTRIES_A_READ)
         values = c.create_string_buffer(self.value_bytes * ENTRIES_A_READ)
         before, after = None, c.create_string_buffer(max(self.key_bytes, 8))
