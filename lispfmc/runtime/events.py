@@ -171,15 +171,20 @@ class EventLog:
                 seen = event.id
                 yield event
             if seen >= self.last_id:
-                await self._appended()
+                await self.appended()
 
-    async def _appended(self) -> None:
+    async def appended(self, seconds: float | None = None) -> bool:
+        """Wait for the next event, so long at most; whether there was one."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)
         try:
-            await waiter
+            async with asyncio.timeout(seconds):
+                await waiter
+        except TimeoutError:
+            return False
         finally:
             self._waiting.discard(waiter)
+        return True
 
 
 def _size(entry: Event | _Several) -> int:

@@ -37,6 +37,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 KEEP_ALIVE = 15.0  # seconds between comments on a quiet event stream, so that both ends notice a dead one
 SLOW_CLIENT = 10.0  # seconds that one write to an event stream may take before the client is dropped
+TOGETHER = 64  # events in one write
 SEEN_EVERY = 1.0  # seconds between the marks that a running daemon leaves on its unix socket
 STREAMS = 64  # event streams at a time
 _EVENT_ID = re.compile(r"[0-9]{1,19}")
@@ -351,18 +352,14 @@ class Api:
         # the position is taken before the first byte is out: who has seen it misses nothing that follows
         after = self._events.last_id if after is None else after
         await _write(response, f": lispfmc {self._daemon} {self._name}\nretry: {RETRY_MS}\n\n")
-        following = self._events.follow(after)
-        arriving = asyncio.ensure_future(anext(following))
-        try:
-            while True:
-                done, _ = await asyncio.wait({arriving}, timeout=KEEP_ALIVE)
-                if done:
-                    await _write(response, _sse(arriving.result()))
-                    arriving = asyncio.ensure_future(anext(following))
-                else:
-                    await _write(response, ": alive\n\n")
-        finally:
-            arriving.cancel()
+        while True:
+            fresh = self._events.since(after)
+            for at in range(0, len(fresh), TOGETHER):
+                await _write(response, "".join(map(_sse, fresh[at : at + TOGETHER])))
+            if fresh:
+                after = fresh[-1].id
+            elif not await self._events.appended(KEEP_ALIVE):
+                await _write(response, ": alive\n\n")
 
 
 def _clear(path: Path) -> None:
