@@ -71,7 +71,8 @@ class Telling:
         eids = self._eids.get(happened.migration.machine, ()) if scheme in NAMES_EIDS else ()
         records = [EidRecord.of(eid, ttl_minutes=TTL_MINUTES) for eid in eids]
         # the instant, not how long ago: it holds for every copy, and the router is on this host
-        stopped_ns = happened.at_ns if phase is MovePhase.FREEZE else 0
+        unread_ns = round(happened.unread_ms * 1e6)
+        stopped_ns = happened.at_ns - unread_ns if phase is MovePhase.FREEZE else 0
         message = MoveMessage.of(phase, *records, nonce=nonce, move=int(move, 16), epoch=0, stopped_ns=stopped_ns)
         schedule = Schedule(first_s=self._round_trips.first_wait_s(self._router.ip), longest_s=LONGEST_WAIT_S)
         return [*self._sent.start(nonce, [Send(message, self._router, self._key)], schedule, now)]

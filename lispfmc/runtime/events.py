@@ -171,9 +171,9 @@ class EventLog:
                 seen = event.id
                 yield event
             if seen >= self.last_id:
-                await self.appended()
+                await self.wait()
 
-    async def appended(self, seconds: float | None = None) -> bool:
+    async def wait(self, seconds: float | None = None) -> bool:
         """Wait for the next event, so long at most; whether there was one."""
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.add(waiter)

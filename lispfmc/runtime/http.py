@@ -358,7 +358,7 @@ class Api:
                 await _write(response, "".join(map(_sse, fresh[at : at + TOGETHER])))
             if fresh:
                 after = fresh[-1].id
-            elif not await self._events.appended(KEEP_ALIVE):
+            elif not await self._events.wait(KEEP_ALIVE):
                 await _write(response, ": alive\n\n")
 
 
