@@ -14,6 +14,7 @@ import pytest
 from lispfmc.wire.moves import MovePhase, Verdict
 from tests.integration.moving_sites import RLOC, SERVICE, Stream, World, network, world
 from tests.integration.planes import KINDS, until
+from xtr.dataplane import moving
 from xtr.dataplane.handover import Handover
 from xtr.dataplane.moving import TURN_S, Moving
 
@@ -88,24 +89,42 @@ def test_a_rarp_alone_activates_the_move(plane: str, tmp_path: Path) -> None:
     asyncio.run(story())
 
 
+async def moves_there_and_back(made: World, stream: Stream) -> None:
+    await stream.arrived(50)
+    await moves(made, stream)
+    there, made.plan = made.plan, made.plan_back()
+    await made.prepare(source="target", target="source")
+    await stream.arrived(50)
+    made.stops("after")
+    assert await made.agent("target", MovePhase.FREEZE) is Verdict.DONE
+    await until(lambda: made.packets("source")["held"] >= 50, "the first data centre holds")
+    made.runs("before")
+    assert await made.agent("source", MovePhase.ACTIVATE) is Verdict.ACTIVE
+    await until(lambda: (made.state("source"), made.state("target")) == ("here", "gone"), "both know")
+    await stream.arrived(100)
+    await ends(stream)
+    assert await made.controller("target", MovePhase.ACTIVATE, there) is Verdict.STALE
+    assert made.packets("target")["lost"] == made.packets("source")["lost"] == 0
+
+
 def test_a_service_that_moves_back_at_once_loses_nothing(plane: str, tmp_path: Path) -> None:
     async def story() -> None:
         async with world(plane, tmp_path) as made, Stream("user") as stream:
-            await stream.arrived(50)
-            await moves(made, stream)
-            there, made.plan = made.plan, made.plan_back()
-            await made.prepare(source="target", target="source")
-            await stream.arrived(50)
-            made.stops("after")
-            assert await made.agent("target", MovePhase.FREEZE) is Verdict.DONE
-            await until(lambda: made.packets("source")["held"] >= 50, "the first data centre holds")
-            made.runs("before")
-            assert await made.agent("source", MovePhase.ACTIVATE) is Verdict.ACTIVE
-            await until(lambda: (made.state("source"), made.state("target")) == ("here", "gone"), "both know")
-            await stream.arrived(100)
-            await ends(stream)
-            assert await made.controller("target", MovePhase.ACTIVATE, there) is Verdict.STALE
-            assert made.packets("target")["lost"] == made.packets("source")["lost"] == 0
+            await moves_there_and_back(made, stream)
+
+    asyncio.run(story())
+
+
+def test_nor_does_one_whose_last_packet_is_worked_off_just_when_the_time_for_it_is_over(
+    plane: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "BITE", 1)  # the time is looked at after each packet, and is over
+    monkeypatch.setattr(Moving._bite, "__defaults__", (0.0,))
+    monkeypatch.setattr(moving, "TURN_S", 0.0)
+
+    async def story() -> None:
+        async with world(plane, tmp_path) as made, Stream("user") as stream:
+            await moves_there_and_back(made, stream)
 
     asyncio.run(story())
 
@@ -173,13 +192,13 @@ def test_what_the_target_has_no_room_for_is_dropped_last_and_counted(plane: str,
     asyncio.run(story())
 
 
-def during_the_drain(moving: Moving) -> list[int]:
+def during_the_drain(leading: Moving) -> list[int]:
     """How much was left each time that packets of the site had their turn while held ones were delivered.
 
     The time goes on with the work meanwhile: a process that is kept from the core takes fewer turns.
     """
     left: list[int] = []
-    outbound, take_turns, shared = moving._outbounds[0], moving._take_turns, moving._shared
+    outbound, take_turns, shared = leading._outbounds[0], leading._take_turns, leading._shared
     readable, now = outbound.readable, shared.now
 
     def noted(handover: Handover) -> None:
@@ -195,7 +214,7 @@ def during_the_drain(moving: Moving) -> list[int]:
         outbound.readable = readable  # type: ignore[method-assign]
         shared.now = now
 
-    moving._take_turns = noted  # type: ignore[method-assign]
+    leading._take_turns = noted  # type: ignore[method-assign]
     return left
 
 
@@ -235,9 +254,9 @@ def test_a_plane_that_closes_while_a_host_shows_itself_leaves_nothing_to_do(plan
         async with world(plane, tmp_path) as made, Stream("user") as stream:
             await stream.arrived(50)
             await moves(made, stream)
-            moving = made.moving("target")
+            leading = made.moving("target")
             for _ in range(2):
-                assert moving.placed(SERVICE, *moving._places[SERVICE])
+                assert leading.placed(SERVICE, *leading._places[SERVICE])
             made.xtrs["target"]._plane.close()
             await asyncio.sleep(0.01)  # the loop would print what is asked of the closed plane, which fails the test
 

@@ -65,6 +65,7 @@ class Moving:
         self._due: dict[Eids, Handover] = {}
         """Those to which packets of this wake-up have brought something to do."""
         self._timers: dict[Handover, asyncio.Handle] = {}
+        self._settling: dict[Handover, asyncio.Handle] = {}
         self._waits: dict[Handover, asyncio.Handle] = {}
         self._leaving: asyncio.Handle | None = None
 
@@ -230,8 +231,11 @@ class Moving:
         self._leave()
 
     def close(self) -> None:
-        for timer in (*self._timers.values(), *self._waits.values(), *filter(None, [self._leaving])):
-            timer.cancel()
+        for timers in (self._timers, self._settling, self._waits):
+            for timer in timers.values():
+                timer.cancel()
+        if self._leaving is not None:
+            self._leaving.cancel()
 
     def moved(self, eids: Eids) -> dict[str, int]:
         handover = self._handovers.get(eids)
@@ -276,7 +280,7 @@ class Moving:
         while handover.todo and self._done(handover, handover.todo[0]):
             handover.done()
             count += 1
-            if count % BITE == 0 and self._shared.now() > until:
+            if count % BITE == 0 and handover.todo and self._shared.now() > until:
                 self._again(handover, 0.0)
                 break
         self._outbounds[handover.eids[0].iid].flush()
@@ -319,8 +323,8 @@ class Moving:
     def _worked_off(self, handover: Handover) -> None:
         if handover.settled:
             # not now: what the core asks besides, waiting for end markers, comes in the same breath
-            _cancel(self._timers, handover)
-            self._timers[handover] = asyncio.get_running_loop().call_soon(self._settle, handover)
+            _cancel(self._settling, handover)
+            self._settling[handover] = asyncio.get_running_loop().call_soon(self._settle, handover)
         elif handover.mode is Mode.MIRROR:
             for eid in handover.eids:
                 if eid in self._places:
@@ -332,7 +336,7 @@ class Moving:
 
     def _settle(self, handover: Handover) -> None:
         """The usual tables take over each EID whose host is known."""
-        self._timers.pop(handover)
+        self._settling.pop(handover)
         instance = self._instance(handover)
         for eid in handover.eids:
             place = self._places.get(eid)
