@@ -28,6 +28,15 @@ def test_a_full_queue_drops_at_its_tail_and_says_so() -> None:
     assert (queue.counters["dropped.hold-full"], queue.counters["dropped.hold-late"]) == (1, 2)
 
 
+def test_what_is_late_makes_room_though_a_later_packet_comes_before_it_in_order() -> None:
+    queue = HoldQueue(most_bytes=8, most_s=1.0)
+    assert queue.put(5, b"late", 0.0)
+    assert queue.put(3, b"good", 0.9)
+    assert queue.put(6, b"more", 1.1)
+    assert queue.counters["dropped.hold-late"] == 1
+    assert queue.drain(1.1) == [b"good", b"more"]
+
+
 def test_numbers_far_behind_the_window_count_as_seen() -> None:
     seen = Seen()
     assert [seen.first(number) for number in (10_000, 10_000, 9_999, 1, 10_001)] == [True, False, True, False, True]

@@ -84,6 +84,8 @@ class HoldQueue:
         self._most_bytes = most_bytes
         self._most_s = most_s
         self._packets: list[Numbered] = []
+        self._oldest = 0.0
+        """When the first came in of those that are held; it need not be the first in order."""
         self._bytes = 0
         self._seen = Seen()
         self.counters: Counter[str] = Counter()
@@ -94,7 +96,7 @@ class HoldQueue:
         One without a number, because the path had no room for it, goes behind what is there.
         """
         if self._bytes + len(packet) > self._most_bytes:
-            if self._packets and now - self._packets[0].at > self._most_s:  # else nothing is late: not for each packet
+            if self._packets and now - self._oldest > self._most_s:  # else nothing is late: not for each packet
                 self.expire(now)
             if self._bytes + len(packet) > self._most_bytes:
                 self.counters["dropped.hold-full"] += 1
@@ -108,6 +110,8 @@ class HoldQueue:
             self.counters["dropped.room-full"] += 1
             return False
         one = Numbered(sequence, packet, now)
+        if not self._packets:
+            self._oldest = now
         if not self._packets or not self._after(one, self._packets[-1]):
             self._packets.append(one)
         else:  # it was overtaken
@@ -147,6 +151,7 @@ class HoldQueue:
             left = sum(len(one.packet) for one in kept)
             self._room.give(self._bytes - left)
             self._packets, self._bytes = kept, left
+            self._oldest = min((one.at for one in kept), default=now)
             self.counters["dropped.hold-late"] += dropped
         return dropped
 
