@@ -53,13 +53,6 @@ class Happened(msgspec.Struct, frozen=True):
     reason: str = ""
     runs_here: bool = False
     """A migration that failed has left the machine running, or running again, where it was."""
-    unread_ms: float = 0.0
-    """Of a STOP: what came to the machine so long before may still have lain in front of it, unread."""
-
-
-UNREAD_MS = 40.0
-"""Of a real machine: packets lie in its tap's queue until the guest, busy with its own migration, takes them, and
-stay behind. 35 ms were seen with QEMU under emulation; what is sent again needlessly comes twice."""
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -70,10 +70,10 @@ class Agent:
             stack.push_async_callback(self.api.close)
             stack.push_async_callback(self.local.close)
             stack.push_async_callback(self._close_driver)
-            if self._settings.xtr is not None:
-                await self._reach(self._settings.xtr, stack)
             async with asyncio.TaskGroup() as tasks:
                 self._driver = make(self._settings, peers, self.report, tasks, self.recovered)
+                if self._settings.xtr is not None:
+                    await self._reach(self._settings.xtr, stack)
                 await self.api.start(str(self._settings.listen))
                 if self._settings.api.listen is not None:
                     await self.local.start(self._settings.api.listen)
@@ -90,7 +90,9 @@ class Agent:
     async def _reach(self, router: RouterSettings, stack: contextlib.AsyncExitStack) -> None:
         """From now on our tunnel router is told of machines that stop, resume and are taken back."""
         eids = {machine.name: machine.eids for machine in self._settings.machines}
-        telling = Telling(Endpoint(router.address, CONTROL_PORT), router.key, ordered_nonces(), eids)
+        emulated = self._hypervisor.emulated
+        router_at = Endpoint(router.address, CONTROL_PORT)
+        telling = Telling(router_at, router.key, ordered_nonces(), eids, emulated=emulated)
         driver: Driver[TelEffect] = Driver(
             telling,
             perform=_nothing_else,

@@ -18,7 +18,7 @@ from typing import Any
 
 import structlog
 
-from fmcc.hypervisor import UNREAD_MS, CannotMigrate, Happened, Kind, Migration, Place
+from fmcc.hypervisor import CannotMigrate, Happened, Kind, Migration, Place
 from fmcc.hypervisor.echo import answers
 from fmcc.hypervisor.ends import End, Ends, State, cannot, expected
 from fmcc.hypervisor.machine import RealMachine
@@ -253,8 +253,7 @@ class LibvirtDriver:
         runs_here: bool = False,
     ) -> None:
         at_ns = time.monotonic_ns() if at_ns is None else at_ns
-        unread_ms = UNREAD_MS if kind is Kind.STOPPED else 0.0
-        self._report(Happened(kind, end.migration, at_ns, percent, reason, runs_here, unread_ms))
+        self._report(Happened(kind, end.migration, at_ns, percent, reason, runs_here))
 
 
 def _serve_events() -> None:

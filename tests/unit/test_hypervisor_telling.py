@@ -52,10 +52,10 @@ def test_what_happens_to_the_machine_becomes_a_phase(happened: Happened, phase: 
     assert (message.phase, message.move, message.records) == (phase, 7, ())
 
 
-def test_a_machine_that_had_not_read_all_yet_stopped_so_much_earlier_for_the_router() -> None:
-    behind = Happened(Kind.STOPPED, MOVE, 5_000_000_000, unread_ms=40.0)
-    earlier = Happened(Kind.STOPPED, MOVE, 4_960_000_000)
-    assert only(new().tell(behind, 0.0)) == only(new().tell(earlier, 0.0))
+def test_a_real_machine_that_had_not_read_all_yet_stopped_so_much_earlier_for_the_router() -> None:
+    real = Telling(ROUTER, KEY, itertools.count(1), emulated=False)
+    stopped, earlier = (Happened(Kind.STOPPED, MOVE, at_ns) for at_ns in (5_000_000_000, 4_960_000_000))
+    assert only(real.tell(stopped, 0.0)) == only(new().tell(earlier, 0.0))
 
 
 def test_in_change_priority_the_router_has_not_been_prepared_and_is_told_the_eids_that_have_come() -> None:
