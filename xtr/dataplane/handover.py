@@ -65,8 +65,6 @@ class Handover:
         """The RLOCs of the site that packets are led to."""
         self.todo: deque[Step] = deque()
         self.counters: Counter[str] = Counter()
-        self.busy = False
-        """Its steps are being worked off, in bites."""
         self.reported = True
         self.switched = self.first = self.last = 0.0
         """When the last switch was made, and when the packets that it set free were worked off: first and last."""
@@ -270,10 +268,11 @@ class Handover:
         self._bytes -= size
         self._room.give(size)
 
-    def end(self) -> None:
-        """Nobody will ask any more: what is kept goes, and what waits for a host that has not come."""
+    def end(self, *, busy: bool = False) -> None:
+        """Nobody will ask any more: what is kept goes, and what waits for a host that has not come. `busy`: its steps
+        are being worked off."""
         self._end_waiting()
-        while self.todo and not self.busy:
+        while self.todo and not busy:
             self.counters["lost.released"] += 1
             self.done()
         self._hold.discard()

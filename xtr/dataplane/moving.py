@@ -64,7 +64,8 @@ class Moving:
         self._leading = Leading(shared)
         self._due: dict[Eids, Handover] = {}
         """Those to which packets of this wake-up have brought something to do."""
-        self._timers: dict[Handover, asyncio.Handle] = {}
+        self._bites: dict[Handover, asyncio.Handle] = {}
+        """The next bite of those whose steps are being worked off: nothing else touches these steps."""
         self._settling: dict[Handover, asyncio.Handle] = {}
         self._waits: dict[Handover, asyncio.Handle] = {}
         self._leaving: asyncio.Handle | None = None
@@ -98,7 +99,7 @@ class Moving:
                 for held in waiting:
                     handover.packet(held.packet, None, held.outer_ttl or 64, now)
         self._lead(handover)
-        if switch.held is Held.DELIVER and not handover.busy:
+        if switch.held is Held.DELIVER and handover not in self._bites:
             self._take_turns(handover)
         else:
             self._work(handover)
@@ -109,7 +110,7 @@ class Moving:
         handover = self._handovers.pop(plan.eids, None)
         if handover is None:
             return
-        handover.end()
+        handover.end(busy=handover in self._bites)
         self._account(handover)
         self._leave()  # what it has still sent on, in the form that it had
         self._leading.forget(plan.eids)
@@ -231,7 +232,7 @@ class Moving:
         self._leave()
 
     def close(self) -> None:
-        for timers in (self._timers, self._settling, self._waits):
+        for timers in (self._bites, self._settling, self._waits):
             for timer in timers.values():
                 timer.cancel()
         if self._leaving is not None:
@@ -253,7 +254,7 @@ class Moving:
     # --- working off --------------------------------------------------------------------------------------------------
 
     def _work(self, handover: Handover) -> None:
-        if not handover.busy:
+        if handover not in self._bites:
             self._bite(handover)
 
     def _work_due(self, eids: Eids) -> None:
@@ -267,13 +268,12 @@ class Moving:
         until = self._shared.now() + BITE_S
         self._bite(handover, TURN_S)
         outbound.readable()
-        while handover.busy and self._shared.now() < until:
-            _cancel(self._timers, handover)
+        while handover in self._bites and self._shared.now() < until:
+            _cancel(self._bites, handover)
             self._bite(handover, TURN_S)
             outbound.readable()
 
     def _bite(self, handover: Handover, seconds: float = BITE_S) -> None:
-        handover.busy = False
         began = self._shared.now()
         until = began + seconds
         count = 0
@@ -290,12 +290,10 @@ class Moving:
             self._worked_off(handover)
 
     def _again(self, handover: Handover, seconds: float) -> None:
-        handover.busy = True
-        _cancel(self._timers, handover)
-        self._timers[handover] = asyncio.get_running_loop().call_later(seconds, self._go_on, handover)
+        self._bites[handover] = asyncio.get_running_loop().call_later(seconds, self._go_on, handover)
 
     def _go_on(self, handover: Handover) -> None:
-        self._timers.pop(handover)
+        del self._bites[handover]
         self._bite(handover)
         self._leave()
 
@@ -336,7 +334,7 @@ class Moving:
 
     def _settle(self, handover: Handover) -> None:
         """The usual tables take over each EID whose host is known."""
-        self._settling.pop(handover)
+        del self._settling[handover]
         instance = self._instance(handover)
         for eid in handover.eids:
             place = self._places.get(eid)
